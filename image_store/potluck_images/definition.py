@@ -1,0 +1,50 @@
+"""How an image is described: the steps that a builder runs. Small and cheap to import: the SDK loads it everywhere."""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class Step(msgspec.Struct, frozen=True, tag=True, array_like=True):
+    """Base of all build steps."""
+
+
+class LocalPython(Step):
+    """The caller's own interpreter and the shared libraries it needs, found through `executable`.
+
+    `version` is "major.minor.micro"; the builder refuses when the executable says another.
+    """
+
+    executable: str
+    version: str
+
+
+class PipInstall(Step):
+    """Packages installed with uv for the interpreter below. `options` are passed on: index, find-links, pre…"""
+
+    packages: tuple[str, ...]
+    options: tuple[tuple[str, str], ...] = ()
+
+
+class Environment(Step):
+    variables: tuple[tuple[str, str], ...]
+
+
+class Workdir(Step):
+    path: str
+
+
+class Source(Step):
+    """Local files: pairs of (absolute path in the image, absolute path on this machine). A folder is taken whole,
+    without byte-code caches and hidden folders."""
+
+    files: tuple[tuple[str, str], ...]
+
+
+AnyStep = LocalPython | PipInstall | Environment | Workdir | Source
+
+
+class ImageDefinition(msgspec.Struct, frozen=True, array_like=True):
+    """An image as its steps, from the base upwards."""
+
+    steps: tuple[AnyStep, ...] = ()

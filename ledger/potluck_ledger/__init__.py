@@ -1,0 +1,1 @@
+"""Keys, signed envelopes, receipts and the hash-chained journal: who gave what, provable offline."""

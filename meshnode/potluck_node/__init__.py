@@ -1,0 +1,1 @@
+"""The daemon: transport, discovery, placement, calls, worker pools, sandboxes, ledger."""

@@ -1,0 +1,1 @@
+"""Where other people's code runs; the only package that spawns sandboxes."""

@@ -1,0 +1,192 @@
+"""Every error Potluck raises: what happened, why, and what to do next.
+
+Errors cross machines as a `wire.Failure`; its `kind` is the key below and is never renamed or reused.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class Error(Exception):
+    """The root of all of Potluck's errors.
+
+    `what` says what happened, `why` the cause as far as it is known, `fix` what to do next.
+    """
+
+    kind: ClassVar[str] = "error"
+
+    def __init__(self, what: str, *, why: str = "", fix: str = "") -> None:
+        super().__init__(what)
+        self.what, self.why, self.fix = what, why, fix
+
+    def __str__(self) -> str:
+        parts = [self.what]
+        if self.why:
+            parts.append(f"  why: {self.why}")
+        if self.fix:
+            parts.append(f"  fix: {self.fix}")
+        return "\n".join(parts)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (_rebuild, (type(self), self.what, self.why, self.fix))
+
+
+def _rebuild(cls: type[Error], what: str, why: str, fix: str) -> Error:
+    return cls(what, why=why, fix=fix)
+
+
+class InvalidError(Error):
+    """The program uses Potluck in a way that cannot work."""
+
+    kind = "invalid"
+
+
+class NotFoundError(Error):
+    """A named thing does not exist."""
+
+    kind = "not-found"
+
+
+class ConnectionError(Error):
+    """No node answers on the control socket, or a peer cannot be reached."""
+
+    kind = "connection"
+
+
+class NodeStartError(ConnectionError):
+    """No node runs and none can be started."""
+
+    kind = "node-start"
+
+
+class DataFolderBusyError(Error):
+    """Another node already works on this data folder."""
+
+    kind = "data-folder-busy"
+
+
+class NoPeerError(Error):
+    """No peer has what the function asks for."""
+
+    kind = "no-peer"
+
+
+class SerializationError(Error):
+    """An argument, result or function cannot be pickled; names the attribute."""
+
+    kind = "serialization"
+
+
+class ExecutionError(Error):
+    """The function could not be run, for a reason that is not the function's own exception."""
+
+    kind = "execution"
+
+
+class RemoteError(ExecutionError):
+    """The function raised an exception that cannot be rebuilt here."""
+
+    kind = "remote"
+
+
+class FunctionTimeoutError(Error):
+    """An input ran longer than the function's `timeout`."""
+
+    kind = "timeout"
+
+
+class InputCancellation(Error):
+    """The input was cancelled before it finished."""
+
+    kind = "cancelled"
+
+
+class ImageBuildError(Error):
+    """A step of the image failed; `why` has its last lines."""
+
+    kind = "image-build"
+
+
+class ImageError(Error):
+    """An image, layer or manifest is unusable."""
+
+    kind = "image"
+
+
+class ImageImportError(ExecutionError):
+    """The function imports a module that its image lacks."""
+
+    kind = "image-import"
+
+
+class PythonVersionError(InvalidError):
+    """Caller and image run Pythons whose pickles do not fit."""
+
+    kind = "python-version"
+
+
+class StoreFullError(Error):
+    """The disk, or the cap on the image store, is full."""
+
+    kind = "store-full"
+
+
+class CorruptDataError(Error):
+    """Stored or received bytes are not what their digest says."""
+
+    kind = "corrupt-data"
+
+
+class SandboxError(Error):
+    """A sandbox could not be started."""
+
+    kind = "sandbox"
+
+
+class ResourceExceededError(Error):
+    """A limit of the sandbox ended the worker: memory, output, processes, scratch."""
+
+    kind = "resource-exceeded"
+
+
+class VersionError(Error):
+    """The two sides speak different versions; says which one to upgrade."""
+
+    kind = "version"
+
+
+class RefusedError(Error):
+    """A peer refused: busy, paused, policy, quota."""
+
+    kind = "refused"
+
+
+class LedgerError(Error):
+    """A receipt or journal does not verify."""
+
+    kind = "ledger"
+
+
+class LocalProtocolError(Error):
+    """We broke a protocol: a bug on this side. Please report it."""
+
+    kind = "local-protocol"
+
+
+class RemoteProtocolError(Error):
+    """The other side broke a protocol; costs it trust."""
+
+    kind = "remote-protocol"
+
+
+def _all_kinds(cls: type[Error]) -> dict[str, type[Error]]:
+    found = {cls.kind: cls}
+    for sub in cls.__subclasses__():
+        found |= _all_kinds(sub)
+    return found
+
+
+def from_kind(kind: str, what: str, *, why: str = "", fix: str = "") -> Error:
+    """Rebuild an error that crossed a process; an unknown `kind` becomes a plain `Error`."""
+    return _all_kinds(Error).get(kind, Error)(what, why=why, fix=fix)

@@ -1,0 +1,121 @@
+"""What several protocols share: the base struct, functions, failures, and the one door for decoding."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from typing import Any, TypeVar
+
+import msgspec
+
+from potluck.errors import Error, RemoteProtocolError, from_kind
+
+# Raised when a message changes in a way that an older peer cannot read. Both sides name theirs in their first message.
+PROTOCOL = 1
+
+# Arguments and results of one input, in bytes, after pickling. Above this, data belongs in a volume or an image.
+PAYLOAD_BYTES_MAX = 256 << 20
+
+
+class Message(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    """Base of all messages: msgpack arrays headed by the class name."""
+
+
+class Failure(Message):
+    """An `Error` on its way to another process."""
+
+    kind: str
+    what: str
+    why: str = ""
+    fix: str = ""
+
+    @classmethod
+    def of(cls, error: Error) -> Failure:
+        return cls(error.kind, error.what, error.why, error.fix)
+
+    def error(self) -> Error:
+        return from_kind(self.kind, self.what, why=self.why, fix=self.fix)
+
+
+class RemoteException(Message):
+    """An exception that the user's function raised.
+
+    `pickled` is empty when the exception could not be pickled; `traceback` is text with the source lines shown.
+    """
+
+    type_name: str
+    message: str
+    traceback: str
+    pickled: bytes = b""
+
+
+class Resources(msgspec.Struct, frozen=True, array_like=True):
+    """What one worker needs. `gpu` lists acceptable requests in order of preference, as Modal writes them: "A10G", "H100:2"."""
+
+    gpu: tuple[str, ...] = ()
+    cpu_milli: int = 1000
+    memory_mib: int = 512
+
+
+class RetryPolicy(msgspec.Struct, frozen=True, array_like=True):
+    """Retries after an exception or a timeout. A lost machine is always retried, whatever this says."""
+
+    max_retries: int = 0
+    initial_delay_us: int = 1_000_000
+    backoff_milli: int = 2000
+    max_delay_us: int = 60_000_000
+
+
+class FunctionSpec(msgspec.Struct, frozen=True, array_like=True):
+    """One function as a provider needs to know it.
+
+    Either `module` and `qualname` (its source is a layer of the image) or `pickled` (cloudpickle) refers to it.
+    `image` is the image id in hex. `python` is the caller's "major.minor", which must be the image's.
+    """
+
+    app: str
+    name: str
+    image: str
+    python: str
+    module: str = ""
+    qualname: str = ""
+    pickled: bytes = b""
+    resources: Resources = Resources()
+    timeout_us: int = 300_000_000
+    retries: RetryPolicy = RetryPolicy()
+    env: tuple[tuple[str, str], ...] = ()
+    imports: tuple[str, ...] = ()
+    mesh: str = ""
+
+
+T = TypeVar("T")
+
+_encoder = msgspec.msgpack.Encoder()
+
+
+@functools.cache
+def _decoder(kind: Any) -> msgspec.msgpack.Decoder[Any]:
+    return msgspec.msgpack.Decoder(kind)
+
+
+def encode(message: msgspec.Struct) -> bytes:
+    """Encode any struct of this package."""
+    return _encoder.encode(message)
+
+
+def decode(data: bytes, kind: type[T]) -> T:
+    """Decode `data` as `kind` (a struct or a union of them). Raises `RemoteProtocolError` when it is anything else."""
+    try:
+        message: T = _decoder(kind).decode(data)
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+        raise RemoteProtocolError(
+            "The other side sent a message that this version does not understand.",
+            why=str(error),
+            fix="Compare `potluck --version` on both sides and upgrade the older one.",
+        ) from None
+    return message
+
+
+def function_id(spec: FunctionSpec) -> str:
+    """The identity under which workers of this very function are kept warm: 32 hex digits."""
+    return hashlib.sha256(_encoder.encode(spec)).hexdigest()[:32]

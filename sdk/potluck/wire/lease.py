@@ -1,0 +1,144 @@
+"""Caller's node ↔ provider, on the stream `/potluck/lease/1`: one lease, many inputs pipelined.
+
+Control messages travel at once; the rest is held back until the receiver has granted credit (`Credit`), so that a slow
+reader never blocks the connection for others.
+"""
+
+from __future__ import annotations
+
+from potluck.wire.common import Failure, FunctionSpec, Message, RemoteException
+
+# Each side may have this many bytes on the way before it needs credit. Above Yamux's 256 KiB window, so that ours rules.
+CREDIT_BYTES = 4 << 20
+
+# A peer that has sent nothing for this long is dead: three missed heartbeats.
+HEARTBEAT_US = 1_000_000
+DEAD_AFTER_US = 3_000_000
+
+
+class LeaseRequest(Message):
+    """Opens a lease. `inputs_waiting` lets the provider choose how many workers to start; `now_us` is the caller's clock."""
+
+    protocol: int
+    lease: str
+    function: FunctionSpec
+    inputs_waiting: int
+    now_us: int
+    version: str = ""
+
+
+class LeaseGranted(Message):
+    """`slots` is the number of inputs the provider runs at once; `tier` names the sandbox."""
+
+    lease: str
+    slots: int
+    tier: str
+    now_us: int
+    version: str = ""
+
+
+class LeaseRefused(Message):
+    """`reason` is one of busy, paused, image, policy, quota, version, clock, sandbox; retry not before `retry_after_us`."""
+
+    reason: str
+    failure: Failure
+    retry_after_us: int = 0
+
+
+class LeaseProgress(Message):
+    """What the provider does before it can run: `stage` is image, sandbox or import; `done`/`total` in bytes for image."""
+
+    stage: str
+    done: int = 0
+    total: int = 0
+
+
+class LeaseReady(Message):
+    """The first worker has loaded the function; inputs start now."""
+
+    workers: int
+
+
+class Input(Message):
+    input: int
+    attempt: int
+    payload: bytes
+
+
+class CancelInput(Message):
+    input: int
+    reason: str
+
+
+class InputStarted(Message):
+    input: int
+    attempt: int
+    worker: str
+
+
+class InputLog(Message):
+    input: int
+    worker: str
+    stream: int
+    data: bytes
+
+
+class InputDone(Message):
+    """`run_us` is the wall time on the worker as the provider measured it; exactly one of the three outcomes is set,
+    or `lost` says why the worker ended without one."""
+
+    input: int
+    attempt: int
+    run_us: int
+    payload: bytes | None = None
+    exception: RemoteException | None = None
+    failure: Failure | None = None
+    lost: str = ""
+
+
+class CloseLease(Message):
+    """Either side ends the lease; running inputs are cancelled and the receipt says `reason`."""
+
+    reason: str
+
+
+class ReceiptOffered(Message):
+    """Provider's signed receipt (envelope bytes) over all that the lease used."""
+
+    envelope: bytes
+
+
+class ReceiptSigned(Message):
+    """The caller's countersignature over the same body, or why it refuses."""
+
+    envelope: bytes = b""
+    refused: str = ""
+
+
+class Heartbeat(Message):
+    now_us: int
+
+
+class Credit(Message):
+    """Grant `bytes` more to the other side."""
+
+    bytes: int
+
+
+# These overtake held-back messages and cost no credit; each is small.
+CONTROL = (LeaseRequest, LeaseGranted, LeaseRefused, CancelInput, CloseLease, Heartbeat, Credit, ReceiptOffered, ReceiptSigned)
+
+ToProvider = LeaseRequest | Input | CancelInput | CloseLease | ReceiptSigned | Heartbeat | Credit
+ToCaller = (
+    LeaseGranted
+    | LeaseRefused
+    | LeaseProgress
+    | LeaseReady
+    | InputStarted
+    | InputLog
+    | InputDone
+    | CloseLease
+    | ReceiptOffered
+    | Heartbeat
+    | Credit
+)

@@ -1,0 +1,50 @@
+"""What a node offers: the body of a signed, expiring record in the DHT and on the gossip topic."""
+
+from __future__ import annotations
+
+import msgspec
+
+# An offer names at most this many images and warm functions, newest first, so that a record stays below 16 KiB.
+OFFER_LIST_MAX = 64
+OFFER_BYTES_MAX = 16 << 10
+
+
+class GpuOffer(msgspec.Struct, frozen=True, array_like=True):
+    """One GPU. `capability` is the compute capability times ten (86 for 8.6); `state` says why it is not free, or "free"."""
+
+    uuid: str
+    model: str
+    memory_mib: int
+    memory_free_mib: int
+    driver: str = ""
+    capability: int = 0
+    state: str = "free"
+
+
+class Offer(msgspec.Struct, frozen=True, array_like=True):
+    """One node's offer. Times are Unix microseconds; `sequence` orders offers of one peer and survives restarts.
+
+    `state` is "open", "paused" or "draining"; `slots_free` counts the workers that could start now.
+    """
+
+    peer: str
+    name: str
+    mesh: str
+    sequence: int
+    issued_us: int
+    expires_us: int
+    addresses: tuple[str, ...] = ()
+    version: str = ""
+    machine: str = "x86_64"
+    state: str = "open"
+    cpu_milli: int = 0
+    cpu_free_milli: int = 0
+    memory_mib: int = 0
+    memory_free_mib: int = 0
+    slots_free: int = 0
+    gpus: tuple[GpuOffer, ...] = ()
+    images: tuple[str, ...] = ()
+    warm: tuple[str, ...] = ()
+    tiers: tuple[str, ...] = ()
+    region: str = ""
+    labels: tuple[tuple[str, str], ...] = ()

@@ -1,0 +1,107 @@
+"""Node ↔ sandbox, over socket pairs. The sandbox side is not trusted: each message is checked and limited.
+
+The zygote's socket carries `ToZygote`/`FromZygote`; with each `SpawnWorker` travels one end of a fresh socket pair
+(SCM_RIGHTS) on which node and worker exchange `ToWorker`/`FromWorker`. All are framed as in `potluck.frames`.
+"""
+
+from __future__ import annotations
+
+from potluck.wire.common import Failure, FunctionSpec, Message, RemoteException
+
+# A log message is cut at this size by the runner; more per message is a protocol violation.
+LOG_BYTES_MAX = 64 << 10
+
+
+class StartZygote(Message):
+    """First message to a zygote: import what `function` declares, then fork workers on demand."""
+
+    protocol: int
+    function: FunctionSpec
+
+
+class SpawnWorker(Message):
+    """Fork a worker; one end of its socket pair comes along as ancillary data."""
+
+    worker: str
+
+
+class KillWorker(Message):
+    """SIGKILL one worker, at once."""
+
+    worker: str
+
+
+class ZygoteReady(Message):
+    protocol: int
+    python: str
+    imports_us: int
+
+
+class ZygoteFailed(Message):
+    """A declared import, or the function's own module, could not be loaded. Nothing follows."""
+
+    failure: Failure
+    exception: RemoteException | None = None
+
+
+class WorkerSpawned(Message):
+    worker: str
+    pid: int
+
+
+class WorkerExited(Message):
+    """`status` is the exit code, or minus the signal number."""
+
+    worker: str
+    status: int
+
+
+class RunInput(Message):
+    """Run the function on one input. `payload` is the pickled `(args, kwargs)`."""
+
+    input: int
+    payload: bytes
+
+
+class StopWorker(Message):
+    """Finish: no more inputs come. The worker exits with 0."""
+
+
+class WorkerReady(Message):
+    """The function is loaded in this worker."""
+
+
+class WorkerLog(Message):
+    """`stream` is 1 for stdout and 2 for stderr; `input` is 0 outside of an input."""
+
+    input: int
+    stream: int
+    data: bytes
+
+
+class InputSucceeded(Message):
+    """`cpu_us` is this worker's processor time for the input (its own word, an upper bound is checked by the node)."""
+
+    input: int
+    payload: bytes
+    cpu_us: int = 0
+
+
+class InputRaised(Message):
+    input: int
+    exception: RemoteException
+    cpu_us: int = 0
+
+
+class InputRefused(Message):
+    """The input could not be run, or its result not be pickled: an error of Potluck's own tree."""
+
+    input: int
+    failure: Failure
+    cpu_us: int = 0
+
+
+ToZygote = StartZygote | SpawnWorker | KillWorker
+FromZygote = ZygoteReady | ZygoteFailed | WorkerSpawned | WorkerExited
+ToWorker = RunInput | StopWorker
+FromWorker = WorkerReady | WorkerLog | InputSucceeded | InputRaised | InputRefused
