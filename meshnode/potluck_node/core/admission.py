@@ -1,0 +1,45 @@
+"""Whether a provider takes a lease, and the reason when not. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from potluck.errors import Error, RefusedError, VersionError
+from potluck.wire import PROTOCOL, Failure
+from potluck.wire.lease import LeaseRefused, LeaseRequest
+from potluck_node.core.offers import CLOCK_SKEW_MAX_US, skew_text
+
+BUSY_RETRY_US = 1_000_000
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What admission looks at. `workers_max` could ever run here; `workers_now` would find room now."""
+
+    name: str
+    paused: str
+    workers_max: int
+    workers_now: int
+
+
+def refuse(request: LeaseRequest, machine: Machine, now_us: int) -> LeaseRefused | None:
+    """The refusal, or None when the lease is to be granted."""
+    name, function = machine.name, request.function.name
+    skew = now_us - request.now_us
+    if request.protocol != PROTOCOL:
+        older = "the caller's node" if request.protocol < PROTOCOL else name
+        what = f"{name} speaks protocol {PROTOCOL}, the caller's node {request.protocol}."
+        return _refused("version", VersionError(what, fix=f"Upgrade Potluck on {older}."))
+    if machine.paused:
+        return _refused("paused", RefusedError(f"{name} takes no work now.", why=machine.paused), BUSY_RETRY_US)
+    if abs(skew) > CLOCK_SKEW_MAX_US:
+        return _refused("clock", RefusedError(f"{name} and this node disagree about the time.", why=skew_text(skew)))
+    if not machine.workers_max:
+        return _refused("policy", RefusedError(f"{name} does not lend as much as {function} asks for."))
+    if not machine.workers_now:
+        return _refused("busy", RefusedError(f"{name} is busy."), BUSY_RETRY_US)
+    return None
+
+
+def _refused(reason: str, error: Error, retry_after_us: int = 0) -> LeaseRefused:
+    return LeaseRefused(reason, Failure.of(error), retry_after_us)

@@ -1,0 +1,160 @@
+"""Events into and actions out of the caller's core. Plain data: the node and the simulator drive the same core."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from potluck.wire import Failure, FunctionSpec, RemoteException
+from potluck.wire.lease import InputDone
+
+
+@dataclass(frozen=True, slots=True)
+class CallOpened:
+    call: str
+    function: FunctionSpec
+
+
+@dataclass(frozen=True, slots=True)
+class InputAdded:
+    call: str
+    index: int
+    payload: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class InputsEnded:
+    call: str
+
+
+@dataclass(frozen=True, slots=True)
+class CallCancelled:
+    call: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseAccepted:
+    lease: str
+    slots: int
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseDenied:
+    """`reason` as in `wire.lease.LeaseRefused`."""
+
+    lease: str
+    reason: str
+    failure: Failure
+    retry_after_us: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseStage:
+    lease: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class InputBegan:
+    lease: str
+    input: int
+    worker: str
+
+
+@dataclass(frozen=True, slots=True)
+class InputFinished:
+    lease: str
+    done: InputDone
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseLost:
+    """The stream ended, or the peer fell silent."""
+
+    lease: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class OffersChanged:
+    """New offers are in the book; perhaps someone can be asked now."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """Time passed; to be sent when `CallCore.wake_us` is reached."""
+
+
+Event = (
+    CallOpened
+    | InputAdded
+    | InputsEnded
+    | CallCancelled
+    | LeaseAccepted
+    | LeaseDenied
+    | LeaseStage
+    | InputBegan
+    | InputFinished
+    | LeaseLost
+    | OffersChanged
+    | Tick
+)
+
+
+@dataclass(frozen=True, slots=True)
+class OpenLease:
+    lease: str
+    peer: str
+    function: FunctionSpec
+    inputs_waiting: int
+
+
+@dataclass(frozen=True, slots=True)
+class SendInput:
+    lease: str
+    input: int
+    attempt: int
+    payload: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class AbortInput:
+    lease: str
+    input: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class EndLease:
+    lease: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Deliver:
+    """The one outcome of an input; exactly one of the three is set."""
+
+    call: str
+    index: int
+    payload: bytes | None = None
+    exception: RemoteException | None = None
+    failure: Failure | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CallEnded:
+    """Every input of the call has been delivered."""
+
+    call: str
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """What a call waits for, in words. `state` is queued, placed, leased or running."""
+
+    call: str
+    state: str
+    text: str
+
+
+Action = OpenLease | SendInput | AbortInput | EndLease | Deliver | CallEnded | Notice

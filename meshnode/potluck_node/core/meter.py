@@ -1,0 +1,38 @@
+"""What a lease used, tallied on both sides in the order in which outcomes travel, so that the two can be compared."""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+
+from blake3 import blake3
+
+from potluck import wire
+from potluck.wire.lease import InputDone
+
+_KEY = struct.Struct(">QIQ")
+
+
+def payload_digest(payload: bytes) -> bytes:
+    """BLAKE3, 32 bytes."""
+    return blake3(payload).digest()
+
+
+@dataclass
+class LeaseMeter:
+    """`run_us` is wall time on workers, `cpu_us` their processor time, `work` a hash chain over inputs and outcomes."""
+
+    run_us: int = 0
+    cpu_us: int = 0
+    inputs: int = 0
+    work: bytes = bytes(32)
+
+    def add(self, done: InputDone, input_digest: bytes, cpu_us: int = 0) -> None:
+        """Count one outcome. Both sides call this with the same message, in the same order."""
+        self.run_us += done.run_us
+        self.cpu_us += cpu_us
+        self.inputs += 1
+        outcome = blake3(wire.encode(done)).digest()
+        self.work = blake3(
+            self.work + _KEY.pack(done.input, done.attempt, done.run_us) + input_digest + outcome
+        ).digest()

@@ -1,0 +1,128 @@
+"""Placement: which peer gets a lease. Pure; the dice are handed in.
+
+Order: fits → warm worker → image present → round trip → load. Among near-equals two are drawn and the less loaded one
+wins (the power of two choices, Mitzenmacher 2001), so that callers do not all rush to the same best peer.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Protocol
+
+from potluck.errors import InvalidError, NoPeerError
+from potluck.wire import FunctionSpec, Resources
+from potluck.wire.offer import Offer
+
+# Round trips within the same bucket count as equal: 0-2 ms LAN, -20 ms metro, -80 ms continent, more.
+_RTT_BUCKETS_US = (2_000, 20_000, 80_000)
+
+
+class Dice(Protocol):
+    """The part of `random.Random` that placement needs."""
+
+    def randrange(self, stop: int, /) -> int: ...
+
+
+@dataclass(frozen=True)
+class GpuRequest:
+    model: str
+    count: int
+
+
+def parse_gpu(text: str) -> GpuRequest:
+    """Parse "A10G", "any" or "H100:2". Raises `InvalidError`."""
+    match = re.fullmatch(r"([A-Za-z0-9 _.-]+?)(?::(\d+))?", text.strip())
+    if not match or match[2] == "0":
+        raise InvalidError(
+            f"gpu={text!r} is not a GPU request.", fix='Write a model, "any", or a model with a count such as "H100:2".'
+        )
+    return GpuRequest(match[1].lower(), int(match[2] or 1))
+
+
+def gpu_matches(wanted: str, model: str) -> bool:
+    """Whether a model name satisfies a request: "a10g" fits "NVIDIA A10G", "a10" does not fit "NVIDIA A100"."""
+    if wanted == "any":
+        return True
+    words = re.split(r"[ _-]+", model.lower())
+    return wanted == model.lower() or all(word in words for word in re.split(r"[ _-]+", wanted))
+
+
+def misfit(offer: Offer, resources: Resources, *, python_machine: str = "") -> str:
+    """Why this offer can never run the function, or "" when it can (perhaps later)."""
+    if python_machine and offer.machine != python_machine:
+        return f"is a {offer.machine} machine"
+    if resources.gpu and not any(_has_gpus(offer, parse_gpu(wanted)) for wanted in resources.gpu):
+        owned = ", ".join(gpu.model for gpu in offer.gpus) or "no GPU"
+        return f"has {owned}"
+    if offer.cpu_milli < resources.cpu_milli:
+        return f"lends {offer.cpu_milli / 1000:g} CPUs"
+    if offer.memory_mib < resources.memory_mib:
+        return f"lends {offer.memory_mib} MiB of memory"
+    return ""
+
+
+def _has_gpus(offer: Offer, wanted: GpuRequest) -> bool:
+    return sum(gpu_matches(wanted.model, gpu.model) for gpu in offer.gpus) >= wanted.count
+
+
+def slots(offer: Offer, resources: Resources) -> int:
+    """How many workers of this size the offer says could start now."""
+    by_cpu = offer.cpu_free_milli // max(1, resources.cpu_milli)
+    by_memory = offer.memory_free_mib // max(1, resources.memory_mib)
+    return max(0, min(by_cpu, by_memory))
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """An offer with what we know of the peer ourselves."""
+
+    offer: Offer
+    rtt_us: int = 0
+    banned: bool = False
+
+
+def _rank(candidate: Candidate, function: str, image: str, resources: Resources) -> tuple[bool, bool, bool, bool, int]:
+    offer = candidate.offer
+    bucket = sum(candidate.rtt_us > edge for edge in _RTT_BUCKETS_US)
+    warm = function in offer.warm
+    return (
+        candidate.banned,
+        not warm and slots(offer, resources) == 0,
+        not warm,
+        image not in offer.images,
+        bucket,
+    )
+
+
+def choose(candidates: Iterable[Candidate], function: str, spec: FunctionSpec, dice: Dice) -> Candidate | None:
+    """The peer to ask next, or None when nobody open fits. Bans only order: if all are banned, bans are ignored."""
+    fitting = [each for each in candidates if each.offer.state == "open" and not misfit(each.offer, spec.resources)]
+    if not fitting:
+        return None
+    ranks = [_rank(each, function, spec.image, spec.resources) for each in fitting]
+    best = min(ranks)
+    equals = [each for each, rank in zip(fitting, ranks, strict=True) if rank == best]
+    first, second = equals[dice.randrange(len(equals))], equals[dice.randrange(len(equals))]
+    return max(first, second, key=lambda each: slots(each.offer, spec.resources))
+
+
+def no_peer(spec: FunctionSpec, offers: Iterable[Offer], notes: Iterable[str] = ()) -> NoPeerError:
+    """The error that says what is missing and who is nearest."""
+    wants = describe(spec.resources)
+    offers = list(offers)
+    near = [f"{offer.name} {misfit(offer, spec.resources) or 'is ' + offer.state}" for offer in offers[:5]]
+    why = "; ".join([*near, *notes]) or "no peer on this mesh offers anything"
+    fix = "Ask for less, or bring a peer that has it: on that machine run `potluck up`."
+    if not offers:
+        fix = "Check `potluck status`; on a machine that should help, run `potluck up` and give it this node's address."
+    return NoPeerError(f"No peer has what {spec.name} asks for: {wants}.", why=why, fix=fix)
+
+
+def describe(resources: Resources) -> str:
+    """Resources in words: "1 A10G, 2 CPUs, 512 MiB"."""
+    gpus = " or ".join(f"{parse_gpu(gpu).count} {gpu.split(':')[0]}" for gpu in resources.gpu)
+    cpus = resources.cpu_milli / 1000
+    rest = f"{cpus:g} CPU{'s' if cpus != 1 else ''}, {resources.memory_mib} MiB"
+    return f"{gpus}, {rest}" if gpus else rest

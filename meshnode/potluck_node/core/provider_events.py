@@ -1,0 +1,180 @@
+"""Events into and actions out of the provider's core."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from potluck.wire import Failure, FunctionSpec, Message
+from potluck.wire.lease import Input, LeaseRequest
+from potluck.wire.worker import InputRaised, InputRefused, InputSucceeded
+from potluck_node.core.meter import LeaseMeter
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseAsked:
+    """`caller` is the peer id that the transport proved."""
+
+    lease: str
+    caller: str
+    request: LeaseRequest
+
+
+@dataclass(frozen=True, slots=True)
+class PoolReady:
+    pool: str
+
+
+@dataclass(frozen=True, slots=True)
+class PoolFailed:
+    """`reason` is image, sandbox or function (the last: it would fail anywhere)."""
+
+    pool: str
+    reason: str
+    failure: Failure
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerUp:
+    pool: str
+    worker: str
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerGone:
+    pool: str
+    worker: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class InputCame:
+    lease: str
+    message: Input
+
+
+@dataclass(frozen=True, slots=True)
+class InputDropped:
+    """The caller cancels one input."""
+
+    lease: str
+    input: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class OutcomeCame:
+    pool: str
+    worker: str
+    outcome: InputSucceeded | InputRaised | InputRefused
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseGone:
+    """The caller closed the lease, or is dead."""
+
+    lease: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Paused:
+    """The owner wants the machine; with `now`, running work ends at once."""
+
+    reason: str
+    now: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Resumed:
+    """The owner lends again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """Time passed; to be sent when `ProviderCore.wake_us` is reached."""
+
+
+Event = (
+    LeaseAsked
+    | PoolReady
+    | PoolFailed
+    | WorkerUp
+    | WorkerGone
+    | InputCame
+    | InputDropped
+    | OutcomeCame
+    | LeaseGone
+    | Paused
+    | Resumed
+    | Tick
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Post:
+    """Send a message on the lease's stream."""
+
+    lease: str
+    message: Message
+
+
+@dataclass(frozen=True, slots=True)
+class Hangup:
+    """Close the stream of a lease that was refused."""
+
+    lease: str
+
+
+@dataclass(frozen=True, slots=True)
+class PreparePool:
+    """Have the image, start the sandbox; then `PoolReady` or `PoolFailed`."""
+
+    pool: str
+    caller: str
+    function: FunctionSpec
+    workers_max: int
+
+
+@dataclass(frozen=True, slots=True)
+class SpawnWorker:
+    pool: str
+    worker: str
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    pool: str
+    worker: str
+    number: int
+    payload: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class KillWorker:
+    pool: str
+    worker: str
+
+
+@dataclass(frozen=True, slots=True)
+class ClosePool:
+    pool: str
+
+
+@dataclass(frozen=True, slots=True)
+class SettleLease:
+    """The lease is over: sign a receipt for what it used and have it countersigned, if the caller is still there."""
+
+    lease: str
+    caller: str
+    function: FunctionSpec | None
+    meter: LeaseMeter
+    started_us: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class OfferChanged:
+    """Tell the mesh."""
+
+
+Action = Post | Hangup | PreparePool | SpawnWorker | Run | KillWorker | ClosePool | SettleLease | OfferChanged
