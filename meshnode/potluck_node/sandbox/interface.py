@@ -1,0 +1,164 @@
+"""The sandbox seam: where foreign code runs. Nothing above it knows how a sandbox is made.
+
+A launcher starts a sandbox with one *zygote* in it, which has imported what the function needs; each worker is forked
+from it. What is inside is not trusted: each message is checked and limited, a violation ends the worker. All
+launchers pass `tests/conformance/check_sandbox.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+import trio
+
+from potluck.wire.common import FunctionSpec
+from potluck.wire.worker import FromWorker, ToWorker, ZygoteReady
+
+# How long a sandbox may take until its zygote is ready, seconds. `import torch` from a cold disk took 20-30 s on slow
+# machines; whoever needs longer than this has an import that hangs.
+START_TIMEOUT_S = 120.0
+
+# How long forking one worker may take, seconds. It takes milliseconds; a zygote that needs longer is stuck.
+SPAWN_TIMEOUT_S = 10.0
+
+# How long the kernel may take to end a killed sandbox, seconds. A process in uninterruptible sleep (a dead network
+# disk, a GPU driver) can outlive SIGKILL; nobody waits longer than this for it.
+CLOSE_TIMEOUT_S = 5.0
+
+# Environment variable and host name by which code can tell that it runs in a sandbox.
+MARKER = "POTLUCK_SANDBOX"
+HOSTNAME = "potluck"
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one whole sandbox (zygote and all its workers) may use.
+
+    `memory_mib` includes scratch and shared memory, which live in RAM; where the machine has no cgroups it is checked
+    by sampling. `cpu_milli` is thousandths of a core, and needs cgroups.
+    """
+
+    # A worker with numpy needs about 60 MiB; 512 is what a function gets that asks for nothing.
+    memory_mib: int = 512
+    cpu_milli: int = 1000
+    # Numeric libraries start a thread per core and several pools; a fork bomb is stopped long before it hurts.
+    pids: int = 256
+    # The usual soft limit of Linux distributions, made hard.
+    open_files: int = 1024
+    # Upper bound for /tmp, which is never larger than half of `memory_mib`: full must mean ENOSPC, not out of memory.
+    scratch_mib: int = 1024
+    # Upper bound for one written file (RLIMIT_FSIZE): memfds escape the size of /tmp.
+    file_mib: int = 4096
+
+    @property
+    def tmp_mib(self) -> int:
+        """The size of /tmp."""
+        return max(1, min(self.scratch_mib, self.memory_mib // 2))
+
+    @property
+    def shm_mib(self) -> int:
+        """The size of /dev/shm, so that /tmp and it together leave a quarter of the memory to the processes."""
+        return max(1, min(self.scratch_mib, self.memory_mib // 4))
+
+
+@dataclass(frozen=True)
+class SandboxSpec:
+    """One sandbox to start.
+
+    `root` is a materialised image: it is mounted read-only, and has the empty folders /proc /dev /tmp /run /sys.
+    Its top folder must be readable by everyone (mode 0755), its parents need not be. `python` is a path inside.
+    The image must make `potluck.runner` importable. `binds` are further read-only mounts (host path, path inside),
+    `devices` are device files of the host. `env` comes on top of the launcher's few variables, the function's own
+    `env` on top of it.
+    """
+
+    root: Path
+    function: FunctionSpec
+    python: str
+    workdir: str = "/tmp"
+    env: Mapping[str, str] = field(default_factory=dict)
+    limits: Limits = Limits()
+    binds: tuple[tuple[Path, str], ...] = ()
+    devices: tuple[Path, ...] = ()
+
+
+class WorkerEnded(Exception):  # noqa: N818 - the end of a worker is an event, not always a mistake
+    """The worker is gone. `status` is the exit code, or minus the signal number; `reason` says why in words."""
+
+    def __init__(self, status: int, reason: str) -> None:
+        super().__init__(reason)
+        self.status, self.reason = status, reason
+
+
+class Worker(Protocol):
+    """One forked process that runs inputs, one at a time."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def pid(self) -> int:
+        """Process id as the sandbox sees it (its own word)."""
+        ...
+
+    async def send(self, message: ToWorker) -> None:
+        """Send one message. Raises `WorkerEnded`. Cancelled before the first byte, nothing was sent; cancelled in the
+        middle of a frame, the worker is killed, since its stream is broken."""
+        ...
+
+    async def receive(self) -> FromWorker:
+        """The next message; one receiver at a time, cancelling loses nothing. While nobody receives, a worker that
+        prints too much blocks. Raises `WorkerEnded` when the process is gone or broke the protocol (it is killed
+        first); all that it sent before is delivered first."""
+        ...
+
+    async def kill(self) -> None:
+        """End the process at once; `receive` then raises `WorkerEnded`. Idempotent."""
+        ...
+
+
+class Zygote(Protocol):
+    """A running sandbox with everything imported."""
+
+    @property
+    def ready(self) -> ZygoteReady: ...
+
+    @property
+    def alive(self) -> bool:
+        """Whether workers can still be forked here."""
+        ...
+
+    async def spawn(self, worker: str) -> Worker:
+        """Fork a worker named `worker` (unique in this sandbox). Raises `SandboxError` when the zygote is gone or does
+        not answer within `SPAWN_TIMEOUT_S`."""
+        ...
+
+    async def wait_ended(self) -> str:
+        """Wait until the sandbox is gone, for whatever reason; returns the reason in words."""
+        ...
+
+    async def aclose(self) -> None:
+        """Kill everything in the sandbox at once, reap it, and remove its traces; idempotent. Takes at most
+        `CLOSE_TIMEOUT_S`, also when cancelled."""
+        ...
+
+
+class Launcher(Protocol):
+    """Starts sandboxes of one tier."""
+
+    @property
+    def tier(self) -> str:
+        """Name of the tier, as offers and leases show it: "bwrap", "gvisor"."""
+        ...
+
+    async def start(self, nursery: trio.Nursery, spec: SandboxSpec) -> Zygote:
+        """Start a sandbox; background tasks run in `nursery`, and its cancellation ends the sandbox.
+
+        Returns when the zygote is ready. Raises `SandboxError` (it cannot start, and what to install or enable, or it
+        took longer than `START_TIMEOUT_S`), or what the zygote reported, e.g. `ImageImportError`. When this raises or
+        is cancelled nothing is left behind.
+        """
+        ...
