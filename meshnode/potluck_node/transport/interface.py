@@ -7,15 +7,20 @@ Implementations: `memory.MemoryTransport` (tests, local lease) and `libp2p.Libp2
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import trio
 
-# How long opening a connection may take before the peer counts as unreachable, seconds. A wrong pre-shared key is
-# noticed by libp2p only after 30-40 s; nobody waits that long for a call.
+if TYPE_CHECKING:
+    # libp2p brings in the package trio-stubs, which hides trio's own newer types, this one among them.
+    from trio_typing import TaskStatus
+
+# How long opening a connection may take before the peer counts as unreachable, seconds. A wrong pre-shared
+# key is noticed by libp2p only after 30-40 s; nobody waits that long for a call.
 CONNECT_TIMEOUT_S = 5.0
 
-# The largest frame that a transport carries, bytes. Larger messages are cut by the layer above, where credit is counted.
+# The largest frame that a transport carries, bytes. Larger messages are cut by the layer above, where credit
+# is counted.
 TRANSPORT_FRAME_BYTES_MAX = 1 << 20
 
 
@@ -24,7 +29,9 @@ class TransportError(Exception):
 
 
 class PeerUnreachableError(TransportError):
-    """No address of the peer answers, or the handshake failed; the text says which was tried and why it failed."""
+    """No address of the peer answers, or the handshake failed; the text says which was tried and why it
+    failed.
+    """
 
 
 class StreamClosedError(TransportError):
@@ -44,8 +51,9 @@ class Stream(Protocol):
         ...
 
     async def send(self, frame: bytes) -> None:
-        """Send one whole frame. Concurrent senders are serialised. A cancelled send has either sent the whole frame or
-        nothing; the stream stays usable. Raises `StreamClosedError`, `FrameTooLargeError`."""
+        """Send one whole frame. Concurrent senders are serialised. A cancelled send has either sent the whole
+        frame or nothing; the stream stays usable. Raises `StreamClosedError`, `FrameTooLargeError`.
+        """
         ...
 
     async def receive(self) -> bytes:
@@ -74,7 +82,9 @@ class Transport(Protocol):
         ...
 
     def addresses(self) -> tuple[str, ...]:
-        """Addresses (multiaddrs ending in /p2p/<peer>) on which others can dial us; empty before `serve` has started."""
+        """Addresses (multiaddrs ending in /p2p/<peer>) on which others can dial us; empty before `serve` has
+        started.
+        """
         ...
 
     def peers(self) -> tuple[str, ...]:
@@ -85,13 +95,16 @@ class Transport(Protocol):
         """Serve incoming streams of `protocol`. To be called before `serve`."""
         ...
 
-    async def serve(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Listen, dial the bootstrap addresses (for ever, with back-off), take part in DHT and gossip, until cancelled."""
+    async def serve(self, *, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Listen, dial the bootstrap addresses (for ever, with back-off), take part in DHT and gossip, until
+        cancelled.
+        """
         ...
 
     async def connect(self, address: str) -> str:
-        """Dial one multiaddr that ends in /p2p/<peer>; returns the peer id. Raises `PeerUnreachableError` within
-        `CONNECT_TIMEOUT_S`."""
+        """Dial one multiaddr that ends in /p2p/<peer>; returns the peer id. Raises `PeerUnreachableError`
+        within `CONNECT_TIMEOUT_S`.
+        """
         ...
 
     def learn(self, peer: str, addresses: tuple[str, ...]) -> None:
@@ -99,7 +112,9 @@ class Transport(Protocol):
         ...
 
     async def open(self, peer: str, protocol: str) -> Stream:
-        """Open a stream to a peer that is connected or whose addresses are known. Raises `PeerUnreachableError`."""
+        """Open a stream to a peer that is connected or whose addresses are known. Raises
+        `PeerUnreachableError`.
+        """
         ...
 
     async def publish(self, topic: str, data: bytes) -> None:
