@@ -1,6 +1,6 @@
 """Caller's node ↔ provider, on the stream `/potluck/lease/1`: one lease, many inputs pipelined.
 
-Control messages travel at once; the rest is held back until the receiver has granted credit (`Credit`), so that a slow
+Heartbeats and credit travel at once; the rest is held back until the receiver has granted credit (`Credit`), so that a slow
 reader never blocks the connection for others.
 """
 
@@ -125,8 +125,9 @@ class Credit(Message):
     bytes: int
 
 
-# These overtake held-back messages and cost no credit; each is small.
-CONTROL = (LeaseRequest, LeaseGranted, LeaseRefused, CancelInput, CloseLease, Heartbeat, Credit, ReceiptOffered, ReceiptSigned)
+# These overtake held-back messages and cost no credit; each is small. All others keep their order, since the order counts:
+# a cancel must not overtake its input, nor a receipt the outcomes that it covers.
+CONTROL = (Heartbeat, Credit)
 
 ToProvider = LeaseRequest | Input | CancelInput | CloseLease | ReceiptSigned | Heartbeat | Credit
 ToCaller = (

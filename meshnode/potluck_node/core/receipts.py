@@ -1,0 +1,77 @@
+"""Receipts: the provider writes one from its meter, the caller checks it against its own. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from potluck.wire import FunctionSpec, function_id
+from potluck.wire.lease import InputDone
+from potluck_ledger.entries import TEXT_MAX, Receipt
+from potluck_node.core.meter import LeaseMeter, payload_digest
+
+# Two good quartz clocks drift apart by at most 200 ppm; 1 ms on top for rounding.
+DRIFT_PPM = 200
+ROUNDING_US = 1_000
+
+
+@dataclass
+class CallerMeter:
+    """The caller's own account of a lease: what it sent, when, and what came back. Times are monotonic microseconds."""
+
+    meter: LeaseMeter = field(default_factory=LeaseMeter)
+    seen_us: int = 0
+    overcharged: str = ""
+    _sent: dict[int, tuple[int, bytes]] = field(default_factory=dict)
+
+    def sent(self, number: int, payload: bytes, now_us: int) -> None:
+        self._sent[number] = (now_us, payload_digest(payload))
+
+    def came(self, done: InputDone, now_us: int) -> None:
+        """Count an outcome; a provider that says it ran longer than we waited is noted."""
+        sent_us, digest = self._sent.pop(done.input, (now_us, bytes(32)))
+        window_us = now_us - sent_us
+        if done.run_us > window_us + window_us * DRIFT_PPM // 1_000_000 + ROUNDING_US:
+            self.overcharged = f"input {done.input}: {done.run_us} µs are claimed, {window_us} µs passed here"
+        self.seen_us += window_us
+        self.meter.add(done, digest)
+
+
+def write_receipt(
+    *, lease: str, caller: str, provider: str, spec: FunctionSpec, meter: LeaseMeter, times: tuple[int, int],
+    nonce: bytes, reason: str,
+) -> Receipt:  # fmt: skip
+    """The provider's receipt; `times` is (start, end) in Unix microseconds."""
+    return Receipt(
+        lease=lease,
+        caller=caller,
+        provider=provider,
+        function=function_id(spec),
+        label=f"{spec.app}.{spec.name}"[:TEXT_MAX],
+        image=spec.image,
+        nonce=nonce,
+        started_us=times[0],
+        ended_us=max(times),
+        lease_us=meter.run_us,
+        busy_us=min(meter.cpu_us, meter.run_us),
+        energy_mj=0,
+        inputs=meter.inputs,
+        work=meter.work,
+        method="wall",
+        quality="provider's clock; busy is processor time of the worker",
+        reason=reason[:TEXT_MAX],
+    )
+
+
+def objection(receipt: Receipt, lease: str, caller: str, provider: str, spec: FunctionSpec, own: CallerMeter) -> str:
+    """Why the caller does not sign, or "" when every figure fits what it saw itself."""
+    if (receipt.lease, receipt.caller, receipt.provider) != (lease, caller, provider):
+        return "the receipt is for another lease"
+    if (receipt.function, receipt.image) != (function_id(spec), spec.image):
+        return "the receipt names another function or image"
+    if own.overcharged:
+        return own.overcharged
+    if receipt.lease_us != own.meter.run_us:
+        return f"{receipt.lease_us} µs are billed, {own.meter.run_us} µs were reported input by input"
+    if receipt.inputs != own.meter.inputs or receipt.work != own.meter.work:
+        return "the receipt does not cover the inputs and outcomes seen here"
+    return ""
