@@ -158,6 +158,17 @@ class ProviderCore:
                 state = "running" if worker.item else ("idle" if worker.ready else "starting")
                 yield worker.name, pool.spec.name, pool.caller, state, worker.since_us
 
+    def leases_of(self, pool: str) -> list[str]:
+        """Leases that use a pool."""
+        found = self._pools.get(pool)
+        return sorted(found.leases) if found else []
+
+    def running(self, pool: str, worker: str) -> tuple[str, int] | None:
+        """(lease, input) that a worker runs now."""
+        found = self._pools.get(pool)
+        item = found.workers[worker].item if found and worker in found.workers else None
+        return (item.lease, item.message.input) if item else None
+
     def workers_max(self, spec: FunctionSpec) -> int:
         """The most workers of this function that could ever run here at once."""
         need = spec.resources

@@ -8,30 +8,30 @@ from potluck.wire.common import Failure, Message
 WANT_MAX = 256
 
 
-class WantImage(Message):
+class WantImage(Message, frozen=True):
     """Ask for the image config with this id (hex)."""
 
     image: str
 
 
-class ImageConfigData(Message):
+class ImageConfigData(Message, frozen=True):
     data: bytes
 
 
-class WantChunks(Message):
+class WantChunks(Message, frozen=True):
     """Ask for chunks by digest (32 bytes each); each is answered by one `ChunkData` or `ChunkMissing`, in order."""
 
     digests: tuple[bytes, ...]
 
 
-class ChunkData(Message):
+class ChunkData(Message, frozen=True):
     """`frame` is the zstd frame; the receiver checks that it unpacks to `digest`."""
 
     digest: bytes
     frame: bytes
 
 
-class ChunkMissing(Message):
+class ChunkMissing(Message, frozen=True):
     digest: bytes
 
 

@@ -21,7 +21,7 @@ class Message(msgspec.Struct, frozen=True, array_like=True, tag=True):
     """Base of all messages: msgpack arrays headed by the class name."""
 
 
-class Failure(Message):
+class Failure(Message, frozen=True):
     """An `Error` on its way to another process."""
 
     kind: str
@@ -37,7 +37,7 @@ class Failure(Message):
         return from_kind(self.kind, self.what, why=self.why, fix=self.fix)
 
 
-class RemoteException(Message):
+class RemoteException(Message, frozen=True):
     """An exception that the user's function raised.
 
     `pickled` is empty when the exception could not be pickled; `traceback` is text with the source lines shown.
@@ -50,7 +50,7 @@ class RemoteException(Message):
 
 
 class Resources(msgspec.Struct, frozen=True, array_like=True):
-    """What one worker needs. `gpu` lists acceptable requests in order of preference, as Modal writes them: "A10G", "H100:2"."""
+    """What one worker needs. `gpu` lists acceptable requests, the preferred first, as Modal writes them: "H100:2"."""
 
     gpu: tuple[str, ...] = ()
     cpu_milli: int = 1000

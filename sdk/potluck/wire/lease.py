@@ -1,14 +1,14 @@
 """Caller's node ↔ provider, on the stream `/potluck/lease/1`: one lease, many inputs pipelined.
 
-Heartbeats and credit travel at once; the rest is held back until the receiver has granted credit (`Credit`), so that a slow
-reader never blocks the connection for others.
+Heartbeats and credit travel at once; the rest is held back until the receiver has granted credit (`Credit`), so that
+a slow reader never blocks the connection for others.
 """
 
 from __future__ import annotations
 
 from potluck.wire.common import Failure, FunctionSpec, Message, RemoteException
 
-# Each side may have this many bytes on the way before it needs credit. Above Yamux's 256 KiB window, so that ours rules.
+# Each side may have so many bytes on the way before it needs credit. Above Yamux's 256 KiB window, so that ours rules.
 CREDIT_BYTES = 4 << 20
 
 # A peer that has sent nothing for this long is dead: three missed heartbeats.
@@ -16,8 +16,8 @@ HEARTBEAT_US = 1_000_000
 DEAD_AFTER_US = 3_000_000
 
 
-class LeaseRequest(Message):
-    """Opens a lease. `inputs_waiting` lets the provider choose how many workers to start; `now_us` is the caller's clock."""
+class LeaseRequest(Message, frozen=True):
+    """Opens a lease. `inputs_waiting` hints at how many workers to start; `now_us` is the caller's clock."""
 
     protocol: int
     lease: str
@@ -27,7 +27,7 @@ class LeaseRequest(Message):
     version: str = ""
 
 
-class LeaseGranted(Message):
+class LeaseGranted(Message, frozen=True):
     """`slots` is the number of inputs the provider runs at once; `tier` names the sandbox."""
 
     lease: str
@@ -37,53 +37,55 @@ class LeaseGranted(Message):
     version: str = ""
 
 
-class LeaseRefused(Message):
-    """`reason` is one of busy, paused, image, policy, quota, version, clock, sandbox; retry not before `retry_after_us`."""
+class LeaseRefused(Message, frozen=True):
+    """`reason` is one of busy, paused, image, policy, quota, version, clock, sandbox, function (would fail anywhere).
+
+    May also follow `LeaseGranted`, when the image or the sandbox turned out to be unusable."""
 
     reason: str
     failure: Failure
     retry_after_us: int = 0
 
 
-class LeaseProgress(Message):
-    """What the provider does before it can run: `stage` is image, sandbox or import; `done`/`total` in bytes for image."""
+class LeaseProgress(Message, frozen=True):
+    """What the provider does before it can run: `stage` is image, sandbox or import; `done`/`total` in bytes."""
 
     stage: str
     done: int = 0
     total: int = 0
 
 
-class LeaseReady(Message):
+class LeaseReady(Message, frozen=True):
     """The first worker has loaded the function; inputs start now."""
 
     workers: int
 
 
-class Input(Message):
+class Input(Message, frozen=True):
     input: int
     attempt: int
     payload: bytes
 
 
-class CancelInput(Message):
+class CancelInput(Message, frozen=True):
     input: int
     reason: str
 
 
-class InputStarted(Message):
+class InputStarted(Message, frozen=True):
     input: int
     attempt: int
     worker: str
 
 
-class InputLog(Message):
+class InputLog(Message, frozen=True):
     input: int
     worker: str
     stream: int
     data: bytes
 
 
-class InputDone(Message):
+class InputDone(Message, frozen=True):
     """`run_us` is the wall time on the worker as the provider measured it; exactly one of the three outcomes is set,
     or `lost` says why the worker ended without one."""
 
@@ -96,37 +98,37 @@ class InputDone(Message):
     lost: str = ""
 
 
-class CloseLease(Message):
+class CloseLease(Message, frozen=True):
     """Either side ends the lease; running inputs are cancelled and the receipt says `reason`."""
 
     reason: str
 
 
-class ReceiptOffered(Message):
+class ReceiptOffered(Message, frozen=True):
     """Provider's signed receipt (envelope bytes) over all that the lease used."""
 
     envelope: bytes
 
 
-class ReceiptSigned(Message):
+class ReceiptSigned(Message, frozen=True):
     """The caller's countersignature over the same body, or why it refuses."""
 
     envelope: bytes = b""
     refused: str = ""
 
 
-class Heartbeat(Message):
+class Heartbeat(Message, frozen=True):
     now_us: int
 
 
-class Credit(Message):
+class Credit(Message, frozen=True):
     """Grant `bytes` more to the other side."""
 
     bytes: int
 
 
-# These overtake held-back messages and cost no credit; each is small. All others keep their order, since the order counts:
-# a cancel must not overtake its input, nor a receipt the outcomes that it covers.
+# These overtake held-back messages and cost no credit; each is small. All others keep their order, since it counts: a
+# cancel must not overtake its input, nor a receipt the outcomes that it covers.
 CONTROL = (Heartbeat, Credit)
 
 ToProvider = LeaseRequest | Input | CancelInput | CloseLease | ReceiptSigned | Heartbeat | Credit

@@ -10,7 +10,7 @@ OFFER_BYTES_MAX = 16 << 10
 
 
 class GpuOffer(msgspec.Struct, frozen=True, array_like=True):
-    """One GPU. `capability` is the compute capability times ten (86 for 8.6); `state` says why it is not free, or "free"."""
+    """One GPU. `capability` is the compute capability times ten (86 for 8.6); `state` is "free" or why it is not."""
 
     uuid: str
     model: str

@@ -12,66 +12,66 @@ from potluck.wire.common import Failure, FunctionSpec, Message, RemoteException
 LOG_BYTES_MAX = 64 << 10
 
 
-class StartZygote(Message):
+class StartZygote(Message, frozen=True):
     """First message to a zygote: import what `function` declares, then fork workers on demand."""
 
     protocol: int
     function: FunctionSpec
 
 
-class SpawnWorker(Message):
+class SpawnWorker(Message, frozen=True):
     """Fork a worker; one end of its socket pair comes along as ancillary data."""
 
     worker: str
 
 
-class KillWorker(Message):
+class KillWorker(Message, frozen=True):
     """SIGKILL one worker, at once."""
 
     worker: str
 
 
-class ZygoteReady(Message):
+class ZygoteReady(Message, frozen=True):
     protocol: int
     python: str
     imports_us: int
 
 
-class ZygoteFailed(Message):
+class ZygoteFailed(Message, frozen=True):
     """A declared import, or the function's own module, could not be loaded. Nothing follows."""
 
     failure: Failure
     exception: RemoteException | None = None
 
 
-class WorkerSpawned(Message):
+class WorkerSpawned(Message, frozen=True):
     worker: str
     pid: int
 
 
-class WorkerExited(Message):
+class WorkerExited(Message, frozen=True):
     """`status` is the exit code, or minus the signal number."""
 
     worker: str
     status: int
 
 
-class RunInput(Message):
+class RunInput(Message, frozen=True):
     """Run the function on one input. `payload` is the pickled `(args, kwargs)`."""
 
     input: int
     payload: bytes
 
 
-class StopWorker(Message):
+class StopWorker(Message, frozen=True):
     """Finish: no more inputs come. The worker exits with 0."""
 
 
-class WorkerReady(Message):
+class WorkerReady(Message, frozen=True):
     """The function is loaded in this worker."""
 
 
-class WorkerLog(Message):
+class WorkerLog(Message, frozen=True):
     """`stream` is 1 for stdout and 2 for stderr; `input` is 0 outside of an input."""
 
     input: int
@@ -79,7 +79,7 @@ class WorkerLog(Message):
     data: bytes
 
 
-class InputSucceeded(Message):
+class InputSucceeded(Message, frozen=True):
     """`cpu_us` is this worker's processor time for the input (its own word, an upper bound is checked by the node)."""
 
     input: int
@@ -87,13 +87,13 @@ class InputSucceeded(Message):
     cpu_us: int = 0
 
 
-class InputRaised(Message):
+class InputRaised(Message, frozen=True):
     input: int
     exception: RemoteException
     cpu_us: int = 0
 
 
-class InputRefused(Message):
+class InputRefused(Message, frozen=True):
     """The input could not be run, or its result not be pickled: an error of Potluck's own tree."""
 
     input: int

@@ -1,0 +1,270 @@
+"""The caller's side of leases: runs the call core, opens leases, and checks and countersigns receipts."""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+
+import trio
+
+from potluck import __version__, wire
+from potluck.errors import Error, RemoteProtocolError
+from potluck.wire import PROTOCOL, Failure
+from potluck.wire import lease as messages
+from potluck.wire.offer import Offer
+from potluck_ledger.entries import read_receipt
+from potluck_ledger.envelope import EnvelopeError, countersign
+from potluck_ledger.journal import Journal
+from potluck_ledger.keys import PrivateKey
+from potluck_node.clock import Clock
+from potluck_node.core import events as ev
+from potluck_node.core.calls import CallCore
+from potluck_node.core.offers import OfferBook
+from potluck_node.core.receipts import CallerMeter, objection
+from potluck_node.engine import Engine
+from potluck_node.link import Link, StreamLink
+from potluck_node.transport.interface import Transport, TransportError
+
+if TYPE_CHECKING:
+    from trio_typing import TaskStatus
+
+log = logging.getLogger("potluck.caller")
+
+LEASE_PROTOCOL = "/potluck/lease/1"
+
+# A provider that accepted the stream answers within a round trip; ten seconds is a machine that is swapping.
+GRANT_TIMEOUT_S = 10.0
+# After closing, how long the provider may take to send its receipt.
+RECEIPT_TIMEOUT_S = 5.0
+
+
+class CallSink(Protocol):
+    """Whoever placed a call."""
+
+    def deliver(self, action: ev.Deliver) -> None: ...
+    def ended(self, action: ev.CallEnded) -> None: ...
+    def notice(self, action: ev.Notice) -> None: ...
+    def log(self, call: str, index: int, message: messages.InputLog) -> None: ...
+
+
+@dataclass
+class _Lease:
+    action: ev.OpenLease
+    link: Link | None = None
+    meter: CallerMeter = field(default_factory=CallerMeter)
+    answered: trio.Event = field(default_factory=trio.Event)
+    settled: trio.Event = field(default_factory=trio.Event)
+    closing: bool = False
+
+
+class Caller:
+    """`open_local` joins a lease with this node's own provider; None when it offers nothing."""
+
+    def __init__(self, transport: Transport, key: PrivateKey, book: OfferBook, journal: Journal, clock: Clock) -> None:
+        self._transport, self._key, self._book, self._journal, self._clock = transport, key, book, journal, clock
+        self.own_offer: Callable[[], Offer | None] = lambda: None
+        self.open_local: Callable[[str], Link] | None = None
+        self.core = CallCore(book, random.SystemRandom(), lambda: self.own_offer())
+        self._engine = Engine[ev.Event, ev.Action](self.core, self._do, ev.Tick(), clock)
+        self._sinks: dict[str, CallSink] = {}
+        self._leases: dict[str, _Lease] = {}
+        self._nursery: trio.Nursery | None = None
+
+    async def serve(self, *, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Run leases until cancelled."""
+        async with trio.open_nursery() as self._nursery:
+            await self._nursery.start(self._engine.serve)
+            task_status.started()
+
+    def open(self, call: str, function: wire.FunctionSpec, sink: CallSink) -> None:
+        """Begin a call; outcomes go to `sink`."""
+        self._sinks[call] = sink
+        self._engine.submit(ev.CallOpened(call, function))
+
+    def submit(self, event: ev.InputAdded | ev.InputsEnded | ev.CallCancelled | ev.OffersChanged) -> None:
+        self._engine.submit(event)
+        if isinstance(event, ev.CallCancelled):
+            self._sinks.pop(event.call, None)
+
+    # Actions
+
+    def _do(self, action: ev.Action) -> None:
+        if isinstance(action, ev.SendInput):
+            lease = self._leases.get(action.lease)
+            if lease and lease.link:
+                lease.meter.sent(action.input, action.payload, self._clock.now_us())
+                lease.link.post(messages.Input(action.input, action.attempt, action.payload))
+        elif isinstance(action, ev.Deliver):
+            if action.call in self._sinks:
+                self._sinks[action.call].deliver(action)
+        elif isinstance(action, ev.CallEnded):
+            sink = self._sinks.pop(action.call, None)
+            if sink:
+                sink.ended(action)
+        elif isinstance(action, ev.Notice):
+            if action.call in self._sinks:
+                self._sinks[action.call].notice(action)
+        elif isinstance(action, ev.OpenLease):
+            self._open(action)
+        elif isinstance(action, ev.AbortInput):
+            self._post(action.lease, messages.CancelInput(action.input, action.reason))
+        else:
+            self._close(action)
+
+    def _post(self, lease: str, message: wire.Message) -> None:
+        held = self._leases.get(lease)
+        if held and held.link:
+            held.link.post(message)
+
+    def _open(self, action: ev.OpenLease) -> None:
+        lease = _Lease(action)
+        self._leases[action.lease] = lease
+        assert self._nursery, "the caller is not being served"
+        if action.peer == self._key.peer:
+            self._open_here(lease)
+        else:
+            self._nursery.start_soon(self._converse, lease)
+
+    def _open_here(self, lease: _Lease) -> None:
+        assert self.open_local
+        link = self.open_local(lease.action.lease)
+        link.on_message = lambda message: self._take(lease, message)  # type: ignore[attr-defined]
+        lease.link = link
+        link.post(self._request(lease))
+
+    def _request(self, lease: _Lease) -> messages.LeaseRequest:
+        action = lease.action
+        now_us = self._clock.now_us()
+        return messages.LeaseRequest(
+            PROTOCOL, action.lease, action.function, action.inputs_waiting, now_us, __version__
+        )
+
+    async def _converse(self, lease: _Lease) -> None:
+        try:
+            stream = await self._transport.open(lease.action.peer, LEASE_PROTOCOL)
+        except TransportError as error:
+            self._forget(lease, f"cannot reach {self._who(lease)}: {error}")
+            return
+        if lease.closing:
+            await stream.aclose()
+            self._forget(lease, "no longer needed")
+            return
+        link = StreamLink(stream, messages.ToCaller, lambda message: self._take(lease, message), self._clock)
+        lease.link = link
+        link.post(self._request(lease))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._expect_answer, lease, link)
+            why = await link.run()
+            nursery.cancel_scope.cancel()
+        log.debug("lease %s ended: %s", lease.action.lease, why)
+        self._forget(lease, why or f"{self._who(lease)} closed the lease")
+
+    async def _expect_answer(self, lease: _Lease, link: StreamLink) -> None:
+        with trio.move_on_after(GRANT_TIMEOUT_S):
+            await lease.answered.wait()
+            return
+        log.warning("%s did not answer a lease request within %g s", self._who(lease), GRANT_TIMEOUT_S)
+        link.finish()
+
+    def _who(self, lease: _Lease) -> str:
+        offer = self._book.offers.get(lease.action.peer)
+        return offer.name if offer else lease.action.peer[-8:]
+
+    def _forget(self, lease: _Lease, why: str) -> None:
+        if self._leases.pop(lease.action.lease, None):
+            lease.settled.set()
+            self._engine.submit(ev.LeaseLost(lease.action.lease, why))
+
+    def _close(self, action: ev.EndLease) -> None:
+        lease = self._leases.get(action.lease)
+        if lease is None or lease.closing:
+            return
+        lease.closing = True
+        if lease.link is None:
+            return
+        lease.link.post(messages.CloseLease(action.reason))
+        if lease.action.peer == self._key.peer:
+            # Nobody bills themselves: there is no receipt to wait for.
+            lease.settled.set()
+        assert self._nursery
+        self._nursery.start_soon(self._settle, lease)
+
+    async def _settle(self, lease: _Lease) -> None:
+        """Give the provider time for its receipt, then end the stream."""
+        with trio.move_on_after(RECEIPT_TIMEOUT_S):
+            await lease.settled.wait()
+        if lease.link:
+            lease.link.finish()
+        self._leases.pop(lease.action.lease, None)
+
+    # Messages
+
+    def _take(self, lease: _Lease, message: object) -> None:
+        name = lease.action.lease
+        if isinstance(message, messages.InputDone):
+            lease.meter.came(message, self._clock.now_us())
+            self._engine.submit(ev.InputFinished(name, message))
+        elif isinstance(message, messages.InputLog):
+            self._log(message)
+        elif isinstance(message, messages.InputStarted):
+            self._engine.submit(ev.InputBegan(name, message.input, message.worker))
+        elif isinstance(message, messages.LeaseGranted):
+            lease.answered.set()
+            self._engine.submit(ev.LeaseAccepted(name, message.slots))
+        elif isinstance(message, messages.LeaseProgress):
+            self._engine.submit(ev.LeaseStage(name, _stage(self._who(lease), message)))
+        elif isinstance(message, messages.LeaseReady):
+            self._engine.submit(ev.LeaseStage(name, ""))
+        elif isinstance(message, messages.ReceiptOffered):
+            self._receipt(lease, message.envelope)
+        else:
+            self._ended_by_provider(lease, message)
+
+    def _ended_by_provider(self, lease: _Lease, message: object) -> None:
+        lease.answered.set()
+        if isinstance(message, messages.LeaseRefused):
+            failure, reason, wait_us = message.failure, message.reason, message.retry_after_us
+        else:
+            assert isinstance(message, messages.CloseLease)
+            failure = Failure.of(Error(f"{self._who(lease)} ended the lease.", why=message.reason))
+            reason, wait_us = "busy", 0
+        if not lease.closing:
+            lease.closing = True
+            self._engine.submit(ev.LeaseDenied(lease.action.lease, reason, failure, wait_us))
+            if self._nursery:
+                self._nursery.start_soon(self._settle, lease)
+
+    def _log(self, message: messages.InputLog) -> None:
+        found = self.core.input_of(message.input)
+        if found and found[0] in self._sinks:
+            self._sinks[found[0]].log(*found, message)
+
+    def _receipt(self, lease: _Lease, data: bytes) -> None:
+        """Sign what fits our own figures, and keep it before the provider learns of it; else say why not."""
+        action = lease.action
+        try:
+            envelope, receipt = read_receipt(data)
+            why = objection(receipt, action.lease, self._key.peer, action.peer, action.function, lease.meter)
+        except EnvelopeError as error:
+            why = str(error)
+        if why:
+            log.warning("not signing the receipt of %s: %s", self._who(lease), why)
+            self._post(action.lease, messages.ReceiptSigned(refused=why))
+        else:
+            signed = countersign(self._key, envelope).encode()
+            self._journal.append(signed, self._clock.now_us())
+            self._post(action.lease, messages.ReceiptSigned(signed))
+        lease.settled.set()
+
+
+def _stage(who: str, message: messages.LeaseProgress) -> str:
+    texts = {"image": "fetching the image", "sandbox": "starting a sandbox", "import": "importing"}
+    if message.stage not in texts:
+        raise RemoteProtocolError(f"{who} reports an unknown stage.")
+    text = f"{who} is {texts[message.stage]}"
+    if message.total:
+        text += f" ({message.done / 1e6:.0f} of {message.total / 1e6:.0f} MB)"
+    return text

@@ -1,0 +1,153 @@
+"""One pool of workers: has the image, starts the sandbox, moves inputs in and outcomes out."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Protocol
+
+import trio
+
+from potluck.errors import Error, SandboxError
+from potluck.wire import Failure
+from potluck.wire.lease import LeaseProgress
+from potluck.wire.worker import InputRaised, InputRefused, InputSucceeded, RunInput, WorkerLog, WorkerReady
+from potluck_node.core import provider_events as ev
+from potluck_node.sandbox.interface import Launcher, Limits, SandboxSpec, Worker, WorkerEnded, Zygote
+
+log = logging.getLogger("potluck.pool")
+
+# What the zygote itself and page tables take beyond what the function asked for, MiB.
+ZYGOTE_MIB = 192
+
+# Failures of a start that would be the same on every machine: asking the next peer is no use.
+_FUNCTION_KINDS = frozenset({"image-import", "python-version", "serialization", "remote", "invalid", "execution"})
+
+Progress = Callable[[LeaseProgress], None]
+# Receives (worker, log message); waits while the caller is slow.
+OnLog = Callable[[str, WorkerLog], Awaitable[None]]
+
+
+class ReadyImage(Protocol):
+    """A materialised image."""
+
+    root: Path
+    python: str
+    workdir: str
+    env: dict[str, str]
+
+
+class Images(Protocol):
+    """Where pools get their images from."""
+
+    async def ensure(self, image: str, caller: str, progress: Progress) -> ReadyImage:
+        """Have the image on disk and in use until `release`. Raises `potluck.errors.Error`."""
+        ...
+
+    def release(self, image: str) -> None:
+        """One user less."""
+        ...
+
+
+class Pool:
+    """Drives one `PreparePool` until `close`; everything that happens is submitted as an event."""
+
+    def __init__(
+        self, action: ev.PreparePool, images: Images, launcher: Launcher, submit: Callable[[ev.Event], None], log: OnLog
+    ) -> None:
+        self._action, self._images, self._launcher, self._submit, self._log = action, images, launcher, submit, log
+        self._zygote: Zygote | None = None
+        self._workers: dict[str, Worker] = {}
+        self._scope = trio.CancelScope()
+        self._nursery: trio.Nursery | None = None
+
+    async def serve(self, progress: Progress) -> None:
+        """Run until closed or until the sandbox ends. Never raises."""
+        try:
+            with self._scope:
+                await self._run(progress)
+        except* Error as group:
+            self._failed(_first(group))
+        except* Exception as group:
+            log.exception("pool %s failed", self._action.pool, exc_info=group)
+            self._failed(SandboxError("The sandbox could not be used.", why=str(group), fix="Please report this bug."))
+
+    async def _run(self, progress: Progress) -> None:
+        spec = self._action.function
+        image = await self._images.ensure(spec.image, self._action.caller, progress)
+        try:
+            async with trio.open_nursery() as self._nursery:
+                progress(LeaseProgress("sandbox"))
+                self._zygote = await self._launcher.start(self._nursery, self._spec(image))
+                self._submit(ev.PoolReady(self._action.pool))
+                why = await self._zygote.wait_ended()
+                self._nursery.cancel_scope.cancel()
+            raise SandboxError("The sandbox ended.", why=why)
+        finally:
+            if self._zygote:
+                await self._zygote.aclose()
+            self._images.release(spec.image)
+
+    def _spec(self, image: ReadyImage) -> SandboxSpec:
+        spec, count = self._action.function, max(1, self._action.workers_max)
+        limits = Limits(
+            memory_mib=spec.resources.memory_mib * count + ZYGOTE_MIB,
+            cpu_milli=max(1000, spec.resources.cpu_milli * count),
+        )
+        return SandboxSpec(image.root, spec, image.python, image.workdir, image.env, limits)
+
+    def _failed(self, error: Error) -> None:
+        reason = "function" if error.kind in _FUNCTION_KINDS else "sandbox" if error.kind == "sandbox" else "image"
+        self._submit(ev.PoolFailed(self._action.pool, reason, Failure.of(error)))
+
+    def close(self) -> None:
+        """End the sandbox and everything in it."""
+        self._scope.cancel()
+
+    def spawn(self, worker: str) -> None:
+        if self._nursery:
+            self._nursery.start_soon(self._work, worker)
+
+    async def _work(self, name: str) -> None:
+        """The life of one worker."""
+        assert self._zygote
+        try:
+            worker = await self._zygote.spawn(name)
+        except SandboxError as error:
+            self._submit(ev.WorkerGone(self._action.pool, name, error.what))
+            return
+        self._workers[name] = worker
+        try:
+            while True:
+                await self._take(name, await worker.receive())
+        except WorkerEnded as end:
+            self._submit(ev.WorkerGone(self._action.pool, name, end.reason))
+        finally:
+            del self._workers[name]
+
+    async def _take(self, name: str, message: object) -> None:
+        if isinstance(message, InputSucceeded | InputRaised | InputRefused):
+            self._submit(ev.OutcomeCame(self._action.pool, name, message))
+        elif isinstance(message, WorkerReady):
+            self._submit(ev.WorkerUp(self._action.pool, name))
+        elif isinstance(message, WorkerLog):
+            await self._log(name, message)
+
+    def run(self, worker: str, number: int, payload: bytes) -> None:
+        if self._nursery and worker in self._workers:
+            self._nursery.start_soon(self._send, self._workers[worker], RunInput(number, payload))
+
+    async def _send(self, worker: Worker, message: RunInput) -> None:
+        with suppress(WorkerEnded):  # `_work` reports it
+            await worker.send(message)
+
+    def kill(self, worker: str) -> None:
+        if self._nursery and worker in self._workers:
+            self._nursery.start_soon(self._workers[worker].kill)
+
+
+def _first(group: BaseExceptionGroup[Error]) -> Error:
+    found = group.exceptions[0]
+    return _first(found) if isinstance(found, BaseExceptionGroup) else found

@@ -1,0 +1,230 @@
+"""The provider's side of leases: runs the provider core, its pools and streams, and writes receipts."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import trio
+
+from potluck import __version__
+from potluck.errors import RefusedError, RemoteProtocolError
+from potluck.wire import Failure
+from potluck.wire import lease as messages
+from potluck.wire.worker import WorkerLog
+from potluck_ledger.entries import RECEIPT_KIND, encode, read_receipt
+from potluck_ledger.envelope import EnvelopeError, seal
+from potluck_ledger.journal import Journal
+from potluck_ledger.keys import PrivateKey
+from potluck_node.clock import Clock
+from potluck_node.core import provider_events as ev
+from potluck_node.core.provider import Capacity, ProviderCore
+from potluck_node.core.receipts import write_receipt
+from potluck_node.engine import Engine
+from potluck_node.link import Link, LocalLink, StreamLink, local_links
+from potluck_node.pool import Images, Pool
+from potluck_node.sandbox.interface import Launcher
+from potluck_node.transport.interface import Stream
+
+if TYPE_CHECKING:
+    from trio_typing import TaskStatus
+
+log = logging.getLogger("potluck.provider")
+
+# Leases at once, over all callers. Each costs a few KiB and a stream; a thousand is more than 16 pools can use.
+LEASES_MAX = 1000
+# How long the caller may take to countersign. After that the receipt is kept with our signature alone.
+COUNTERSIGN_TIMEOUT_S = 5.0
+
+
+@dataclass
+class _Held:
+    caller: str
+    link: Link
+    asked: bool = False
+    signed: trio.Event = field(default_factory=trio.Event)
+    countersigned: bytes = b""
+
+
+class Provider:
+    """`on_offer` is called whenever the offer should be told anew."""
+
+    def __init__(
+        self, name: str, key: PrivateKey, capacity: Capacity, images: Images, launcher: Launcher, journal: Journal,
+        clock: Clock, *, idle_us: int,
+    ) -> None:  # fmt: skip
+        self._key, self._images, self._launcher, self._journal, self._clock = key, images, launcher, journal, clock
+        self.core = ProviderCore(name, capacity, __version__, idle_us)
+        self._engine = Engine[ev.Event, ev.Action](self.core, self._do, ev.Tick(), clock)
+        self._pools: dict[str, Pool] = {}
+        self._held: dict[str, _Held] = {}
+        self._nursery: trio.Nursery | None = None
+        self.on_offer: Callable[[], None] = lambda: None
+
+    async def serve(self, *, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Run pools until cancelled; then every sandbox is gone."""
+        async with trio.open_nursery() as self._nursery:
+            await self._nursery.start(self._engine.serve)
+            task_status.started()
+
+    def submit(self, event: ev.Paused | ev.Resumed) -> None:
+        self._engine.submit(event)
+
+    # Leases
+
+    async def on_stream(self, stream: Stream) -> None:
+        """Serve one lease stream; the transport runs this for each."""
+        names: list[str] = []
+
+        def take(message: object) -> None:
+            if not names:
+                names.append(self._ask(message, stream.peer, link))
+            else:
+                self._take(names[0], message)
+
+        link = StreamLink(stream, messages.ToProvider, take, self._clock)
+        why = await link.run()
+        if names:
+            self._gone(names[0], why or "the caller is done")
+
+    def open_local(self, lease: str) -> Link:
+        """Join a lease of this node with itself; returns the caller's end."""
+        ours, theirs = local_links()
+        ours.on_message = lambda message: self._take_local(lease, ours, message)
+        return theirs
+
+    def _take_local(self, lease: str, link: LocalLink, message: object) -> None:
+        if lease in self._held:
+            self._take(lease, message)
+        else:
+            self._ask(message, self._key.peer, link)
+
+    def _ask(self, message: object, caller: str, link: Link) -> str:
+        if not isinstance(message, messages.LeaseRequest) or not 0 < len(message.lease) <= 64:
+            raise RemoteProtocolError("A lease begins with a request.")
+        if message.lease in self._held or len(self._held) >= LEASES_MAX:
+            failure = Failure.of(RefusedError("This node holds too many leases, or this one already."))
+            link.post(messages.LeaseRefused("busy", failure))
+            link.finish()
+            return ""
+        self._held[message.lease] = _Held(caller, link)
+        self._engine.submit(ev.LeaseAsked(message.lease, caller, message))
+        return message.lease
+
+    def _take(self, lease: str, message: object) -> None:
+        if isinstance(message, messages.Input):
+            self._engine.submit(ev.InputCame(lease, message))
+        elif isinstance(message, messages.CancelInput):
+            self._engine.submit(ev.InputDropped(lease, message.input, message.reason))
+        elif isinstance(message, messages.CloseLease):
+            self._engine.submit(ev.LeaseGone(lease, message.reason))
+        elif isinstance(message, messages.ReceiptSigned):
+            held = self._held.get(lease)
+            if held:
+                held.countersigned = message.envelope
+                held.signed.set()
+
+    def _gone(self, lease: str, why: str) -> None:
+        self._engine.submit(ev.LeaseGone(lease, why))
+        held = self._held.pop(lease, None)
+        if held:
+            held.signed.set()
+
+    # Actions
+
+    def _do(self, action: ev.Action) -> None:
+        if isinstance(action, ev.Post):
+            if action.lease in self._held:
+                self._held[action.lease].link.post(action.message)
+        elif isinstance(action, ev.Run):
+            self._pools[action.pool].run(action.worker, action.number, action.payload)
+        elif isinstance(action, ev.SpawnWorker):
+            self._pools[action.pool].spawn(action.worker)
+        elif isinstance(action, ev.KillWorker):
+            if action.pool in self._pools:
+                self._pools[action.pool].kill(action.worker)
+        elif isinstance(action, ev.PreparePool):
+            self._prepare(action)
+        elif isinstance(action, ev.ClosePool):
+            if action.pool in self._pools:
+                self._pools[action.pool].close()
+        elif isinstance(action, ev.SettleLease):
+            assert self._nursery
+            self._nursery.start_soon(self._settle, action)
+        elif isinstance(action, ev.Hangup):
+            held = self._held.pop(action.lease, None)
+            if held:
+                held.link.finish()
+        else:
+            self.on_offer()
+
+    def _prepare(self, action: ev.PreparePool) -> None:
+        assert self._nursery
+
+        async def on_log(worker: str, message: WorkerLog) -> None:
+            await self._log(action.pool, worker, message)
+
+        pool = Pool(action, self._images, self._launcher, self._engine.submit, on_log)
+        self._pools[action.pool] = pool
+
+        async def life() -> None:
+            await pool.serve(lambda progress: self._progress(action.pool, progress))
+            self._pools.pop(action.pool, None)
+
+        self._nursery.start_soon(life)
+
+    def _progress(self, pool: str, progress: messages.LeaseProgress) -> None:
+        for lease in self.core.leases_of(pool):
+            if lease in self._held:
+                self._held[lease].link.post(progress)
+
+    async def _log(self, pool: str, worker: str, message: WorkerLog) -> None:
+        found = self.core.running(pool, worker)
+        held = self._held.get(found[0]) if found else None
+        if found and held:
+            held.link.post(messages.InputLog(found[1], worker, message.stream, message.data))
+            await held.link.drained()
+
+    # Receipts
+
+    async def _settle(self, action: ev.SettleLease) -> None:
+        """Sign, let the caller countersign, keep; a caller that is gone leaves a receipt with one signature."""
+        held = self._held.get(action.lease)
+        if action.function and action.meter.inputs and action.caller != self._key.peer:
+            envelope = self._receipt(action)
+            if held:
+                held.link.post(messages.ReceiptOffered(envelope))
+                with trio.move_on_after(COUNTERSIGN_TIMEOUT_S):
+                    await held.signed.wait()
+            self._journal.append(self._better(envelope, held), self._clock.now_us())
+        self._held.pop(action.lease, None)
+        if held:
+            held.link.finish()
+
+    def _receipt(self, action: ev.SettleLease) -> bytes:
+        assert action.function
+        receipt = write_receipt(
+            lease=action.lease,
+            caller=action.caller,
+            provider=self._key.peer,
+            spec=action.function,
+            meter=action.meter,
+            times=(action.started_us, self._clock.now_us()),
+            nonce=secrets.token_bytes(16),
+            reason=action.reason,
+        )
+        return seal(self._key, RECEIPT_KIND, encode(receipt)).encode()
+
+    def _better(self, ours: bytes, held: _Held | None) -> bytes:
+        """The countersigned receipt if it is the same one, else ours."""
+        if not held or not held.countersigned:
+            return ours
+        try:
+            envelope, _ = read_receipt(held.countersigned)
+            same = envelope.body == read_receipt(ours)[0].body and len(envelope.signatures) == 2
+        except EnvelopeError:
+            same = False
+        return held.countersigned if same else ours

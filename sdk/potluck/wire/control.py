@@ -1,0 +1,243 @@
+"""Clients (SDK, command line, terminal) ↔ local node, over its Unix socket.
+
+A client says `Hello` and is answered with `Welcome` or `Refusal`. Calls are streamed under the call's own number; the
+rest are questions with a number and one answer. Numbers are the client's and live as long as its connection.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from potluck.wire.common import Failure, FunctionSpec, Message, RemoteException
+from potluck.wire.offer import GpuOffer
+from potluck_images.definition import ImageDefinition
+
+# Inputs of one call that a client may have sent without having been given their outcome. Bounds what the node holds.
+INPUTS_AHEAD_MAX = 1024
+
+
+class Hello(Message, frozen=True):
+    protocol: int
+    version: str
+    client: str = ""
+
+
+class BuildImage(Message, frozen=True):
+    """Build, or find built, an image. Answered by `ImageBuilt`; `Progress` may come before."""
+
+    question: int
+    definition: ImageDefinition
+
+
+class OpenCall(Message, frozen=True):
+    call: int
+    function: FunctionSpec
+
+
+class CallInput(Message, frozen=True):
+    """`payload` is the pickled `(args, kwargs)`; `index` counts from 0."""
+
+    call: int
+    index: int
+    payload: bytes
+
+
+class EndInputs(Message, frozen=True):
+    """No more inputs come for this call."""
+
+    call: int
+
+
+class CancelCall(Message, frozen=True):
+    call: int
+    reason: str
+
+
+class AskStatus(Message, frozen=True):
+    question: int
+
+
+class AskJournal(Message, frozen=True):
+    """All journal entries, as they were signed."""
+
+    question: int
+
+
+class Pause(Message, frozen=True):
+    """Take no new work; with `now`, end what runs too."""
+
+    question: int
+    reason: str = "paused by the owner"
+    now: bool = False
+
+
+class Resume(Message, frozen=True):
+    question: int
+
+
+class StopNode(Message, frozen=True):
+    """End the node; what it runs for others is cancelled, and their nodes are told."""
+
+    question: int
+
+
+class Watch(Message, frozen=True):
+    """Send a `Status` answer now and whenever something changed, at most every `every_us`; for terminals."""
+
+    question: int
+    every_us: int = 500_000
+
+
+class Welcome(Message, frozen=True):
+    protocol: int
+    version: str
+    peer: str
+    name: str
+    mesh: str
+    pid: int
+
+
+class Refusal(Message, frozen=True):
+    """The question (or, with 0, the connection) failed."""
+
+    question: int
+    failure: Failure
+
+
+class Done(Message, frozen=True):
+    question: int
+
+
+class Progress(Message, frozen=True):
+    """What happens meanwhile, in words."""
+
+    question: int
+    text: str
+
+
+class ImageBuilt(Message, frozen=True):
+    """`image` is the image id; `python` the "major.minor" inside."""
+
+    question: int
+    image: str
+    python: str
+
+
+class CallNotice(Message, frozen=True):
+    """`state` is queued, placed, leased or running; `text` says what is waited for."""
+
+    call: int
+    state: str
+    text: str
+
+
+class CallLog(Message, frozen=True):
+    call: int
+    index: int
+    worker: str
+    stream: int
+    data: bytes
+
+
+class CallOutcome(Message, frozen=True):
+    """The one outcome of an input; exactly one of the three is set."""
+
+    call: int
+    index: int
+    payload: bytes | None = None
+    exception: RemoteException | None = None
+    failure: Failure | None = None
+
+
+class WorkerStatus(msgspec.Struct, frozen=True, array_like=True):
+    """`state` is starting, idle or running; `since_us` when that began."""
+
+    worker: str
+    function: str
+    caller: str
+    state: str
+    since_us: int
+
+
+class CallStatus(msgspec.Struct, frozen=True, array_like=True):
+    call: str
+    function: str
+    inputs: int
+    waiting: int
+    note: str
+
+
+class PeerStatus(msgspec.Struct, frozen=True, array_like=True):
+    """`note` says why the peer is not used, if so. `rtt_us` is 0 while unknown."""
+
+    peer: str
+    name: str
+    state: str
+    connected: bool
+    slots_free: int
+    cpu_milli: int
+    memory_mib: int
+    gpus: tuple[str, ...] = ()
+    rtt_us: int = 0
+    note: str = ""
+
+
+class AccountStatus(msgspec.Struct, frozen=True, array_like=True):
+    peer: str
+    given_us: int
+    used_us: int
+    inputs_given: int
+    inputs_used: int
+
+
+class Status(Message, frozen=True):
+    """All that a terminal shows. Times are Unix microseconds."""
+
+    question: int
+    name: str
+    peer: str
+    version: str
+    mesh: str
+    now_us: int
+    started_us: int
+    offering: bool
+    paused: str
+    tier: str
+    addresses: tuple[str, ...] = ()
+    cpu_milli: int = 0
+    cpu_free_milli: int = 0
+    memory_mib: int = 0
+    memory_free_mib: int = 0
+    gpus: tuple[GpuOffer, ...] = ()
+    workers: tuple[WorkerStatus, ...] = ()
+    calls: tuple[CallStatus, ...] = ()
+    peers: tuple[PeerStatus, ...] = ()
+    accounts: tuple[AccountStatus, ...] = ()
+    entries: int = 0
+    images: int = 0
+    store_bytes: int = 0
+
+
+class JournalAnswer(Message, frozen=True):
+    question: int
+    owner: str
+    envelopes: tuple[bytes, ...]
+
+
+ToNode = (
+    Hello
+    | BuildImage
+    | OpenCall
+    | CallInput
+    | EndInputs
+    | CancelCall
+    | AskStatus
+    | AskJournal
+    | Pause
+    | Resume
+    | StopNode
+    | Watch
+)
+FromNode = (
+    Welcome | Refusal | Done | Progress | ImageBuilt | CallNotice | CallLog | CallOutcome | Status | JournalAnswer
+)
