@@ -1,1 +1,4 @@
-"""What runs inside the sandbox: the zygote and its workers. Imports msgspec, cloudpickle and the standard library only."""
+"""What runs inside the sandbox: the zygote, which imports, and the workers, which are forked from it.
+
+It must start fast, so it loads neither msgspec nor cloudpickle nor the rest of the SDK unless the user's code does.
+"""

@@ -1,0 +1,123 @@
+"""Everything that user code prints, as `WorkerLog` messages in order.
+
+`sys.stdout` and `sys.stderr` send at each line. File descriptors 1 and 2 are pipes, read by a thread, so that output of
+C code and subprocesses arrives too. One lock keeps messages whole; while the node does not read, printing blocks.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import io
+import os
+import select
+import sys
+import threading
+from typing import Any
+
+from potluck.runner.codec import LOG_BYTES_MAX, Message, write_message
+
+# What a pipe holds by default (pipe(7)), bytes: reading this much empties it of all that was written before.
+PIPE_BYTES = 64 << 10
+
+STDOUT, STDERR = 1, 2
+
+
+class Output:
+    """The worker's side of its socket. `input` is the number of the running input, 0 for none."""
+
+    def __init__(self, socket: int) -> None:
+        self.input = 0
+        self._socket = socket
+        self._lock = threading.Lock()
+        self._pipes = {stream: _redirect(stream) for stream in (STDOUT, STDERR)}
+        self._streams = {stream: _text_stream(self, stream) for stream in (STDOUT, STDERR)}
+        sys.stdout, sys.stderr = self._streams[STDOUT], self._streams[STDERR]
+        self._flush_c = ctypes.CDLL(None).fflush
+        os.register_at_fork(after_in_child=self._after_fork)
+        threading.Thread(target=self._read_pipes, name="potluck-output", daemon=True).start()
+
+    def send(self, message: Message) -> None:
+        """Send a message, after all output so far."""
+        self.flush()
+        with self._lock:
+            write_message(self._socket, message)
+
+    def flush(self) -> None:
+        """Send all that was printed so far, by Python, C code and subprocesses."""
+        for stream in self._streams.values():
+            if not stream.closed:
+                stream.flush()
+        self._flush_c(None)
+        with self._lock:
+            self._drain()
+
+    def log(self, stream: int, data: bytes) -> None:
+        """Send `data`, after what is in the pipes."""
+        if self._socket < 0:
+            os.write(stream, data)
+            return
+        with self._lock:
+            self._drain()
+            self._log(stream, data)
+
+    def _log(self, stream: int, data: bytes) -> None:
+        for start in range(0, len(data), LOG_BYTES_MAX):
+            write_message(self._socket, ["WorkerLog", self.input, stream, data[start : start + LOG_BYTES_MAX]])
+
+    def _drain(self) -> None:
+        for stream, pipe in self._pipes.items():
+            try:
+                data = os.read(pipe, PIPE_BYTES)
+            except BlockingIOError:
+                continue
+            self._log(stream, data)
+
+    def _read_pipes(self) -> None:
+        poll = select.poll()
+        for pipe in self._pipes.values():
+            poll.register(pipe, select.POLLIN)
+        try:
+            while True:
+                poll.poll()
+                with self._lock:
+                    self._drain()
+        except OSError:
+            return  # the socket is gone: the node no longer listens
+
+    def _after_fork(self) -> None:
+        """A process that user code forked has no share in the socket; its prints go through the pipes."""
+        os.close(self._socket)
+        self._socket = -1
+        self._lock = threading.Lock()
+
+
+class _LogFile(io.RawIOBase):
+    """The binary file under `sys.stdout`."""
+
+    def __init__(self, output: Output, stream: int) -> None:
+        self._output, self._stream = output, stream
+
+    def writable(self) -> bool:
+        return True
+
+    def fileno(self) -> int:
+        return self._stream
+
+    def write(self, data: Any) -> int:
+        view = bytes(data)
+        self._output.log(self._stream, view)
+        return len(view)
+
+
+def _text_stream(output: Output, stream: int) -> io.TextIOWrapper:
+    raw: Any = _LogFile(output, stream)
+    return io.TextIOWrapper(raw, encoding="utf-8", errors="backslashreplace", line_buffering=True)
+
+
+def _redirect(stream: int) -> int:
+    """Make `stream` the writing end of a pipe; returns the reading end."""
+    reading, writing = os.pipe()
+    os.dup2(writing, stream)
+    os.close(writing)
+    os.set_blocking(reading, False)
+    return reading

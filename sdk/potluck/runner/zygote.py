@@ -1,0 +1,235 @@
+"""The zygote: imports what the function needs once, then forks workers from that state in milliseconds.
+
+It is process 1 of its sandbox: signals from inside cannot end it, it inherits orphans, and its end ends all.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import gc
+import os
+import select
+import signal
+import socket
+import sys
+import time
+from typing import Any
+
+from potluck.runner import worker
+from potluck.runner.codec import (
+    FUNCTION_FIELDS,
+    PROTOCOL,
+    Message,
+    check_message,
+    read_message,
+    unpack,
+    write_message,
+)
+from potluck.runner.failures import Refusal, exception_message
+from potluck.runner.function import Function, load
+
+# Where the zygote's socket is moved to, so that standard input is free for the user's code.
+SOCKET_FD = 3
+
+# A worker is a better victim than the zygote when memory runs out: the others then go on. Range -1000 to 1000.
+WORKER_OOM_SCORE = "500"
+
+# prctl(2): while 0, other processes of the same user cannot read or write this one's memory.
+_PR_SET_DUMPABLE = 4
+
+# Control messages are a few dozen bytes: the name of a worker.
+_CONTROL_BYTES = 4096
+
+
+def main() -> None:
+    """Serve the node on standard input until it closes."""
+    _take_socket()
+    match read_message(SOCKET_FD):
+        case ["StartZygote", int(protocol), list(fields), *_]:
+            _serve(protocol, dict(zip(FUNCTION_FIELDS, fields, strict=False)))
+        case None:
+            return
+        case message:
+            raise ValueError(f"unexpected message {message!r:.100}")
+
+
+def _take_socket() -> None:
+    os.dup2(0, SOCKET_FD, inheritable=False)
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, 0)
+    if null != 0:
+        os.close(null)
+
+
+def _serve(protocol: int, spec: dict[str, Any]) -> None:
+    started = time.monotonic_ns()
+    try:
+        _check_protocol(protocol)
+        function = load(spec)
+    except Refusal as refusal:
+        cause = None if refusal.__cause__ is None else exception_message(refusal.__cause__)
+        write_message(SOCKET_FD, ["ZygoteFailed", refusal.message, cause])
+        return
+    _set_dumpable(False)
+    zygote = Zygote(function)
+    imports_us = (time.monotonic_ns() - started) // 1000
+    version = f"{sys.version_info.major}.{sys.version_info.minor}.{sys.version_info.micro}"
+    write_message(SOCKET_FD, ["ZygoteReady", PROTOCOL, version, imports_us])
+    zygote.serve()
+
+
+def _check_protocol(protocol: int) -> None:
+    if protocol != PROTOCOL:
+        older = "image" if protocol > PROTOCOL else "node"
+        raise Refusal(
+            "version",
+            f"The node speaks worker protocol {protocol}, the image's potluck speaks {PROTOCOL}.",
+            fix=f"Upgrade potluck in the {older}.",
+        )
+
+
+class Zygote:
+    """Forks, kills and reaps workers as the node asks."""
+
+    def __init__(self, function: Function) -> None:
+        self._function = function
+        self._workers: dict[int, str] = {}
+        self._socket = socket.socket(fileno=SOCKET_FD)
+        self._received = bytearray()
+        self._received_fds: list[int] = []
+        self._wakeup = _wake_on_child()
+        gc.freeze()  # objects of the imports stay shared with the workers instead of being copied at a collection
+
+    def serve(self) -> None:
+        """Returns, with all workers killed, when the node closes the socket."""
+        poll = select.poll()
+        poll.register(SOCKET_FD, select.POLLIN)
+        poll.register(self._wakeup, select.POLLIN)
+        while True:
+            ready = {fd for fd, _ in poll.poll()}
+            if self._wakeup in ready:
+                self._reap()
+            if SOCKET_FD in ready and not self._receive():
+                break
+        for pid in self._workers:
+            _kill_worker(pid)
+
+    def _receive(self) -> bool:
+        data, fds, _, _ = socket.recv_fds(self._socket, _CONTROL_BYTES, 1)
+        self._received += data
+        self._received_fds += fds
+        while (message := self._next_message()) is not None:
+            self._handle(message)
+        return bool(data)
+
+    def _next_message(self) -> Message | None:
+        size = int.from_bytes(self._received[:4], "big")
+        if len(self._received) < 4 or len(self._received) < 4 + size:
+            return None
+        body = bytes(self._received[4 : 4 + size])
+        del self._received[: 4 + size]
+        return check_message(unpack(body))
+
+    def _handle(self, message: Message) -> None:
+        match message:
+            case ["SpawnWorker", str(name), *_]:
+                self._spawn(name, self._received_fds.pop(0))
+            case ["KillWorker", str(name), *_]:
+                for pid in [pid for pid, other in self._workers.items() if other == name]:
+                    _kill_worker(pid)
+            case _:
+                raise ValueError(f"unexpected message {message!r:.100}")
+
+    def _spawn(self, name: str, fd: int) -> None:
+        try:
+            pid = os.fork()
+        except OSError:  # at the limit of processes or memory
+            write_message(SOCKET_FD, ["WorkerExited", name, 1])
+            os.close(fd)
+            return
+        if pid == 0:
+            self._become_worker(fd)
+        os.close(fd)
+        self._workers[pid] = name
+        write_message(SOCKET_FD, ["WorkerSpawned", name, pid])
+
+    def _become_worker(self, fd: int) -> None:
+        """In the child; never returns."""
+        status = 1
+        try:
+            self._socket.close()
+            self._workers.clear()
+            _leave_zygote(self._wakeup)
+            worker.run(fd, self._function)
+            status = 0
+        except BaseException:  # noqa: BLE001 - reported, then the process ends whatever it was
+            sys.excepthook(*sys.exc_info())
+        finally:
+            os._exit(status)
+
+    def _reap(self) -> None:
+        os.read(self._wakeup, _CONTROL_BYTES)
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            name = self._workers.pop(pid, None)
+            if name is not None:
+                _kill_group(pid)
+                write_message(SOCKET_FD, ["WorkerExited", name, os.waitstatus_to_exitcode(status)])
+
+
+def _kill_worker(pid: int) -> None:
+    """Kill a worker that has not been reaped, and its group."""
+    _kill_group(pid)
+    os.kill(pid, signal.SIGKILL)
+
+
+def _kill_group(pid: int) -> None:
+    """Kill what a worker started, as far as it stayed in its group; the rest ends with the sandbox."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(pid, signal.SIGKILL)
+
+
+def _wake_on_child() -> int:
+    """A descriptor that becomes readable when a child ends."""
+    reading, writing = os.pipe()
+    os.set_blocking(reading, False)
+    os.set_blocking(writing, False)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+    return reading
+
+
+def _leave_zygote(wakeup: int) -> None:
+    signal.set_wakeup_fd(-1)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    os.close(wakeup)
+    os.setsid()
+    _set_dumpable(True)
+    _volunteer_for_oom()
+    _reseed()
+
+
+def _volunteer_for_oom() -> None:
+    try:
+        with open("/proc/self/oom_score_adj", "w") as file:
+            file.write(WORKER_OOM_SCORE)
+    except OSError:
+        return  # a hint only
+
+
+def _reseed() -> None:
+    """Give each worker its own random numbers; `random` reseeds itself after a fork, `uuid` has no state."""
+    for name in ("numpy.random", "torch"):
+        module: Any = sys.modules.get(name)
+        if module is not None and hasattr(module, "seed"):
+            module.seed()
+
+
+def _set_dumpable(yes: bool) -> None:
+    ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, int(yes), 0, 0, 0)
