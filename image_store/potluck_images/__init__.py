@@ -1,1 +1,10 @@
-"""Content-addressed function images: chunks, manifests, stores, chunk sync and the image builder."""
+"""Content-addressed function images: chunks, manifests, stores, chunk sync and the image builder.
+
+Nothing is imported here, so that `potluck_images.definition`, which the SDK loads in every notebook and sandbox, costs
+no more than msgspec. By task:
+
+- `definition`: how an image is described; `build.build()` turns it into an image id.
+- `disk.DiskStore`, `memory.MemoryStore`: where chunks live; `store.ChunkStore` is the interface of both.
+- `sync.ChunkSync`, `pull.ImagePull`: which chunks to ask from whom (no I/O inside).
+- `materialise.materialise()`: an image as a folder; `materialise.prune()` removes folders nobody uses.
+"""

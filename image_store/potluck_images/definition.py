@@ -9,7 +9,7 @@ class Step(msgspec.Struct, frozen=True, tag=True, array_like=True):
     """Base of all build steps."""
 
 
-class LocalPython(Step):
+class LocalPython(Step, frozen=True):
     """The caller's own interpreter and the shared libraries it needs, found through `executable`.
 
     `version` is "major.minor.micro"; the builder refuses when the executable says another.
@@ -19,22 +19,22 @@ class LocalPython(Step):
     version: str
 
 
-class PipInstall(Step):
+class PipInstall(Step, frozen=True):
     """Packages installed with uv for the interpreter below. `options` are passed on: index, find-links, pre…"""
 
     packages: tuple[str, ...]
     options: tuple[tuple[str, str], ...] = ()
 
 
-class Environment(Step):
+class Environment(Step, frozen=True):
     variables: tuple[tuple[str, str], ...]
 
 
-class Workdir(Step):
+class Workdir(Step, frozen=True):
     path: str
 
 
-class Source(Step):
+class Source(Step, frozen=True):
     """Local files: pairs of (absolute path in the image, absolute path on this machine). A folder is taken whole,
     without byte-code caches and hidden folders."""
 
