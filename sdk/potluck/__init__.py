@@ -1,3 +1,10 @@
-"""Potluck: everyone brings a GPU."""
+"""Potluck: everyone brings a GPU. A plain Python function runs on a peer-to-peer mesh as if it were one cloud."""
 
-__version__ = "0.1.0"
+from potluck.version import __version__  # isort: skip
+from potluck.app import App, LocalEntrypoint
+from potluck.errors import Error
+from potluck.functions import Function
+from potluck.image import Image
+from potluck.retries import Retries
+
+__all__ = ["App", "Error", "Function", "Image", "LocalEntrypoint", "Retries", "__version__"]

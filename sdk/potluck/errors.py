@@ -96,7 +96,7 @@ class FunctionTimeoutError(Error):
     kind = "timeout"
 
 
-class InputCancellation(Error):
+class InputCancellation(Error):  # noqa: N818 - the name is Modal's
     """The input was cancelled before it finished."""
 
     kind = "cancelled"

@@ -27,7 +27,7 @@ def encode_frame(body: bytes) -> bytes:
 class FrameReader:
     """Cuts a byte stream into frames.
 
-    `limit` is the largest body accepted, in bytes. Raises `RemoteProtocolError` on a larger one, before its bytes are read.
+    `limit` is the largest body accepted, in bytes; a larger one raises `RemoteProtocolError` before it is read.
     """
 
     def __init__(self, limit: int = FRAME_BYTES_MAX) -> None:

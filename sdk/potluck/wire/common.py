@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from typing import Any, TypeVar
+from collections.abc import Hashable
+from typing import Any, TypeVar, cast
 
 import msgspec
 
@@ -94,8 +95,8 @@ _encoder = msgspec.msgpack.Encoder()
 
 
 @functools.cache
-def _decoder(kind: Any) -> msgspec.msgpack.Decoder[Any]:
-    return msgspec.msgpack.Decoder(kind)
+def _decoder(kind: Hashable) -> msgspec.msgpack.Decoder[Any]:
+    return msgspec.msgpack.Decoder(cast(Any, kind))
 
 
 def encode(message: msgspec.Struct) -> bytes:
@@ -106,7 +107,7 @@ def encode(message: msgspec.Struct) -> bytes:
 def decode(data: bytes, kind: type[T]) -> T:
     """Decode `data` as `kind` (a struct or a union of them). Raises `RemoteProtocolError` when it is anything else."""
     try:
-        message: T = _decoder(kind).decode(data)
+        message: T = _decoder(cast(Hashable, kind)).decode(data)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
         raise RemoteProtocolError(
             "The other side sent a message that this version does not understand.",

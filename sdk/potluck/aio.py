@@ -1,0 +1,106 @@
+"""The awaiting driver of a session, for asyncio: behind every `.aio`. One connection for each event loop."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import TypeVar
+
+from potluck import __version__
+from potluck.client import HELLO_TIMEOUT_S, READ_BYTES, answer_of, connect
+from potluck.errors import ConnectionError, RemoteProtocolError
+from potluck.session import Call, Listener, Session
+from potluck.wire import FunctionSpec, control
+
+T = TypeVar("T")
+
+
+class AsyncClient:
+    """Make with `await AsyncClient.connect(…)`."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, listener: Listener) -> None:
+        self._reader, self._writer = reader, writer
+        self._session = Session(listener)
+        self._news = asyncio.Condition()
+        self._task = asyncio.create_task(self._read())
+
+    @classmethod
+    async def connect(cls, path: Path, listener: Listener) -> AsyncClient:
+        """Raises `ConnectionError` when nobody answers at `path`."""
+        reader, writer = await asyncio.open_unix_connection(sock=connect(path))
+        self = cls(reader, writer, listener)
+        question = self._session.hello(__version__, "sdk")
+        await self._flush()
+        try:
+            async with asyncio.timeout(HELLO_TIMEOUT_S):
+                answer_of(await self._wait(lambda: question.answer), control.Welcome)
+        except TimeoutError:
+            await self.aclose()
+            raise ConnectionError(
+                "The local node does not answer.", fix="Restart it: `potluck down`, `potluck up`."
+            ) from None
+        return self
+
+    async def aclose(self) -> None:
+        """End the connection; the node cancels whatever was still running for it."""
+        self._task.cancel()
+        with suppress(asyncio.CancelledError):
+            await self._task
+        self._writer.close()
+
+    def abort(self) -> None:
+        """As `aclose`, without waiting."""
+        self._task.cancel()
+        self._writer.close()
+
+    def open_call(self, function: FunctionSpec) -> Call:
+        return self._session.open_call(function)
+
+    async def add_input(self, call: Call, payload: bytes) -> int:
+        index = self._session.add_input(call, payload)
+        await self._flush()
+        return index
+
+    async def end_inputs(self, call: Call) -> None:
+        self._session.end_inputs(call)
+        await self._flush()
+
+    def close_call(self, call: Call, reason: str) -> None:
+        """Not awaitable, so that it also works while a task is being cancelled."""
+        self._session.close_call(call, reason)
+        self._writer.write(self._session.data_to_send())
+
+    async def take(self, call: Call) -> control.CallOutcome:
+        """Wait for the call's next outcome."""
+        return await self._wait(call.take)
+
+    def take_nowait(self, call: Call) -> control.CallOutcome | None:
+        return call.take()
+
+    async def _flush(self) -> None:
+        self._writer.write(self._session.data_to_send())
+        with suppress(OSError):
+            await self._writer.drain()
+
+    async def _wait(self, ready: Callable[[], T | None]) -> T:
+        async with self._news:
+            while (found := ready()) is None:
+                if self._session.lost:
+                    raise self._session.lost
+                await self._news.wait()
+        return found
+
+    async def _read(self) -> None:
+        why = "the node closed it"
+        try:
+            while data := await self._reader.read(READ_BYTES):
+                async with self._news:
+                    self._session.receive(data)
+                    self._news.notify_all()
+        except (OSError, RemoteProtocolError) as error:
+            why = str(error)
+        async with self._news:
+            self._session.connection_lost(why)
+            self._news.notify_all()

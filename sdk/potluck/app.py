@@ -1,0 +1,133 @@
+"""`App`: a group of functions that run together."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Coroutine, Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar, cast, overload
+
+from potluck.errors import InvalidError
+from potluck.functions import Function, Options
+from potluck.image import Image
+
+if TYPE_CHECKING:
+    from potluck.retries import Retries
+    from potluck.running import Running
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class Decorator(Protocol):
+    """What `@app.function(…)` returns: keeps the signature; an `async def` counts as what it returns when awaited."""
+
+    @overload
+    def __call__(self, raw: Callable[P, Coroutine[Any, Any, R]], /) -> Function[P, R]: ...
+    @overload
+    def __call__(self, raw: Callable[P, R], /) -> Function[P, R]: ...
+
+
+class LocalEntrypoint:
+    """A function that `potluck run` calls on this machine, its parameters taken from the command line."""
+
+    def __init__(self, app: App, raw: Callable[..., Any]) -> None:
+        self.app, self.raw = app, raw
+        self.__name__, self.__doc__ = raw.__name__, raw.__doc__
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.raw(*args, **kwargs)
+
+
+class App:
+    """`name` shows up in status and receipts: letters, digits, `-`, `_` and `.`, at most 64. Raises `InvalidError`."""
+
+    def __init__(self, name: str = "app", *, image: Image | None = None) -> None:
+        if not re.fullmatch(r"[A-Za-z0-9_.-]{1,64}", name):
+            raise InvalidError(
+                f"{name!r} is not a name for an app.", fix="Use up to 64 letters, digits, '-', '_' and '.'."
+            )
+        self.name = name
+        self._image = image
+        self._run: Running | None = None
+        self.registered_functions: dict[str, Function[..., Any]] = {}
+        self.registered_entrypoints: dict[str, LocalEntrypoint] = {}
+
+    def function(
+        self,
+        *,
+        image: Image | None = None,
+        gpu: str | list[str] | None = None,
+        cpu: float | None = None,
+        memory: int | None = None,
+        timeout: float = 300,
+        retries: int | Retries | None = None,
+        env: Mapping[str, str | None] | None = None,
+        name: str | None = None,
+        serialized: bool = False,
+    ) -> Decorator:
+        """Make a function runnable on the mesh.
+
+        `gpu` is a model, "any", "H100:2" or a list of these in order of preference; `cpu` is in cores, `memory` in MiB,
+        `timeout` in seconds for each input. Raises `InvalidError` for values that cannot work.
+        """
+        options = Options(
+            name=name,
+            image=image or self._image or Image.local_python(),
+            gpu=gpu,
+            cpu=cpu,
+            memory=memory,
+            timeout=timeout,
+            retries=retries,
+            env=env,
+            serialized=serialized,
+        )
+
+        def decorate(raw: Callable[..., Any]) -> Function[..., Any]:
+            if not callable(raw) or isinstance(raw, Function):
+                raise InvalidError("@app.function() decorates plain functions.", fix="Write it with parentheses, once.")
+            function: Function[..., Any] = Function(self, raw, options)
+            if function.name in self.registered_functions:
+                raise InvalidError(f"The app {self.name} has two functions named {function.name}.", fix="Give a name=.")
+            self.registered_functions[function.name] = function
+            return function
+
+        return cast(Decorator, decorate)
+
+    def local_entrypoint(self, *, name: str | None = None) -> Callable[[Callable[..., Any]], LocalEntrypoint]:
+        """Mark what `potluck run` starts."""
+
+        def decorate(raw: Callable[..., Any]) -> LocalEntrypoint:
+            entrypoint = LocalEntrypoint(self, raw)
+            self.registered_entrypoints[name or raw.__name__] = entrypoint
+            return entrypoint
+
+        return decorate
+
+    @contextmanager
+    def run(self, *, show_progress: bool | None = None) -> Iterator[App]:
+        """Connect to the local node (starting one when there is none) for as long as the block lasts.
+
+        Raises `NodeStartError` when no node runs and none can be started.
+        """
+        if self._run:
+            raise InvalidError(f"The app {self.name} is running already.")
+        from potluck.running import Running
+
+        self._run = Running(self, show_progress)
+        try:
+            yield self
+        finally:
+            run, self._run = self._run, None
+            run.close()
+
+    def _require_run(self, function: str) -> Running:
+        if self._run is None:
+            raise InvalidError(
+                f"{function} cannot run remotely: its app {self.name} is not running.",
+                fix="Start the program with `potluck run`, or wrap the call in `with app.run():`.",
+            )
+        return self._run
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (App, (self.name,))

@@ -1,0 +1,147 @@
+"""The blocking driver of a session: one socket, any number of threads.
+
+No thread of its own: whoever waits reads the socket, one thread at a time, for all (leader and followers).
+"""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+from potluck import __version__, wire
+from potluck.errors import ConnectionError, RemoteProtocolError
+from potluck.session import Call, Listener, Question, Session
+from potluck.wire import FunctionSpec, control
+
+T = TypeVar("T")
+AnswerT = TypeVar("AnswerT", bound=wire.Message)
+
+READ_BYTES = 256 << 10
+# A live node answers `Hello` at once; this long only when the machine is out of memory.
+HELLO_TIMEOUT_S = 10.0
+
+
+class Client:
+    """A connection to the local node. Raises `ConnectionError` when nobody answers at `path`."""
+
+    def __init__(self, path: Path, listener: Listener, name: str = "sdk") -> None:
+        self._socket = connect(path)
+        self._session = Session(listener)
+        self._turn = threading.Condition()
+        self._reading = False
+        self._sending = threading.Lock()
+        self._socket.settimeout(HELLO_TIMEOUT_S)
+        self.welcome = self._await(self._session.hello(__version__, name), control.Welcome)
+        self._socket.settimeout(None)
+
+    def close(self) -> None:
+        """End the connection; the node cancels whatever was still running for it."""
+        self._socket.close()
+
+    def ask(self, make: Callable[[int], wire.Message], kind: type[AnswerT]) -> AnswerT:
+        """Ask and wait. Raises the node's error."""
+        with self._turn:
+            question = self._session.ask(make)
+        return self._await(question, kind)
+
+    def _await(self, question: Question, kind: type[AnswerT]) -> AnswerT:
+        self._flush()
+        return answer_of(self._wait(lambda: question.answer), kind)
+
+    def open_call(self, function: FunctionSpec) -> Call:
+        with self._turn:
+            return self._session.open_call(function)
+
+    def add_input(self, call: Call, payload: bytes) -> int:
+        with self._turn:
+            index = self._session.add_input(call, payload)
+        self._flush()
+        return index
+
+    def end_inputs(self, call: Call) -> None:
+        with self._turn:
+            self._session.end_inputs(call)
+        self._flush()
+
+    def close_call(self, call: Call, reason: str) -> None:
+        with self._turn:
+            self._session.close_call(call, reason)
+        self._flush()
+
+    def take(self, call: Call) -> control.CallOutcome:
+        """Wait for the call's next outcome."""
+        return self._wait(call.take)
+
+    def take_nowait(self, call: Call) -> control.CallOutcome | None:
+        """The call's next outcome if it has arrived."""
+        with self._turn:
+            return call.take()
+
+    def _flush(self) -> None:
+        with self._sending:
+            with self._turn:
+                data = self._session.data_to_send()
+            try:
+                self._socket.sendall(data)
+            except OSError as error:
+                with self._turn:
+                    self._session.connection_lost(str(error))
+
+    def _wait(self, ready: Callable[[], T | None]) -> T:
+        """Wait until `ready` gives something, reading for everybody whenever nobody else does."""
+        with self._turn:
+            while (found := ready()) is None:
+                if self._session.lost:
+                    raise self._session.lost
+                if self._reading:
+                    self._turn.wait()
+                else:
+                    self._read_once()
+        return found
+
+    def _read_once(self) -> None:
+        self._reading = True
+        self._turn.release()
+        data, why = b"", "the node closed it"
+        try:
+            data = self._socket.recv(READ_BYTES)
+        except TimeoutError:
+            why = f"it did not answer within {HELLO_TIMEOUT_S:g} s"
+        except OSError as error:
+            why = str(error)
+        finally:
+            self._turn.acquire()
+            self._reading = False
+            self._turn.notify_all()
+        if not data:
+            self._session.connection_lost(why)
+            return
+        try:
+            self._session.receive(data)
+        except RemoteProtocolError as error:
+            self._session.connection_lost(str(error))
+
+
+def connect(path: Path) -> socket.socket:
+    """Raises `ConnectionError` when nobody listens at `path`."""
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        connection.connect(str(path))
+    except OSError as error:
+        connection.close()
+        raise ConnectionError(
+            "No node answers on this machine.", why=f"{path}: {error.strerror}", fix="Start one with `potluck up`."
+        ) from None
+    return connection
+
+
+def answer_of(answer: wire.Message, kind: type[AnswerT]) -> AnswerT:
+    """The answer as `kind`; a refusal is raised as the error it carries."""
+    if isinstance(answer, control.Refusal):
+        raise answer.failure.error()
+    if not isinstance(answer, kind):
+        raise RemoteProtocolError(f"The node answered with {type(answer).__name__} instead of {kind.__name__}.")
+    return answer

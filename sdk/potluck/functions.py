@@ -1,0 +1,234 @@
+"""`Function`: what `@app.function` makes of a plain Python function, with its signature kept."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, cast
+
+from potluck import mapping, outcomes
+from potluck.errors import InvalidError
+from potluck.image import Image
+from potluck.retries import policy
+from potluck.serialize import dumps
+from potluck.source import refer
+from potluck.wire import FunctionSpec, Resources
+
+if TYPE_CHECKING:
+    from potluck.app import App
+    from potluck.retries import Retries
+    from potluck.running import Running
+
+P = ParamSpec("P")
+R = TypeVar("R", covariant=True)
+
+# A function that runs longer than a day should checkpoint; as Modal's limit.
+TIMEOUT_S_MAX = 24 * 3600
+
+
+class Options:
+    """Checked parameters of `@app.function`."""
+
+    def __init__(
+        self, *, name: str | None, image: Image, gpu: str | list[str] | None, cpu: float | None, memory: int | None,
+        timeout: float, retries: int | Retries | None, env: Mapping[str, str | None] | None, serialized: bool,
+    ) -> None:  # fmt: skip
+        if cpu is not None and not 0.001 <= cpu <= 1024:
+            raise InvalidError(f"cpu={cpu} is not a number of cores.", fix="Give a number such as 0.5 or 4.")
+        if memory is not None and not 1 <= memory <= 1 << 24:
+            raise InvalidError(f"memory={memory} is not a size.", fix="Give mebibytes, for example memory=2048.")
+        if not 1 <= timeout <= TIMEOUT_S_MAX:
+            raise InvalidError(f"timeout={timeout} is out of range.", fix=f"Give seconds, from 1 to {TIMEOUT_S_MAX}.")
+        gpus = () if gpu is None else (gpu,) if isinstance(gpu, str) else tuple(gpu)
+        self.name, self.image, self.serialized = name, image, serialized
+        self.resources = Resources(gpus, round((cpu or 1.0) * 1000), memory or 512)
+        self.timeout_us = round(timeout * 1e6)
+        self.retries = policy(retries)
+        self.env = tuple(sorted((key, value) for key, value in (env or {}).items() if value is not None))
+
+
+class Remote(Generic[P, R]):
+    """`f.remote(…)` runs the function on the mesh and waits; `await f.remote.aio(…)` does so in asyncio."""
+
+    def __init__(self, function: Function[P, R]) -> None:
+        self._function = function
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        running, payload = self._function._begin(args, kwargs)
+        client = running.client
+        call = client.open_call(running.spec(self._function))
+        try:
+            client.add_input(call, payload)
+            client.end_inputs(call)
+            return cast(R, outcomes.value(client.take(call)))
+        finally:
+            client.close_call(call, "the caller left")
+
+    async def aio(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        running, payload = self._function._begin(args, kwargs)
+        client = await running.async_client()
+        call = client.open_call(await running.spec_async(self._function))
+        try:
+            await client.add_input(call, payload)
+            await client.end_inputs(call)
+            return cast(R, outcomes.value(await client.take(call)))
+        finally:
+            client.close_call(call, "the caller left")
+
+
+class Map(Generic[R]):
+    """`f.map(xs, ys)` calls `f(x, y)` for each pair and yields the results, in order unless told otherwise."""
+
+    def __init__(self, function: Function[Any, R]) -> None:
+        self._function = function
+
+    def __call__(
+        self,
+        *iterables: Iterable[Any],
+        kwargs: Mapping[str, Any] | None = None,
+        order_outputs: bool = True,
+        return_exceptions: bool = False,
+    ) -> Iterator[R]:
+        inputs = self._inputs(zip(*iterables, strict=False), kwargs)
+        return mapping.run(self._function, inputs, ordered=order_outputs, keep_errors=return_exceptions)
+
+    def aio(
+        self,
+        *iterables: Iterable[Any],
+        kwargs: Mapping[str, Any] | None = None,
+        order_outputs: bool = True,
+        return_exceptions: bool = False,
+    ) -> AsyncIterator[R]:
+        inputs = self._inputs(zip(*iterables, strict=False), kwargs)
+        return mapping.run_async(self._function, inputs, ordered=order_outputs, keep_errors=return_exceptions)
+
+    def _inputs(self, tuples: Iterable[Iterable[Any]], kwargs: Mapping[str, Any] | None) -> Iterator[bytes]:
+        shared = dict(kwargs or {})
+        return (self._function._payload(tuple(each), shared) for each in tuples)
+
+
+class StarMap(Map[R]):
+    """`f.starmap([(1, 2), (3, 4)])` calls `f(1, 2)` and `f(3, 4)`."""
+
+    def __call__(  # type: ignore[override]
+        self,
+        input_iterator: Iterable[Iterable[Any]],
+        /,
+        *,
+        kwargs: Mapping[str, Any] | None = None,
+        order_outputs: bool = True,
+        return_exceptions: bool = False,
+    ) -> Iterator[R]:
+        inputs = self._inputs(input_iterator, kwargs)
+        return mapping.run(self._function, inputs, ordered=order_outputs, keep_errors=return_exceptions)
+
+    def aio(  # type: ignore[override]
+        self,
+        input_iterator: Iterable[Iterable[Any]],
+        /,
+        *,
+        kwargs: Mapping[str, Any] | None = None,
+        order_outputs: bool = True,
+        return_exceptions: bool = False,
+    ) -> AsyncIterator[R]:
+        inputs = self._inputs(input_iterator, kwargs)
+        return mapping.run_async(self._function, inputs, ordered=order_outputs, keep_errors=return_exceptions)
+
+
+class ForEach:
+    """`f.for_each(xs)` runs `f(x)` for its effects; results are dropped, the first exception is raised."""
+
+    def __init__(self, function: Function[Any, Any]) -> None:
+        self._function = function
+
+    def __call__(
+        self, *iterables: Iterable[Any], kwargs: Mapping[str, Any] | None = None, ignore_exceptions: bool = False
+    ) -> None:
+        for _ in self._function.map(
+            *iterables, kwargs=kwargs, order_outputs=False, return_exceptions=ignore_exceptions
+        ):
+            pass
+
+    async def aio(
+        self, *iterables: Iterable[Any], kwargs: Mapping[str, Any] | None = None, ignore_exceptions: bool = False
+    ) -> None:
+        async for _ in self._function.map.aio(
+            *iterables, kwargs=kwargs, order_outputs=False, return_exceptions=ignore_exceptions
+        ):
+            pass
+
+
+class Function(Generic[P, R]):
+    """A function that can run on the mesh. Made by `@app.function()`, never by hand."""
+
+    def __init__(self, app: App, raw: Callable[..., Any], options: Options) -> None:
+        if inspect.isgeneratorfunction(raw) or inspect.isasyncgenfunction(raw):
+            raise InvalidError(
+                f"{raw.__name__} is a generator, which cannot run remotely yet.", fix="Return a list instead."
+            )
+        functools.update_wrapper(self, raw)
+        self._app, self._raw, self._options = app, raw, options
+        self.remote: Remote[P, R] = Remote(self)
+        self.map: Map[R] = Map(self)
+        self.starmap: StarMap[R] = StarMap(self)
+        self.for_each = ForEach(self)
+
+    @property
+    def name(self) -> str:
+        """The name under which the app knows it."""
+        return self._options.name or self._raw.__name__
+
+    @property
+    def app(self) -> App:
+        return self._app
+
+    def get_raw_f(self) -> Callable[P, R]:
+        """The plain function."""
+        return self._raw
+
+    def local(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Run the function here, as if it were not decorated (an `async def` returns its coroutine)."""
+        return cast(R, self._raw(*args, **kwargs))
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        raise InvalidError(
+            f"{self.name}() was called like a plain function.",
+            fix=f"Write {self.name}.remote(…) to run it on the mesh, or {self.name}.local(…) to run it here.",
+        )
+
+    def __repr__(self) -> str:
+        return f"<Function {self._app.name}.{self.name}>"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Inside a sandbox other functions of the app are there to be run locally; options and runs stay here.
+        return (_detached, (self._app.name, self._raw))
+
+    def _begin(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Running, bytes]:
+        running = self._app._require_run(self.name)
+        return running, self._payload(args, kwargs)
+
+    def _payload(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bytes:
+        return dumps((args, dict(kwargs)), f"arguments of {self.name}()")
+
+    def _spec(self, image: str, python: str) -> FunctionSpec:
+        reference, options = refer(self._raw, serialized=self._options.serialized), self._options
+        return FunctionSpec(
+            app=self._app.name,
+            name=self.name,
+            image=image,
+            python=python,
+            module=reference.module,
+            qualname=reference.qualname,
+            pickled=reference.pickled,
+            resources=options.resources,
+            timeout_us=options.timeout_us,
+            retries=options.retries,
+            env=options.env,
+        )
+
+
+def _detached(app_name: str, raw: Callable[..., Any]) -> Function[..., Any]:
+    from potluck.app import App
+
+    return App(app_name).function()(raw)

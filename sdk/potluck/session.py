@@ -1,0 +1,166 @@
+"""The session with the local node, sans-IO: bytes in, bytes out, and the state of calls and questions between.
+
+Two thin drivers move the bytes: `client.Client` blocks, `aio.AsyncClient` awaits.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Protocol
+
+from potluck import wire
+from potluck.errors import ConnectionError, LocalProtocolError, RemoteProtocolError
+from potluck.frames import FrameReader, encode_frame
+from potluck.wire import FunctionSpec, control
+
+
+class Listener(Protocol):
+    """Told what happens meanwhile."""
+
+    def notice(self, message: control.CallNotice) -> None: ...
+    def log(self, message: control.CallLog) -> None: ...
+    def progress(self, text: str) -> None: ...
+
+
+class Call:
+    """One open call: what was sent, what came back, in order of arrival."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.sent = 0
+        self.taken = 0
+        self.inputs_ended = False
+        self._outcomes: deque[control.CallOutcome] = deque()
+
+    @property
+    def room(self) -> bool:
+        """Whether another input may be sent now."""
+        return self.sent - self.taken < control.INPUTS_AHEAD_MAX
+
+    @property
+    def finished(self) -> bool:
+        """Whether every outcome was taken and no input will follow."""
+        return self.inputs_ended and self.taken == self.sent
+
+    def take(self) -> control.CallOutcome | None:
+        """The next outcome that has arrived, or None."""
+        if not self._outcomes:
+            return None
+        self.taken += 1
+        return self._outcomes.popleft()
+
+    def put(self, outcome: control.CallOutcome) -> None:
+        if not 0 <= outcome.index < self.sent:
+            raise RemoteProtocolError("The node sent an outcome for an input that it was not given.")
+        self._outcomes.append(outcome)
+
+
+class Question:
+    """A request with one answer, which is None until it comes."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.answer: wire.Message | None = None
+
+
+class Session:
+    """State of one connection. `receive` and the senders are called by a driver; bytes to send are in `outgoing`."""
+
+    def __init__(self, listener: Listener) -> None:
+        self._listener = listener
+        self._reader = FrameReader()
+        self._numbers = 0
+        self._calls: dict[int, Call] = {}
+        self._questions: dict[int, Question] = {}
+        self._out = bytearray()
+        self.welcome: control.Welcome | None = None
+        self.lost: ConnectionError | None = None
+
+    def data_to_send(self) -> bytes:
+        """Bytes for the node; the driver sends them all, in order."""
+        data = bytes(self._out)
+        self._out.clear()
+        return data
+
+    def _send(self, message: wire.Message) -> None:
+        self._out += encode_frame(wire.encode(message))
+
+    # Requests
+
+    def hello(self, version: str, client: str) -> Question:
+        question = self._questions[0] = Question(0)
+        self._send(control.Hello(wire.PROTOCOL, version, client))
+        return question
+
+    def ask(self, make: Callable[[int], wire.Message]) -> Question:
+        """Send the question that `make` builds around its number."""
+        self._numbers += 1
+        question = self._questions[self._numbers] = Question(self._numbers)
+        self._send(make(question.number))
+        return question
+
+    def open_call(self, function: FunctionSpec) -> Call:
+        self._numbers += 1
+        call = self._calls[self._numbers] = Call(self._numbers)
+        self._send(control.OpenCall(call.number, function))
+        return call
+
+    def add_input(self, call: Call, payload: bytes) -> int:
+        """Send one input; returns its index. Raises `LocalProtocolError` without `call.room`."""
+        if not call.room or call.inputs_ended:
+            raise LocalProtocolError("An input was sent that the node did not expect.")
+        self._send(control.CallInput(call.number, call.sent, payload))
+        call.sent += 1
+        return call.sent - 1
+
+    def end_inputs(self, call: Call) -> None:
+        if not call.inputs_ended:
+            call.inputs_ended = True
+            self._send(control.EndInputs(call.number))
+
+    def close_call(self, call: Call, reason: str) -> None:
+        """Forget the call; what still runs for it is cancelled."""
+        if self._calls.pop(call.number, None) and not call.finished and not self.lost:
+            self._send(control.CancelCall(call.number, reason))
+
+    # What arrives
+
+    def receive(self, data: bytes) -> None:
+        """Take bytes from the node. Raises `RemoteProtocolError`."""
+        for frame in self._reader.feed(data):
+            self._take(wire.decode(frame, control.FromNode))  # type: ignore[arg-type]
+
+    def connection_lost(self, why: str) -> None:
+        """The socket ended: nothing that is awaited will come."""
+        self.lost = ConnectionError(
+            "The connection to the local node ended.",
+            why=why,
+            fix="See its log with `potluck status`, then `potluck up`.",
+        )
+
+    def _take(self, message: object) -> None:
+        if isinstance(message, control.CallOutcome):
+            call = self._calls.get(message.call)
+            if call:
+                call.put(message)
+        elif isinstance(message, control.CallNotice):
+            self._listener.notice(message)
+        elif isinstance(message, control.CallLog):
+            self._listener.log(message)
+        elif isinstance(message, control.Progress):
+            self._listener.progress(message.text)
+        elif isinstance(message, control.Welcome):
+            self.welcome = message
+            self._answer(0, message)
+        else:
+            assert isinstance(
+                message, control.Refusal | control.Done | control.ImageBuilt | control.Status | control.JournalAnswer
+            )
+            self._answer(message.question, message)
+
+    def _answer(self, number: int, message: wire.Message) -> None:
+        question = self._questions.pop(number, None)
+        if question is None:
+            raise RemoteProtocolError("The node answered a question that was not asked.")
+        question.answer = message
