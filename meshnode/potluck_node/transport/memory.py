@@ -19,6 +19,7 @@ from potluck_node.transport.interface import (
     FrameTooLargeError,
     PeerUnreachableError,
     RecordRank,
+    StreamClosedError,
     StreamHandler,
     TopicHandler,
     TransportError,
@@ -50,8 +51,8 @@ class MemoryStream:
         return await self._incoming.get()
 
     async def aclose(self) -> None:
-        self._outgoing.close(f"{self._peer} is no longer listening: the stream was closed by the other side")
-        self._incoming.close("this stream was closed here", discard=True)
+        self._outgoing.close(StreamClosedError("the stream was closed by the other side"))
+        self._incoming.close(StreamClosedError("this stream was closed here"), discard=True)
 
     def hold(self, held: bool) -> None:
         """Freeze or thaw what arrives at this end."""
@@ -60,7 +61,7 @@ class MemoryStream:
     def sever(self) -> None:
         """End both directions as a lost connection does."""
         for queue in (self._incoming, self._outgoing):
-            queue.close(f"the connection with {self._peer} is gone", discard=True)
+            queue.close(StreamClosedError(f"the connection with {self._peer} is gone"), discard=True)
 
     @property
     def closed(self) -> bool:

@@ -1,0 +1,150 @@
+"""Guards around py-libp2p's connections: who may be in a handshake, how a socket is read, what a muxer may
+hold.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+import socket
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import trio
+from libp2p.io.trio import TrioTCPStream
+from libp2p.stream_muxer.yamux.yamux import MAX_WINDOW_SIZE, Yamux
+from libp2p.transport.tcp.tcp import TCP
+
+log = logging.getLogger("potluck.transport")
+
+# A peer that has not proved its identity after this long is cut off, seconds. Two round trips and two
+# signatures.
+HANDSHAKE_TIMEOUT_S = 2.0
+
+# Handshakes in progress, from one address (IPv6: one /64) and in all. One more pushes out the oldest, so that
+# sockets which never speak cannot keep a peer waiting: to push out an honest handshake of some 20 ms one
+# needs this many connections within that time.
+HANDSHAKES_PER_ADDRESS_MAX = 64
+HANDSHAKES_MAX = 512
+
+# Established connections from one address: a lab behind one NAT fits, and nobody alone can take all
+# CONNECTIONS_MAX.
+CONNECTIONS_PER_ADDRESS_MAX = 128
+
+# Bytes asked of the socket at once. The library asks for two bytes (a length) and then for one message.
+READ_BYTES = 256 << 10
+
+# A connection on which nothing can be written for this long is closed, seconds. The write may not be
+# cancelled earlier: half a Noise message makes all that follows unreadable.
+WRITE_STALL_S = 10.0
+
+# Unread bytes of one stream inside the muxer. The library announces windows of up to MAX_WINDOW_SIZE and does
+# not enforce them; without this, a peer that ignores its window fills our memory.
+STREAM_BUFFER_MAX = MAX_WINDOW_SIZE + (1 << 20)
+
+# TCP notices an unplugged machine: probes after 10 s of silence, gives up after 3 (seconds; Linux names).
+_KEEPALIVE = {"TCP_KEEPIDLE": 10, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3}
+
+
+class Handshakes:
+    """Connections whose peer has not proved its identity yet. The newest wins."""
+
+    def __init__(self) -> None:
+        self._pending: dict[trio.CancelScope, str] = {}
+        self.established: Counter[str] = Counter()
+
+    @contextmanager
+    def slot(self, address: str) -> Iterator[trio.CancelScope]:
+        """Hold a slot. The scope is cancelled when the slot is needed for another."""
+        self._make_room(address)
+        with trio.CancelScope() as scope:
+            self._pending[scope] = address
+            try:
+                yield scope
+            finally:
+                self._pending.pop(scope, None)
+
+    def _make_room(self, address: str) -> None:
+        same = [scope for scope, other in self._pending.items() if other == address]
+        if len(same) >= HANDSHAKES_PER_ADDRESS_MAX:
+            self._evict(same[0])
+        elif len(self._pending) >= HANDSHAKES_MAX:
+            self._evict(next(iter(self._pending)))
+
+    def _evict(self, scope: trio.CancelScope) -> None:
+        del self._pending[scope]
+        scope.cancel()
+
+
+def source(host: str) -> str:
+    """The unit that limits count by: an IPv4 address or an IPv6 /64."""
+    address = ipaddress.ip_address(host.partition("%")[0])
+    if address.version == 4:
+        return str(address)
+    return str(ipaddress.ip_network((address, 64), strict=False))
+
+
+class BufferedTcp(TrioTCPStream):  # type: ignore[misc]
+    """A socket read in large pieces, with keepalive."""
+
+    def __init__(self, stream: trio.SocketStream) -> None:
+        super().__init__(stream)
+        self._rest = memoryview(b"")
+        with suppress(OSError):
+            stream.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            for name, value in _KEEPALIVE.items():
+                stream.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+
+    async def read(self, n: int | None = None) -> bytes:
+        if not self._rest:
+            self._rest = memoryview(await super().read(READ_BYTES))
+        piece = self._rest if n is None else self._rest[:n]
+        self._rest = self._rest[len(piece) :]
+        return bytes(piece)
+
+    def source(self) -> str:
+        """Where the peer connects from; the library's own `get_remote_address` knows no IPv6."""
+        try:
+            return source(self.stream.socket.getpeername()[0])
+        except (OSError, ValueError):
+            return "unknown"
+
+
+class BufferedTcpTransport(TCP):  # type: ignore[misc]
+    """Dials sockets that are read in large pieces."""
+
+    async def dial(self, maddr: Any) -> Any:
+        connection = await super().dial(maddr)
+        connection.stream = BufferedTcp(connection.stream.stream)
+        return connection
+
+
+class _BoundedBuffer(bytearray):
+    def extend(self, data: Any) -> None:
+        if len(self) + len(data) > STREAM_BUFFER_MAX:
+            raise ValueError(f"the peer ignores its window: over {STREAM_BUFFER_MAX} bytes unread")
+        super().extend(data)
+
+
+class _BoundedBuffers(dict[int, bytearray]):
+    def __setitem__(self, stream: int, buffer: bytearray) -> None:
+        super().__setitem__(stream, _BoundedBuffer(buffer))
+
+
+class GuardedYamux(Yamux):  # type: ignore[misc]
+    """Yamux whose buffers are bounded and whose frames are never written by halves."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.stream_buffers = _BoundedBuffers()
+
+    async def _write_frame(self, data: bytes) -> None:
+        async with self._write_lock:
+            with trio.CancelScope(shield=True, deadline=trio.current_time() + WRITE_STALL_S) as scope:
+                await self.secured_conn.write(data)
+            if scope.cancelled_caught:
+                log.info("connection with %s closed: nothing could be written for %s s", self.peer_id, WRITE_STALL_S)
+                await self._cleanup_on_error()
+        await trio.lowlevel.checkpoint()

@@ -1,0 +1,153 @@
+"""Builds the libp2p host: Noise and Yamux over TCP, nothing else, with our own guards on what comes in."""
+
+from __future__ import annotations
+
+import logging
+import math
+from contextlib import suppress
+from typing import Any
+
+import multiaddr
+import trio
+from libp2p.crypto.ed25519 import Ed25519PrivateKey
+from libp2p.crypto.keys import KeyPair
+from libp2p.crypto.x25519 import create_new_key_pair
+from libp2p.host.basic_host import BasicHost
+from libp2p.network.config import ConnectionConfig, RetryConfig
+from libp2p.network.connection.raw_connection import RawConnection
+from libp2p.network.swarm import Swarm
+from libp2p.peer.id import ID
+from libp2p.peer.peerstore import PeerStore
+from libp2p.security.noise.transport import PROTOCOL_ID as NOISE
+from libp2p.security.noise.transport import Transport as NoiseTransport
+from libp2p.stream_muxer.yamux.yamux import PROTOCOL_ID as YAMUX
+from libp2p.transport.upgrader import TransportUpgrader
+from libp2p.utils.address_validation import expand_wildcard_address
+
+from potluck_ledger.keys import PrivateKey
+from potluck_node.transport.common import STREAMS_PER_PEER_MAX
+from potluck_node.transport.interface import CONNECT_TIMEOUT_S
+from potluck_node.transport.libp2p.guards import (
+    CONNECTIONS_PER_ADDRESS_MAX,
+    HANDSHAKE_TIMEOUT_S,
+    BufferedTcp,
+    BufferedTcpTransport,
+    GuardedYamux,
+    Handshakes,
+)
+
+log = logging.getLogger("potluck.transport")
+
+# Connections of one node. A mesh of that many nodes is fully connected; in larger ones the DHT finds the way.
+CONNECTIONS_MAX = 512
+
+# Incoming streams of one connection: ours, and the short ones of DHT and identify.
+INCOMING_STREAMS_MAX = 2 * STREAMS_PER_PEER_MAX
+
+
+class GuardedSwarm(Swarm):  # type: ignore[misc]
+    """A swarm that silent sockets cannot block and that no stream handler can take down."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._handshakes = Handshakes()
+        # The library holds one of 250 tokens per incoming connection until the node stops, also after the
+        # connection has ended: the 251st is refused for ever. Our own limits are in `Handshakes`.
+        self._inbound_limiter = trio.CapacityLimiter(math.inf)
+
+    async def _handle_inbound_connection(self, read_write_closer: Any, maddr: Any) -> None:
+        stream = BufferedTcp(read_write_closer.stream)
+        address = stream.source()
+        established = self._handshakes.established
+        if established[address] >= CONNECTIONS_PER_ADDRESS_MAX:
+            log.info("refused a connection from %s: it has %d already", address, established[address])
+            return
+        established[address] += 1
+        try:
+            await self._serve_inbound(stream, address, maddr)
+        finally:
+            established[address] -= 1
+            if not established[address]:
+                del established[address]
+
+    async def _serve_inbound(self, stream: BufferedTcp, address: str, maddr: Any) -> None:
+        with self._handshakes.slot(address) as scope:
+            connection = await self.upgrade_inbound_raw_conn(RawConnection(stream, False), maddr)
+        if scope.cancelled_caught:
+            log.debug("handshake from %s pushed out by newer ones", address)
+            return
+        await connection.event_closed.wait()
+
+    def set_stream_handler(self, stream_handler: Any) -> None:
+        async def guarded(stream: Any) -> None:
+            # An exception that leaves a handler ends the swarm's service, and with it the whole host.
+            try:
+                if len(stream.swarm_conn.get_streams()) > INCOMING_STREAMS_MAX:
+                    await stream.reset()
+                else:
+                    await stream_handler(stream)
+            except* Exception as failed:  # noqa: BLE001 - the guard is meant for everything
+                log.debug("incoming stream of %s failed: %r", stream.muxed_conn.peer_id, failed.exceptions)
+                with suppress(Exception):
+                    await stream.reset()
+
+        super().set_stream_handler(guarded)
+
+
+def build_host(key: PrivateKey, psk: bytes | None) -> Any:
+    """A host with our identity; it neither listens nor dials before it is run."""
+    private = Ed25519PrivateKey.from_bytes(key.seed)
+    pair = KeyPair(private, private.get_public_key())
+    peer = ID.from_pubkey(pair.public_key)
+    store = PeerStore()
+    store.add_key_pair(peer, pair)
+    noise = NoiseTransport(pair, noise_privkey=create_new_key_pair().private_key)
+    # Plaintext would believe whoever knows a public key; mplex is slow; QUIC and WebSocket pass by the
+    # pre-shared key.
+    upgrader = TransportUpgrader({NOISE: noise}, {YAMUX: GuardedYamux}, negotiate_timeout=int(CONNECT_TIMEOUT_S))
+    swarm = GuardedSwarm(
+        peer,
+        store,
+        upgrader,
+        transports=[BufferedTcpTransport()],
+        retry_config=RetryConfig(max_retries=0),
+        connection_config=_connection_config(),
+        psk=psk.hex() if psk else None,
+    )
+    return BasicHost(
+        swarm,
+        addrs_factory=_concrete,
+        disable_identify_address_discovery=True,
+        negotiate_timeout=int(CONNECT_TIMEOUT_S),
+    )
+
+
+def _connection_config() -> Any:
+    return ConnectionConfig(
+        max_connections=CONNECTIONS_MAX,
+        high_watermark=CONNECTIONS_MAX,
+        # Zero: the library does not dial peers because it feels lonely; whom we hold is our decision.
+        min_connections=0,
+        low_watermark=0,
+        inbound_upgrade_timeout=HANDSHAKE_TIMEOUT_S,
+        outbound_upgrade_timeout=CONNECT_TIMEOUT_S,
+        dial_timeout=CONNECT_TIMEOUT_S,
+        outbound_stream_protocol_negotiation_timeout=CONNECT_TIMEOUT_S,
+        inbound_stream_protocol_negotiation_timeout=CONNECT_TIMEOUT_S,
+    )
+
+
+def _concrete(addresses: list[Any]) -> list[Any]:
+    """Replace 0.0.0.0 and :: by the addresses of this machine, loopback last."""
+    found = []
+    for address in addresses:
+        found += _expand(address)
+    return sorted(dict.fromkeys(found), key=lambda address: "/127." in str(address) or "/::1/" in str(address))
+
+
+def _expand(address: Any) -> list[Any]:
+    text = str(address)
+    if "/ip4/0.0.0.0/" not in text and "/ip6/::/" not in text:
+        return [address]
+    port = int(address.value_for_protocol("tcp"))
+    return [multiaddr.Multiaddr(str(each)) for each in expand_wildcard_address(address, port)]

@@ -1,0 +1,37 @@
+"""What has to be set inside py-libp2p 0.8.1 before it is used. Imported first by everything in this package.
+
+Each line was measured or read in the library's source; `docs/decisions/transport-libp2p.md` has the figures.
+"""
+
+from __future__ import annotations
+
+import logging
+
+import libp2p.network.connection.swarm_connection as swarm_connection
+import libp2p.network.swarm as swarm
+import libp2p.stream_muxer.yamux.yamux as yamux
+from libp2p.custom_types import TProtocol
+from libp2p.kad_dht import common, kad_dht, peer_routing, provider_store, value_store
+
+# Our mesh's own DHT: nodes of the public IPFS network never get into our tables. The library has a
+# `protocol_prefix` parameter but does not use it.
+KAD_PROTOCOL = TProtocol("/potluck/kad/1")
+
+# Records that one node stores for others. With the size limit of one record (records.RECORD_BYTES_MAX) this
+# is at most 256 MiB; the library's own limits would allow 50 GB.
+RECORDS_STORED_MAX = 4096
+
+# Largest Yamux frame, header included, in bytes: exactly one Noise message. The library's 65,536 spill 17
+# bytes into a second message, with its own encryption, system call and two reads on the other side.
+YAMUX_FRAME_BYTES = 65_519
+
+for module in (common, kad_dht, peer_routing, provider_store, value_store):
+    module.PROTOCOL_ID = KAD_PROTOCOL
+value_store.MAX_VALUE_STORE_SIZE = RECORDS_STORED_MAX
+yamux.MAX_MESSAGE_SIZE = YAMUX_FRAME_BYTES
+# Dials that the library makes by itself (DHT, gossip) would wait 250 ms after each success.
+swarm._HAPPY_EYEBALLS_DELAY = 0.0
+# It logs through the root logger, which installs a handler there and prints all of our own messages twice.
+swarm_connection.logging = logging.getLogger("libp2p.connection")
+# Peers come and go; the library calls that errors. Our own log says what matters.
+logging.getLogger("libp2p").setLevel(logging.CRITICAL)

@@ -1,0 +1,238 @@
+"""`Libp2pTransport`: one node's presence on the mesh."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import trio
+from libp2p.custom_types import TProtocol
+from libp2p.tools.anyio_service import background_trio_service
+
+import potluck_node.transport.libp2p.library  # noqa: F401 - sets up libp2p before anything uses it
+from potluck_ledger.keys import PrivateKey
+from potluck_node.transport.common import (
+    STREAMS_PER_PEER_MAX,
+    TopicInbox,
+    keep_connected,
+    run_handler,
+)
+from potluck_node.transport.interface import (
+    PeerUnreachableError,
+    RecordRank,
+    StreamHandler,
+    TopicHandler,
+    TransportError,
+)
+from potluck_node.transport.libp2p import mdns
+from potluck_node.transport.libp2p.dial import Dialer, listen, shut_down
+from potluck_node.transport.libp2p.gossip import Gossip
+from potluck_node.transport.libp2p.host import build_host
+from potluck_node.transport.libp2p.records import Records
+from potluck_node.transport.libp2p.stream import Libp2pStream
+
+if TYPE_CHECKING:
+    from trio_typing import TaskStatus
+
+log = logging.getLogger("potluck.transport")
+
+# The host is started again when the library fails inside; seconds before that. Long enough that a failure
+# which repeats does not fill the log, short enough that callers of this node do not give up.
+RESTART_S = 1.0
+
+
+class _Live:
+    """What exists while a host runs."""
+
+    def __init__(self, key: PrivateKey, psk: bytes | None, rank: RecordRank) -> None:
+        self.host = build_host(key, psk)
+        self.dialer = Dialer(self.host)
+        self.records = Records(self.host, rank)
+        self.gossip = Gossip(self.host)
+        self.streams: Counter[str] = Counter()
+        self.nursery: trio.Nursery
+
+
+class Libp2pTransport:
+    """The transport over libp2p. `psk` is a 32-byte pre-shared key that all nodes of a private mesh have."""
+
+    def __init__(
+        self,
+        key: PrivateKey,
+        listen: tuple[str, ...],
+        bootstrap: tuple[str, ...],
+        rank_record: RecordRank,
+        mdns: bool = False,
+        psk: bytes | None = None,
+    ) -> None:
+        self._key, self._listen, self._bootstrap = key, listen, bootstrap
+        self._rank, self._mdns, self._psk = rank_record, mdns, psk
+        self._handlers: dict[str, StreamHandler] = {}
+        self._inboxes: dict[str, TopicInbox] = {}
+        self._nursery: trio.Nursery | None = None
+        self._live: _Live | None = None
+
+    @property
+    def peer(self) -> str:
+        return self._key.peer
+
+    def addresses(self) -> tuple[str, ...]:
+        return tuple(str(address) for address in self._live.host.get_addrs()) if self._live else ()
+
+    def peers(self) -> tuple[str, ...]:
+        return self._live.dialer.peers() if self._live else ()
+
+    def handle(self, protocol: str, handler: StreamHandler) -> None:
+        self._handlers[protocol] = handler
+
+    async def serve(self, *, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        started = False
+
+        def report() -> None:
+            nonlocal started
+            if not started:
+                started = True
+                task_status.started()
+
+        while True:
+            try:
+                await self._serve_once(report)
+            except* Exception as failed:
+                if not started:
+                    raise
+                log.exception("libp2p failed; starting it again", exc_info=failed)
+            await trio.sleep(RESTART_S)
+
+    async def _serve_once(self, report: Callable[[], None]) -> None:
+        stop = trio.Event()
+        async with trio.open_nursery() as hosts:
+            try:
+                await hosts.start(self._run_host, stop)
+                async with trio.open_nursery() as nursery:
+                    self._nursery = nursery
+                    self._start_services(nursery)
+                    report()
+                    await trio.sleep_forever()
+            finally:
+                self._nursery = None
+                stop.set()
+
+    async def _run_host(self, stop: trio.Event, *, task_status: TaskStatus[None]) -> None:
+        """Run one host until `stop`. Shielded: it is cancelled in order, sockets last, within `SHUTDOWN_S`."""
+        live = _Live(self._key, self._psk, self._rank)
+        with trio.CancelScope(shield=True) as scope:
+            try:
+                async with AsyncExitStack() as stack:
+                    await stack.enter_async_context(background_trio_service(live.host.get_network()))
+                    stack.push_async_callback(shut_down, live.host, scope)
+                    self._listen = await listen(live.host, self._listen)
+                    await stack.enter_async_context(live.records.serve())
+                    await stack.enter_async_context(live.gossip.serve())
+                    await self._serve_streams(live, stop, task_status)
+            finally:
+                self._live = None
+
+    async def _serve_streams(self, live: _Live, stop: trio.Event, task_status: TaskStatus[None]) -> None:
+        async with trio.open_nursery() as nursery:
+            live.nursery = nursery
+            for protocol, handler in self._handlers.items():
+                live.host.set_stream_handler(TProtocol(protocol), partial(self._accept, live, protocol, handler))
+            self._live = live
+            task_status.started()
+            await stop.wait()
+            nursery.cancel_scope.cancel()
+
+    def _start_services(self, nursery: trio.Nursery) -> None:
+        for address in self._bootstrap:
+            nursery.start_soon(keep_connected, self, address)
+        for topic, inbox in self._inboxes.items():
+            self._start_topic(nursery, topic, inbox)
+        if self._mdns and self._live:
+            nursery.start_soon(mdns.serve, self._live.host, self._found)
+
+    def _start_topic(self, nursery: trio.Nursery, topic: str, inbox: TopicInbox) -> None:
+        nursery.start_soon(inbox.serve)
+        nursery.start_soon(self._need_live().gossip.listen, topic, inbox)
+
+    async def _found(self, peer: str, addresses: tuple[str, ...]) -> None:
+        self.learn(peer, addresses)
+        try:
+            await self._need_live().dialer.reach(peer)
+        except PeerUnreachableError as error:
+            log.info("found on the local network, but not reached: %s", error)
+
+    async def _accept(self, live: _Live, protocol: str, handler: StreamHandler, raw: Any) -> None:
+        """Called by libp2p for an incoming stream; it is over for libp2p when this returns."""
+        peer = str(raw.muxed_conn.peer_id)
+        if self._nursery is None or live.streams[peer] >= STREAMS_PER_PEER_MAX:
+            await raw.reset()
+            return
+        stream = self._adopt(live, raw)
+        self._nursery.start_soon(run_handler, handler, stream, protocol)
+        await stream.run()
+
+    def _adopt(self, live: _Live, raw: Any) -> Libp2pStream:
+        peer = str(raw.muxed_conn.peer_id)
+        live.streams[peer] += 1
+        return Libp2pStream(raw, partial(_count_down, live.streams, peer))
+
+    async def connect(self, address: str) -> str:
+        live = self._need_live()
+        peer = await live.dialer.connect(address)
+        await live.records.connected(peer)
+        return str(peer)
+
+    def learn(self, peer: str, addresses: tuple[str, ...]) -> None:
+        if self._live and peer != self.peer:
+            self._live.dialer.learn(peer, addresses)
+
+    async def open(self, peer: str, protocol: str) -> Libp2pStream:
+        live = self._need_live()
+        if live.streams[peer] >= STREAMS_PER_PEER_MAX:
+            raise PeerUnreachableError(f"{STREAMS_PER_PEER_MAX} streams with {peer} are open; close some first")
+        raw = await live.dialer.open(peer, protocol)
+        stream = self._adopt(live, raw)
+        live.nursery.start_soon(stream.run)
+        return stream
+
+    async def publish(self, topic: str, data: bytes) -> None:
+        await self._need_live().gossip.publish(topic, data)
+
+    async def subscribe(self, topic: str, handler: TopicHandler) -> None:
+        await trio.lowlevel.checkpoint()
+        if topic in self._inboxes:
+            raise TransportError(f"{topic} is already subscribed")
+        self._inboxes[topic] = TopicInbox(topic, handler)
+        if self._nursery is not None:
+            self._start_topic(self._nursery, topic, self._inboxes[topic])
+
+    async def put_record(self, key: str, value: bytes) -> None:
+        await self._need_live().records.put(key, value)
+
+    async def get_record(self, key: str) -> bytes | None:
+        return await self._need_live().records.get(key)
+
+    async def provide(self, key: str) -> None:
+        await self._need_live().records.provide(key)
+
+    async def find_providers(self, key: str, count: int = 20) -> tuple[str, ...]:
+        found = await self._need_live().records.find_providers(key)
+        found.pop(self.peer, None)
+        for peer, addresses in found.items():
+            self.learn(peer, addresses)
+        return tuple(found)[:count]
+
+    def _need_live(self) -> _Live:
+        if self._live is None:
+            raise PeerUnreachableError("this node is not on the mesh: its transport is stopped, or starts again now")
+        return self._live
+
+
+def _count_down(streams: Counter[str], peer: str) -> None:
+    streams[peer] -= 1
+    if streams[peer] <= 0:
+        del streams[peer]
