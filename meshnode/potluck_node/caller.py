@@ -25,7 +25,7 @@ from potluck_node.core.calls import CallCore
 from potluck_node.core.offers import OfferBook
 from potluck_node.core.receipts import CallerMeter, objection
 from potluck_node.engine import Engine
-from potluck_node.link import Link, StreamLink
+from potluck_node.link import Link, LocalLink, StreamLink
 from potluck_node.transport.interface import Transport, TransportError
 
 if TYPE_CHECKING:
@@ -48,6 +48,7 @@ class CallSink(Protocol):
     def ended(self, action: ev.CallEnded) -> None: ...
     def notice(self, action: ev.Notice) -> None: ...
     def log(self, call: str, index: int, message: messages.InputLog) -> None: ...
+    async def drained(self) -> None: ...
 
 
 @dataclass
@@ -66,7 +67,7 @@ class Caller:
     def __init__(self, transport: Transport, key: PrivateKey, book: OfferBook, journal: Journal, clock: Clock) -> None:
         self._transport, self._key, self._book, self._journal, self._clock = transport, key, book, journal, clock
         self.own_offer: Callable[[], Offer | None] = lambda: None
-        self.open_local: Callable[[str], Link] | None = None
+        self.open_local: Callable[[str], LocalLink] | None = None
         self.core = CallCore(book, random.SystemRandom(), lambda: self.own_offer())
         self._engine = Engine[ev.Event, ev.Action](self.core, self._do, ev.Tick(), clock)
         self._sinks: dict[str, CallSink] = {}
@@ -131,7 +132,8 @@ class Caller:
     def _open_here(self, lease: _Lease) -> None:
         assert self.open_local
         link = self.open_local(lease.action.lease)
-        link.on_message = lambda message: self._take(lease, message)  # type: ignore[attr-defined]
+        link.on_message = lambda message: self._take(lease, message)
+        link.ready = self._ready
         lease.link = link
         link.post(self._request(lease))
 
@@ -152,7 +154,9 @@ class Caller:
             await stream.aclose()
             self._forget(lease, "no longer needed")
             return
-        link = StreamLink(stream, messages.ToCaller, lambda message: self._take(lease, message), self._clock)
+        link = StreamLink(
+            stream, messages.ToCaller, lambda message: self._take(lease, message), self._clock, self._ready
+        )
         lease.link = link
         link.post(self._request(lease))
         async with trio.open_nursery() as nursery:
@@ -168,6 +172,10 @@ class Caller:
             return
         log.warning("%s did not answer a lease request within %g s", self._who(lease), GRANT_TIMEOUT_S)
         link.finish()
+
+    async def _ready(self) -> None:
+        for sink in list(self._sinks.values()):
+            await sink.drained()
 
     def _who(self, lease: _Lease) -> str:
         offer = self._book.offers.get(lease.action.peer)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
-import msgspec
 import trio
 
 from potluck import wire
@@ -22,6 +20,7 @@ OUTBOX_BYTES_MAX = 16 << 20
 FLUSH_TIMEOUT_S = 5.0
 
 OnMessage = Callable[[wire.Message], None]
+Ready = Callable[[], Awaitable[None]]
 
 
 class Link(Protocol):
@@ -41,14 +40,20 @@ class Link(Protocol):
 
 
 class StreamLink:
-    """`kind` is the union of messages that the other side may send; each is handed to `on_message`."""
+    """`kind` is the union of messages that the other side may send; each is handed to `on_message`.
 
-    def __init__(self, stream: Stream, kind: Any, on_message: OnMessage, clock: Clock) -> None:
+    While `ready` waits, nothing more is read: so whoever takes the messages slows down the other side.
+    """
+
+    def __init__(
+        self, stream: Stream, kind: Any, on_message: OnMessage, clock: Clock, ready: Ready = trio.lowlevel.checkpoint
+    ) -> None:
+        self._ready = ready
         self._stream, self._kind, self._on_message, self._clock = stream, kind, on_message, clock
         self._sender, self._receiver = FlowSender(), FlowReceiver()
         self._wake, self._room = trio.Event(), trio.Event()
         self._heard_us = clock.now_us()
-        self._finishing = False
+        self._finishing = self._waiting = False
         self._scope = trio.CancelScope()
         self._why = ""
 
@@ -92,6 +97,9 @@ class StreamLink:
                 self._heard_us = self._clock.now_us()
                 for data in self._receiver.feed(frame):
                     self._take(wire.decode(data, self._kind))
+                self._waiting = True
+                await self._ready()
+                self._waiting, self._heard_us = False, self._clock.now_us()
                 due = self._receiver.credit_due()
                 if due:
                     self.post(Credit(due))
@@ -130,11 +138,10 @@ class StreamLink:
         while True:
             await trio.sleep(HEARTBEAT_US / 1e6)
             now_us = self._clock.now_us()
-            if now_us - self._heard_us > DEAD_AFTER_US:
+            if now_us - self._heard_us > DEAD_AFTER_US and not self._waiting:
                 self._end(f"the peer fell silent for {DEAD_AFTER_US / 1e6:g} s")
                 return
-            with suppress(msgspec.MsgspecError):
-                self.post(Heartbeat(now_us))
+            self.post(Heartbeat(now_us))
 
 
 class LocalLink:
@@ -143,13 +150,15 @@ class LocalLink:
     def __init__(self) -> None:
         self.other: LocalLink | None = None
         self.on_message: OnMessage = lambda message: None
+        self.ready: Ready = trio.lowlevel.checkpoint
 
     def post(self, message: wire.Message) -> None:
         if self.other:
             self.other.on_message(message)
 
     async def drained(self) -> None:
-        await trio.lowlevel.checkpoint()
+        if self.other:
+            await self.other.ready()
 
     def finish(self) -> None:
         self.other = None

@@ -90,7 +90,7 @@ class Provider:
         if names:
             self._gone(names[0], why or "the caller is done")
 
-    def open_local(self, lease: str) -> Link:
+    def open_local(self, lease: str) -> LocalLink:
         """Join a lease of this node with itself; returns the caller's end."""
         ours, theirs = local_links()
         ours.on_message = lambda message: self._take_local(lease, ours, message)

@@ -10,7 +10,7 @@ from potluck_images.definition import AnyStep, Environment, ImageDefinition, Loc
 
 
 class Image:
-    """An immutable description; each method returns a new one with a step more. Nothing is built before it is needed."""
+    """An immutable description; each method returns a new one with a step more. Built only when it is needed."""
 
     def __init__(self, steps: tuple[AnyStep, ...]) -> None:
         self._steps = steps

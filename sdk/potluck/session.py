@@ -129,7 +129,7 @@ class Session:
     def receive(self, data: bytes) -> None:
         """Take bytes from the node. Raises `RemoteProtocolError`."""
         for frame in self._reader.feed(data):
-            self._take(wire.decode(frame, control.FromNode))  # type: ignore[arg-type]
+            self._take(wire.decode(frame, control.FromNode))
 
     def connection_lost(self, why: str) -> None:
         """The socket ended: nothing that is awaited will come."""

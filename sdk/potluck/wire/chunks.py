@@ -1,25 +1,18 @@
-"""Chunk exchange on the stream `/potluck/chunks/1`: the asking side sends requests, the other answers each in order."""
+"""Chunk exchange on the stream `/potluck/chunks/1`: one side asks, the other answers each digest, in order.
+
+An image's config and manifests are chunks like any other, so this is all that an image needs to travel.
+"""
 
 from __future__ import annotations
 
-from potluck.wire.common import Failure, Message
+from potluck.wire.common import Message
 
 # Chunks asked for in one message: at 64 KiB each about 16 MiB on the way, enough to fill a long fat link.
 WANT_MAX = 256
 
 
-class WantImage(Message, frozen=True):
-    """Ask for the image config with this id (hex)."""
-
-    image: str
-
-
-class ImageConfigData(Message, frozen=True):
-    data: bytes
-
-
 class WantChunks(Message, frozen=True):
-    """Ask for chunks by digest (32 bytes each); each is answered by one `ChunkData` or `ChunkMissing`, in order."""
+    """Ask for chunks by digest (32 bytes each)."""
 
     digests: tuple[bytes, ...]
 
@@ -35,5 +28,4 @@ class ChunkMissing(Message, frozen=True):
     digest: bytes
 
 
-ToServer = WantImage | WantChunks
-FromServer = ImageConfigData | ChunkData | ChunkMissing | Failure
+FromServer = ChunkData | ChunkMissing

@@ -81,13 +81,6 @@ class StopNode(Message, frozen=True):
     question: int
 
 
-class Watch(Message, frozen=True):
-    """Send a `Status` answer now and whenever something changed, at most every `every_us`; for terminals."""
-
-    question: int
-    every_us: int = 500_000
-
-
 class Welcome(Message, frozen=True):
     protocol: int
     version: str
@@ -236,7 +229,6 @@ ToNode = (
     | Pause
     | Resume
     | StopNode
-    | Watch
 )
 FromNode = (
     Welcome | Refusal | Done | Progress | ImageBuilt | CallNotice | CallLog | CallOutcome | Status | JournalAnswer

@@ -1,0 +1,86 @@
+"""The node's settings: `config.toml` in the data folder, overridden by command line flags."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import socket
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from potluck.errors import InvalidError
+
+CONFIG_FILE = "config.toml"
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """Every setting of a node; `HELP` explains each."""
+
+    name: str = ""
+    mesh: str = "local"
+    offer: bool = True
+    cpus: float = 0.0
+    memory_mib: int = 0
+    listen: tuple[str, ...] = ("/ip4/127.0.0.1/tcp/0",)
+    bootstrap: tuple[str, ...] = ()
+    mdns: bool = False
+    idle_s: float = 60.0
+    store_gib: float = 50.0
+    region: str = ""
+    labels: dict[str, str] = {}
+
+
+HELP = {
+    "name": "The name others see; the host name unless given.",
+    "mesh": "Nodes of one mesh see each other's offers; others are ignored.",
+    "offer": "Whether this machine runs other people's functions at all.",
+    "cpus": "Cores to lend; 0 means all but one.",
+    "memory_mib": "Memory to lend in MiB; 0 means half of what the machine has.",
+    "listen": "Addresses to listen on, as libp2p multiaddrs; loopback only unless changed.",
+    "bootstrap": "Addresses of nodes to join, each ending in /p2p/<peer id>.",
+    "mdns": "Whether to find nodes on the local network by multicast DNS.",
+    "idle_s": "Seconds that a worker without work stays warm.",
+    "store_gib": "Upper bound of the image store in GiB.",
+    "region": "Where the machine is, for functions that ask for a region.",
+    "labels": "Free labels for functions that ask for them.",
+}
+
+
+def load(home: Path, flags: dict[str, Any]) -> Settings:
+    """Settings from the file, with `flags` on top. Raises `InvalidError` naming the key and the nearest known one."""
+    path = home / CONFIG_FILE
+    values: dict[str, Any] = {}
+    if path.exists():
+        try:
+            values = tomllib.loads(path.read_text())
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise InvalidError(f"{path} is not valid TOML.", why=str(error)) from None
+    values |= flags
+    for key in values:
+        if key not in HELP:
+            near = difflib.get_close_matches(key, HELP, 1)
+            hint = f"Did you mean {near[0]!r}?" if near else f"Known settings: {', '.join(HELP)}."
+            raise InvalidError(f"{path} has an unknown setting {key!r}.", fix=hint)
+    try:
+        settings = msgspec.convert(values, Settings)
+    except msgspec.ValidationError as error:
+        raise InvalidError("A setting has a value that does not fit.", why=str(error), fix=f"Edit {path}.") from None
+    return _complete(settings)
+
+
+def _complete(settings: Settings) -> Settings:
+    """Fill in what depends on the machine."""
+    name = settings.name or re.sub(r"[^A-Za-z0-9_.-]", "-", socket.gethostname()) or "node"
+    if not re.fullmatch(r"[A-Za-z0-9_.-]{1,32}", name):
+        raise InvalidError(f"{name!r} is not a name for a node.", fix="Use up to 32 letters, digits, '-', '_' and '.'.")
+    cores = len(os.sched_getaffinity(0))
+    total_mib = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") >> 20
+    cpus = settings.cpus or max(1, cores - 1)
+    memory = settings.memory_mib or total_mib // 2
+    if cpus < 0 or memory < 0:
+        raise InvalidError("A node cannot lend less than nothing.", fix="Give cpus and memory_mib positive values.")
+    return msgspec.structs.replace(settings, name=name, cpus=cpus, memory_mib=memory)

@@ -1,0 +1,274 @@
+"""The control socket: clients of this user, and no others, place calls and ask questions."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import os
+import socket
+import struct
+from collections import deque
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+import trio
+
+from potluck import __version__, wire
+from potluck.errors import DataFolderBusyError, Error, InvalidError, RemoteProtocolError, VersionError
+from potluck.frames import FrameReader, encode_frame
+from potluck.wire import Failure, control
+from potluck.wire.lease import InputLog
+from potluck_images.definition import ImageDefinition
+from potluck_node.caller import Caller
+from potluck_node.core import events as ev
+
+if TYPE_CHECKING:
+    from trio_typing import TaskStatus
+
+log = logging.getLogger("potluck.control")
+
+READ_BYTES = 256 << 10
+# Clients at once: notebooks, terminals, scripts of one user.
+CLIENTS_MAX = 256
+# What may wait for a client that does not read, before whoever produces it has to wait.
+OUTBOX_BYTES_MAX = 16 << 20
+_CREDENTIALS = struct.Struct("3i")
+
+
+class Desk(Protocol):
+    """What the node answers to its clients."""
+
+    @property
+    def caller(self) -> Caller: ...
+
+    def welcome(self) -> control.Welcome: ...
+    def status(self, question: int) -> control.Status: ...
+    def journal(self) -> tuple[str, tuple[bytes, ...]]: ...
+    async def build(self, definition: ImageDefinition, progress: Progress) -> tuple[str, str]: ...
+    def pause(self, reason: str, now: bool) -> None: ...
+    def resume(self) -> None: ...
+    def stop(self) -> None: ...
+
+
+class Progress(Protocol):
+    def __call__(self, text: str, /) -> None: ...
+
+
+class ControlServer:
+    """`clients` is the number of connections now."""
+
+    def __init__(self, path: Path, desk: Desk) -> None:
+        self._path, self._desk = path, desk
+        self.clients = 0
+        self._numbers = itertools.count(1)
+
+    async def serve(self, *, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Listen until cancelled. Raises `DataFolderBusyError` when another node answers at the path."""
+        listener = trio.socket.from_stdlib_socket(_listen(self._path))
+        try:
+            async with trio.open_nursery() as nursery:
+                task_status.started()
+                while True:
+                    connection, _ = await listener.accept()
+                    nursery.start_soon(self._client, connection)
+        finally:
+            listener.close()
+            self._path.unlink(missing_ok=True)
+
+    async def _client(self, connection: trio.socket.SocketType) -> None:
+        stream = trio.SocketStream(connection)
+        self.clients += 1
+        try:
+            async with stream:
+                if self.clients <= CLIENTS_MAX and _same_user(connection):
+                    await _Client(next(self._numbers), stream, self._desk).run()
+        except* (trio.BrokenResourceError, trio.ClosedResourceError):
+            pass
+        except* Exception as group:
+            log.exception("a client's connection failed", exc_info=group)
+        finally:
+            self.clients -= 1
+
+
+def _same_user(connection: trio.socket.SocketType) -> bool:
+    """The kernel's word on who connected (SO_PEERCRED, unix(7)); the socket's mode already says the same."""
+    data = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+    _, uid, _ = _CREDENTIALS.unpack(data)
+    return uid in (0, os.getuid())
+
+
+def _listen(path: Path) -> socket.socket:
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    if path.exists():
+        with socket.socket(socket.AF_UNIX) as probe:
+            try:
+                probe.connect(str(path))
+            except OSError:
+                path.unlink()
+            else:
+                raise DataFolderBusyError(f"Another node answers at {path}.", fix="Set POTLUCK_SOCKET to another path.")
+    listener = socket.socket(socket.AF_UNIX)
+    old = os.umask(0o177)
+    try:
+        listener.bind(str(path))
+    except OSError as error:
+        raise InvalidError(f"The control socket {path} cannot be made.", why=str(error)) from None
+    finally:
+        os.umask(old)
+    listener.listen()
+    return listener
+
+
+class _Client:
+    """One connection; the sink of its calls."""
+
+    def __init__(self, number: int, stream: trio.SocketStream, desk: Desk) -> None:
+        self._number, self._stream, self._desk = number, stream, desk
+        self._out: deque[bytes] = deque()
+        self._out_bytes = 0
+        self._wake, self._room = trio.Event(), trio.Event()
+        self._open: dict[str, int] = {}
+        self._gone = False
+
+    async def run(self) -> None:
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._write)
+                await self._read(nursery)
+                nursery.cancel_scope.cancel()
+        finally:
+            self._gone = True
+            self._room.set()
+            for call in list(self._open):
+                self._desk.caller.submit(ev.CallCancelled(call, "the caller left"))
+
+    async def _read(self, nursery: trio.Nursery) -> None:
+        reader, greeted = FrameReader(), False
+        while data := await self._stream.receive_some(READ_BYTES):
+            try:
+                for frame in reader.feed(data):
+                    message = wire.decode(frame, control.ToNode)
+                    if not greeted:
+                        greeted = self._greet(message)
+                    else:
+                        self._take(message, nursery)
+            except Error as error:
+                self._post(control.Refusal(0, Failure.of(error)))
+                await self._flushed()
+                return
+
+    def _greet(self, message: object) -> bool:
+        if not isinstance(message, control.Hello):
+            raise RemoteProtocolError("A client says hello first.")
+        if message.protocol != wire.PROTOCOL:
+            older = (
+                "program that calls" if message.protocol < wire.PROTOCOL else "node: `potluck down`, then `potluck up`"
+            )
+            raise VersionError(
+                f"The node (Potluck {__version__}) and this program (Potluck {message.version}) do not fit.",
+                fix=f"Upgrade the {older}.",
+            )
+        self._post(self._desk.welcome())
+        return True
+
+    def _take(self, message: object, nursery: trio.Nursery) -> None:
+        caller = self._desk.caller
+        if isinstance(message, control.CallInput):
+            caller.submit(ev.InputAdded(self._name(message.call), message.index, message.payload))
+        elif isinstance(message, control.OpenCall):
+            name = self._name(message.call)
+            self._open[name] = message.call
+            caller.open(name, message.function, self)
+        elif isinstance(message, control.EndInputs):
+            caller.submit(ev.InputsEnded(self._name(message.call)))
+        elif isinstance(message, control.CancelCall):
+            self._open.pop(self._name(message.call), None)
+            caller.submit(ev.CallCancelled(self._name(message.call), message.reason))
+        elif isinstance(message, control.BuildImage):
+            nursery.start_soon(self._build, message)
+        else:
+            self._answer(message)
+
+    def _name(self, call: int) -> str:
+        return f"{self._number}.{call}"
+
+    def _answer(self, message: object) -> None:
+        if isinstance(message, control.AskStatus):
+            self._post(self._desk.status(message.question))
+        elif isinstance(message, control.AskJournal):
+            self._post(control.JournalAnswer(message.question, *self._desk.journal()))
+        elif isinstance(message, control.Pause):
+            self._desk.pause(message.reason, message.now)
+            self._post(control.Done(message.question))
+        elif isinstance(message, control.Resume):
+            self._desk.resume()
+            self._post(control.Done(message.question))
+        elif isinstance(message, control.StopNode):
+            self._post(control.Done(message.question))
+            self._desk.stop()
+        else:
+            raise RemoteProtocolError("A client says hello once.")
+
+    async def _build(self, message: control.BuildImage) -> None:
+        def progress(text: str) -> None:
+            self._post(control.Progress(message.question, text))
+
+        try:
+            image, python = await self._desk.build(message.definition, progress)
+        except Error as error:
+            self._post(control.Refusal(message.question, Failure.of(error)))
+        else:
+            self._post(control.ImageBuilt(message.question, image, python))
+
+    # The sink of calls
+
+    def deliver(self, action: ev.Deliver) -> None:
+        call = self._open.get(action.call)
+        if call is not None:
+            self._post(control.CallOutcome(call, action.index, action.payload, action.exception, action.failure))
+
+    def ended(self, action: ev.CallEnded) -> None:
+        self._open.pop(action.call, None)
+
+    def notice(self, action: ev.Notice) -> None:
+        call = self._open.get(action.call)
+        if call is not None:
+            self._post(control.CallNotice(call, action.state, action.text))
+
+    def log(self, call: str, index: int, message: InputLog) -> None:
+        number = self._open.get(call)
+        if number is not None:
+            self._post(control.CallLog(number, index, message.worker, message.stream, message.data))
+
+    # Bytes
+
+    def _post(self, message: wire.Message) -> None:
+        frame = encode_frame(wire.encode(message))
+        self._out.append(frame)
+        self._out_bytes += len(frame)
+        self._wake.set()
+
+    async def drained(self) -> None:
+        """Wait while too much waits for this client."""
+        while self._out_bytes > OUTBOX_BYTES_MAX and not self._gone:
+            self._room = trio.Event()
+            await self._room.wait()
+
+    async def _flushed(self) -> None:
+        with trio.move_on_after(1):
+            while self._out_bytes:
+                self._room = trio.Event()
+                await self._room.wait()
+
+    async def _write(self) -> None:
+        with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+            while True:
+                while self._out:
+                    frames = b"".join(self._out)
+                    self._out.clear()
+                    await self._stream.send_all(frames)
+                    self._out_bytes -= len(frames)
+                    self._room.set()
+                self._wake = trio.Event()
+                await self._wake.wait()

@@ -1,0 +1,113 @@
+"""Finding and being found: our offer goes out by gossip and into the DHT; others' offers come in by both."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import trio
+
+from potluck.errors import RemoteProtocolError
+from potluck.wire.offer import Offer
+from potluck_ledger.keys import PrivateKey
+from potluck_node.clock import Clock
+from potluck_node.core.offers import OFFER_REPEAT_US, OfferBook, read_offer, sign_offer
+from potluck_node.transport.interface import Transport
+
+if TYPE_CHECKING:
+    from trio_typing import TaskStatus
+
+log = logging.getLogger("potluck.discovery")
+
+# A change is told at once, but a burst of changes only once in this time, seconds.
+SETTLE_S = 0.2
+# How often the DHT is searched for peers of the mesh, seconds: soon while nobody is known, later to find the rest.
+SEARCH_FIRST_S, SEARCH_S = 1.0, 30.0
+# The mesh's provider record is renewed long before py-libp2p drops it (48 h), and soon after the first peers came.
+PROVIDE_S = 60.0
+
+
+class Discovery:
+    """`make_offer` gives the current offer, or None for a node that offers nothing; `changed` is called on news."""
+
+    def __init__(
+        self,
+        transport: Transport,
+        key: PrivateKey,
+        book: OfferBook,
+        clock: Clock,
+        make_offer: Callable[[], Offer | None],
+    ) -> None:
+        self._transport, self._key, self._book, self._clock, self._make = transport, key, book, clock, make_offer
+        self._dirty = trio.Event()
+        self.changed: Callable[[], None] = lambda: None
+
+    @property
+    def _topic(self) -> str:
+        return f"/potluck/{self._book.mesh}/offers/1"
+
+    @property
+    def _mesh_key(self) -> str:
+        return f"mesh/{self._book.mesh}"
+
+    def touch(self) -> None:
+        """Our offer changed: tell it now."""
+        self._dirty.set()
+
+    async def serve(self, *, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Advertise and listen until cancelled. The transport must be serving."""
+        await self._transport.subscribe(self._topic, self._heard)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._advertise)
+            nursery.start_soon(self._provide)
+            nursery.start_soon(self._search)
+            task_status.started()
+
+    async def _heard(self, _sender: str, data: bytes) -> None:
+        self._take(data)
+
+    def _take(self, data: bytes) -> None:
+        try:
+            offer = read_offer(data)
+        except RemoteProtocolError as error:
+            log.info("ignoring an offer: %s", error)
+            return
+        known = offer.peer in self._book.offers
+        rejected = self._book.add(offer, self._clock.now_us())
+        if rejected:
+            log.debug("not using an offer of %s: %s", offer.name, rejected.reason)
+            return
+        if offer.addresses and not known:
+            self._transport.learn(offer.peer, offer.addresses)
+        self.changed()
+
+    async def _advertise(self) -> None:
+        while True:
+            offer = self._make()
+            if offer:
+                data = sign_offer(self._key, offer)
+                await self._transport.publish(self._topic, data)
+                await self._transport.put_record(f"offer/{offer.peer}", data)
+            with trio.move_on_after(OFFER_REPEAT_US / 1e6):
+                await self._dirty.wait()
+                await trio.sleep(SETTLE_S)
+            self._dirty = trio.Event()
+
+    async def _provide(self) -> None:
+        """Stand under the mesh's key in the DHT, so that newcomers find us before any gossip reaches them."""
+        peers: tuple[str, ...] = ()
+        while True:
+            if self._make() and (self._transport.peers() != peers):
+                peers = self._transport.peers()
+                await self._transport.provide(self._mesh_key)
+            await trio.sleep(SEARCH_FIRST_S if len(peers) < 2 else PROVIDE_S)
+
+    async def _search(self) -> None:
+        while True:
+            for peer in await self._transport.find_providers(self._mesh_key):
+                if peer != self._key.peer and peer not in self._book.offers:
+                    data = await self._transport.get_record(f"offer/{peer}")
+                    if data:
+                        self._take(data)
+            await trio.sleep(SEARCH_S if self._book.offers else SEARCH_FIRST_S)
