@@ -1,0 +1,43 @@
+"""The `potluck` command: verbs first. Each command is thin; what it does lives beside the SDK."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from potluck.errors import Error
+from potluck.version import __version__
+
+
+class Potluck(click.Group):
+    """Shows Potluck's own errors as three lines, without a traceback."""
+
+    def invoke(self, ctx: click.Context) -> object:
+        try:
+            return super().invoke(ctx)
+        except Error as error:
+            click.secho("error: ", fg="red", bold=True, nl=False, err=True)
+            click.echo(str(error), err=True)
+            raise SystemExit(1) from None
+
+
+@click.group(cls=Potluck, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="potluck")
+def main() -> None:
+    """Everyone brings a GPU: run Python functions on a mesh of machines."""
+
+
+def _register() -> None:
+    from potluck.cli import ledger, node, run
+
+    main.add_command(run.run)
+    for command in (node.up, node.down, node.status, node.pause, node.resume, node.tui, node.config):
+        main.add_command(command)
+    main.add_command(ledger.ledger)
+
+
+_register()
+
+if __name__ == "__main__":
+    sys.exit(main())

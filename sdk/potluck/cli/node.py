@@ -1,0 +1,202 @@
+"""`potluck up|down|status|pause|resume|tui|config`: the node on this machine."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+import msgspec
+
+from potluck import paths, start
+from potluck.cli.connect import ask_status, client
+from potluck.errors import ConnectionError, NodeStartError
+from potluck.wire import control
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+
+@click.command()
+@click.option("--home", type=click.Path(path_type=Path), help="Data folder of this node; also POTLUCK_HOME.")
+@click.option("--name", help="The name others see.")
+@click.option("--mesh", help="Nodes of one mesh see each other.")
+@click.option("--offer/--no-offer", default=None, help="Whether to run other people's functions.")
+@click.option("--cpus", type=float, help="Cores to lend.")
+@click.option("--memory-mib", type=int, help="Memory to lend, in MiB.")
+@click.option("--listen", multiple=True, help="Address to listen on, as a multiaddr.")
+@click.option("--bootstrap", multiple=True, help="Address of a node to join.")
+@click.option("--mdns/--no-mdns", default=None, help="Find nodes on the local network.")
+@click.option("--idle-s", type=float, help="Seconds that an unused worker stays warm.")
+@click.option("--store-gib", type=float, help="Upper bound of the image store.")
+@click.option("--foreground", is_flag=True, help="Stay in this terminal.")
+def up(home: Path | None, foreground: bool, **flags: object) -> None:
+    """Start the node on this machine."""
+    if home:
+        os.environ["POTLUCK_HOME"] = str(home.absolute())
+    arguments = _as_arguments(flags)
+    if foreground:
+        _require_node()
+        os.execv(sys.executable, [sys.executable, "-m", "potluck_node.main", *arguments])
+    if _running():
+        click.echo("A node is running already; see `potluck status`.")
+        return
+    start.launch(arguments)
+    status = ask_status()
+    click.echo(f"{status.name} is up ({status.peer}).")
+    for address in status.addresses:
+        click.echo(f"Others join with: potluck up --bootstrap {address}")
+
+
+def _as_arguments(flags: dict[str, object]) -> list[str]:
+    arguments: list[str] = []
+    for name, value in flags.items():
+        option = name.replace("_", "-")
+        if isinstance(value, bool):
+            arguments.append(f"--{option}" if value else f"--no-{option}")
+        elif isinstance(value, tuple):
+            for each in value:
+                arguments += (f"--{option}", str(each))
+        elif value is not None:
+            arguments += (f"--{option}", str(value))
+    return arguments
+
+
+def _require_node() -> None:
+    import importlib.util
+
+    if importlib.util.find_spec("potluck_node") is None:
+        raise NodeStartError("The node is not installed.", fix="pip install 'potluck[node]'")
+
+
+def _running() -> bool:
+    try:
+        ask_status()
+    except ConnectionError:
+        return False
+    return True
+
+
+@click.command()
+def down() -> None:
+    """Stop the node on this machine."""
+    connection = client()
+    pid = connection.welcome.pid
+    connection.ask(control.StopNode, control.Done)
+    connection.close()
+    _await_end(pid)
+    click.echo("The node has stopped.")
+
+
+def _await_end(pid: int) -> None:
+    """Wait for the process to be gone, at most 15 s: leases are being closed and receipts signed."""
+    try:
+        descriptor = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    import select
+
+    try:
+        select.select([descriptor], [], [], 15)
+    finally:
+        os.close(descriptor)
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+def status(as_json: bool) -> None:
+    """What the node does: workers, calls, peers, balance."""
+    answer = ask_status()
+    if as_json:
+        click.echo(json.dumps(msgspec.to_builtins({f: getattr(answer, f) for f in answer.__struct_fields__}), indent=2))
+        return
+    from rich.console import Console
+
+    console = Console()
+    for part in _tables(answer):
+        console.print(part)
+
+
+def _tables(answer: control.Status) -> list[str | Table]:
+    lends = f"lends {answer.cpu_milli / 1000:g} CPUs, {answer.memory_mib} MiB" if answer.offering else "only calls"
+    state = f"paused: {answer.paused}" if answer.paused else lends
+    parts: list[str | Table] = [
+        f"[bold]{answer.name}[/bold] on mesh {answer.mesh}: {state}",
+        f"peer {answer.peer}",
+        *answer.addresses,
+    ]
+    rows = [(w.worker, w.function, w.state) for w in answer.workers]
+    parts += _table("Workers", ("worker", "function", "state"), rows)
+    calls = [(c.function, f"{c.inputs - c.waiting} of {c.inputs}", c.note) for c in answer.calls]
+    parts += _table("Calls", ("function", "done", "waits for"), calls)
+    peers = [
+        (p.name, p.state, f"{p.cpu_milli / 1000:g} CPUs, {p.memory_mib} MiB", ", ".join(p.gpus), p.note)
+        for p in answer.peers
+    ]
+    parts += _table("Peers", ("name", "state", "lends", "GPUs", ""), peers)
+    return parts
+
+
+def _table(title: str, columns: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> list[str | Table]:
+    from rich.table import Table
+
+    if not rows:
+        return []
+    table = Table(title=title, title_justify="left")
+    for column in columns:
+        table.add_column(column)
+    for row in rows:
+        table.add_row(*row)
+    return [table]
+
+
+@click.command()
+@click.option("--now", is_flag=True, help="Also end what is running.")
+@click.option("--reason", default="paused by the owner", help="Shown to callers.")
+def pause(now: bool, reason: str) -> None:
+    """Take no new work until `potluck resume`."""
+    connection = client()
+    connection.ask(lambda number: control.Pause(number, reason, now), control.Done)
+    connection.close()
+    click.echo("Paused.")
+
+
+@click.command()
+def resume() -> None:
+    """Take work again."""
+    connection = client()
+    connection.ask(control.Resume, control.Done)
+    connection.close()
+    click.echo("Resumed.")
+
+
+@click.command()
+def tui() -> None:
+    """The terminal of the contributor: who uses this machine, and what it earned."""
+    try:
+        from potluck_tui.main import main
+    except ImportError:
+        raise NodeStartError("The terminal is not installed.", fix="pip install 'potluck[tui]'") from None
+    main(start.path())
+
+
+@click.group()
+def config() -> None:
+    """The node's settings."""
+
+
+@config.command("show")
+def config_show() -> None:
+    """Every setting with its value and what it means."""
+    _require_node()
+    os.execv(sys.executable, [sys.executable, "-m", "potluck_node.main", "--show-config"])
+
+
+@config.command("path")
+def config_path() -> None:
+    """Where the settings are kept."""
+    click.echo(paths.home() / "config.toml")

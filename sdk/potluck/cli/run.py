@@ -1,0 +1,152 @@
+"""`potluck run file.py::entry --arg value`: an app's entrypoint with typed arguments, its functions on the mesh."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any, get_type_hints
+
+import click
+
+from potluck.app import App, LocalEntrypoint
+from potluck.errors import InvalidError, NotFoundError
+from potluck.functions import Function
+
+
+@click.command(context_settings={"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": []})
+@click.option("-q", "--quiet", is_flag=True, help="No progress line.")
+@click.argument("target", metavar="FILE.py[::NAME]")
+@click.pass_context
+def run(ctx: click.Context, target: str, quiet: bool) -> None:
+    """Run an app's entrypoint, or one of its functions, with arguments from the command line.
+
+    NAME may be left out when there is one entrypoint, or one function. Its parameters become options:
+    `def main(rounds: int = 3)` takes `--rounds 5`.
+    """
+    if target in ("-h", "--help"):
+        click.echo(ctx.get_help())
+        return
+    path, _, name = target.partition("::")
+    app, chosen = choose(load(path), name, path)
+    command = as_command(chosen)
+    with command.make_context(target, list(ctx.args)) as inner:
+        arguments = dict(inner.params)
+    with app.run(show_progress=False if quiet else None):
+        if isinstance(chosen, LocalEntrypoint):
+            _call(chosen.raw, arguments)
+        else:
+            result = chosen.remote(**arguments)
+            if result is not None:
+                click.echo(repr(result))
+
+
+def _call(raw: Callable[..., Any], arguments: dict[str, Any]) -> None:
+    if inspect.iscoroutinefunction(raw):
+        import asyncio
+
+        asyncio.run(raw(**arguments))
+    else:
+        raw(**arguments)
+
+
+def load(target: str) -> ModuleType:
+    """Import a file by its path, or a module by its name. Raises `NotFoundError`."""
+    path = Path(target)
+    if path.suffix != ".py" and not path.exists():
+        sys.path.insert(0, str(Path.cwd()))
+        return _import(target, f"There is no file and no module {target}.")
+    if not path.is_file():
+        raise NotFoundError(f"There is no file {target}.", fix="Give the path of a Python file.")
+    sys.path.insert(0, str(path.resolve().parent))
+    return _import(path.stem, f"{target} cannot be imported as a module named {path.stem}.")
+
+
+def _import(name: str, what: str) -> ModuleType:
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name != name.partition(".")[0]:
+            raise
+        raise NotFoundError(what) from None
+
+
+def choose(module: ModuleType, name: str, target: str) -> tuple[App, LocalEntrypoint | Function[..., Any]]:
+    """The app and what to start in it. Raises `NotFoundError`, `InvalidError`."""
+    apps = {id(value): value for value in vars(module).values() if isinstance(value, App)}
+    if not apps:
+        raise NotFoundError(f"{target} has no app.", fix='Write `app = potluck.App("name")` at its top level.')
+    entries = {key: each for app in apps.values() for key, each in app.registered_entrypoints.items()}
+    functions = {key: each for app in apps.values() for key, each in app.registered_functions.items()}
+    found = _named(entries, functions, name) if name else _only(entries, functions, target)
+    if found is None:
+        known = ", ".join([*entries, *functions]) or "none"
+        raise NotFoundError(f"{target} has nothing named {name}.", why=f"it has: {known}")
+    return found.app, found
+
+
+def _named(
+    entries: dict[str, LocalEntrypoint], functions: dict[str, Function[..., Any]], name: str
+) -> LocalEntrypoint | Function[..., Any] | None:
+    return entries.get(name) or functions.get(name.removeprefix("app."))
+
+
+def _only(
+    entries: dict[str, LocalEntrypoint], functions: dict[str, Function[..., Any]], target: str
+) -> LocalEntrypoint | Function[..., Any]:
+    for several in (entries, functions):
+        if len(several) == 1:
+            return next(iter(several.values()))
+        if several:
+            names = ", ".join(f"{target}::{name}" for name in several)
+            raise InvalidError(f"{target} has several things to run.", fix=f"Choose one: {names}")
+    raise NotFoundError(f"{target} has nothing to run.", fix="Decorate a function with @app.local_entrypoint().")
+
+
+_TYPES: dict[Any, Any] = {
+    int: int,
+    float: float,
+    str: str,
+    bool: bool,
+    Path: click.Path(path_type=Path),
+    inspect.Parameter.empty: str,
+}
+
+
+def as_command(chosen: LocalEntrypoint | Function[..., Any]) -> click.Command:
+    """A click command with an option for each parameter. Raises `InvalidError` for types that no option can have."""
+    raw = chosen.raw if isinstance(chosen, LocalEntrypoint) else chosen.get_raw_f()
+    hints = get_type_hints(raw)
+    options: list[click.Parameter] = [
+        _option(raw.__name__, parameter, hints.get(parameter.name, parameter.empty))
+        for parameter in inspect.signature(raw).parameters.values()
+    ]
+    return click.Command(raw.__name__, params=options, help=inspect.getdoc(raw))
+
+
+def _option(function: str, parameter: inspect.Parameter, kind: Any) -> click.Option:
+    if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+        raise InvalidError(f"{function}() takes *{parameter.name}, which has no form on the command line.")
+    kind = _unwrap_optional(kind)
+    if kind not in _TYPES:
+        raise InvalidError(
+            f"The parameter {parameter.name} of {function}() has a type that no option can have: {kind}.",
+            fix="Use int, float, str, bool or pathlib.Path, or give it in the code.",
+        )
+    flag = "--" + parameter.name.replace("_", "-")
+    required = parameter.default is parameter.empty
+    default = None if required else parameter.default
+    if kind is bool:
+        names = [f"{flag}/--no-{flag.removeprefix('--')}", parameter.name]
+        return click.Option(names, required=required, default=default, show_default=True)
+    return click.Option(
+        [flag, parameter.name], type=_TYPES[kind], required=required, default=default, show_default=True
+    )
+
+
+def _unwrap_optional(kind: Any) -> Any:
+    parts = [part for part in getattr(kind, "__args__", ()) if part is not type(None)]
+    return parts[0] if len(parts) == 1 and type(None) in kind.__args__ else kind
