@@ -70,7 +70,7 @@ class SandboxSpec:
 
     `root` is a materialised image: it is mounted read-only, and has the empty folders /proc /dev /tmp /run /sys.
     Its top folder must be readable by everyone (mode 0755), its parents need not be. `python` is a path inside.
-    The image must make `potluck.runner` importable. `binds` are further read-only mounts (host path, path inside),
+    Nothing of Potluck need be in the image. `binds` are further read-only mounts (host path, path inside),
     `devices` are device files of the host. `env` comes on top of the launcher's few variables, the function's own
     `env` on top of it.
     """

@@ -1,4 +1,6 @@
 """What runs inside the sandbox: the zygote, which imports, and the workers, which are forked from it.
 
-It must start fast, so it loads neither msgspec nor cloudpickle nor the rest of the SDK unless the user's code does.
+The node mounts its own copy of this folder into every sandbox, as the package `potluck_runner`: so node and runner
+always speak one version, and images need nothing of Potluck. Hence the relative imports, and only the standard library.
+It must start fast: it loads neither msgspec nor cloudpickle unless the user's code does.
 """

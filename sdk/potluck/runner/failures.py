@@ -6,7 +6,7 @@ import os
 import pickle
 import sys
 
-from potluck.runner.codec import Message
+from .codec import Message
 
 # Longest text of an exception's message or traceback that is sent, characters. A recursion error shows the same frame
 # a thousand times; nobody reads more.
@@ -29,7 +29,7 @@ _PACKAGES = {
 }
 
 # Modules whose frames stand between the runner's loop and the user's code.
-_BETWEEN = ("potluck.runner", "asyncio", "importlib")
+_BETWEEN = (__package__, "asyncio", "importlib")
 
 
 class Refusal(Exception):  # noqa: N818 - an answer, not a mistake of the runner
@@ -90,7 +90,7 @@ def _is_ours(filename: str) -> bool:
 
 def _pickled(error: BaseException) -> bytes:
     """The pickled exception, or nothing when it does not survive the trip."""
-    from potluck.runner import results
+    from . import results
 
     try:
         data = results.dumps(error)

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from potluck.runner.failures import Refusal, missing_module
+from .failures import Refusal, missing_module
 
 Function = Callable[..., Any]
 

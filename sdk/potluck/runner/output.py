@@ -14,7 +14,7 @@ import sys
 import threading
 from typing import Any
 
-from potluck.runner.codec import LOG_BYTES_MAX, Message, write_message
+from .codec import LOG_BYTES_MAX, Message, write_message
 
 # What a pipe holds by default (pipe(7)), bytes: reading this much empties it of all that was written before.
 PIPE_BYTES = 64 << 10

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pickle
 
-from potluck.runner.codec import PAYLOAD_BYTES_MAX
-from potluck.runner.failures import Refusal
+from .codec import PAYLOAD_BYTES_MAX
+from .failures import Refusal
+from .unpicklable import FIX, WHY, unpicklable_path
 
 
 def dumps(value: object) -> bytes:
@@ -24,7 +25,8 @@ def dump_result(value: object) -> bytes:
     try:
         data = dumps(value)
     except Exception:  # noqa: BLE001 - as above
-        raise _unpicklable(value) from None
+        path, why = unpicklable_path(value, "result")
+        raise Refusal("serialization", f"{path}: {why}", WHY, FIX) from None
     if len(data) > PAYLOAD_BYTES_MAX:
         raise Refusal(
             "serialization",
@@ -32,10 +34,3 @@ def dump_result(value: object) -> bytes:
             fix="Write large results to a volume and return the path, or return them in parts with .map.",
         )
     return data
-
-
-def _unpicklable(value: object) -> Refusal:
-    from potluck import serialize
-
-    error = serialize.explain(value, "result")
-    return Refusal(error.kind, error.what, error.why, error.fix)

@@ -7,11 +7,11 @@ import resource
 import types
 from typing import Any
 
-from potluck.runner.codec import Message, read_message
-from potluck.runner.failures import Refusal, exception_message, missing_module
-from potluck.runner.function import Function
-from potluck.runner.output import Output
-from potluck.runner.results import dump_result
+from .codec import Message, read_message
+from .failures import Refusal, exception_message, missing_module
+from .function import Function
+from .output import Output
+from .results import dump_result
 
 
 def run(socket: int, function: Function) -> None:

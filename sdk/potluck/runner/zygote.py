@@ -16,8 +16,8 @@ import sys
 import time
 from typing import Any
 
-from potluck.runner import worker
-from potluck.runner.codec import (
+from . import worker
+from .codec import (
     FUNCTION_FIELDS,
     PROTOCOL,
     Message,
@@ -26,8 +26,8 @@ from potluck.runner.codec import (
     unpack,
     write_message,
 )
-from potluck.runner.failures import Refusal, exception_message
-from potluck.runner.function import Function, load
+from .failures import Refusal, exception_message
+from .function import Function, load
 
 # Where the zygote's socket is moved to, so that standard input is free for the user's code.
 SOCKET_FD = 3

@@ -1,0 +1,160 @@
+"""Sandboxes made with bubblewrap: namespaces of every kind, no network, a read-only root, a system call filter.
+
+The process behind the gate is put under its limits before it mounts anything (`box.start`). bwrap's arguments travel
+through a memfd: the environment may hold secrets, and arguments can be read by every user of the machine.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import trio
+
+from potluck import runner
+from potluck.errors import SandboxError
+from potluck_node.sandbox import box, rlimits, seccomp
+from potluck_node.sandbox.cgroups import Group
+from potluck_node.sandbox.detect import Machine, detect
+from potluck_node.sandbox.interface import HOSTNAME, MARKER, SandboxSpec
+from potluck_node.sandbox.unprivileged import DROP, Stage
+from potluck_node.sandbox.zygote import SocketZygote
+
+# Who the code is inside. Any number but 0; 1000 is what most images expect.
+INSIDE_UID = 1000
+
+# The node's own runner, and where it is mounted: below /run, which is made of RAM and closed again. It leaves
+# sys.path as soon as it is loaded, since the user's modules come first.
+RUNNER = Path(runner.__file__).parent
+RUNNER_PLACE = "/run/potluck/potluck_runner"
+BOOT = (
+    "import sys; sys.path.insert(0, '/run/potluck'); from potluck_runner.zygote import main; "
+    "sys.path.remove('/run/potluck'); main()"
+)
+
+# Environment of every sandbox. A read-only root takes no byte code, so that writing it is not even tried.
+ENVIRONMENT = {
+    "PATH": "/usr/local/bin:/usr/bin:/bin",
+    "HOME": "/tmp",
+    "LANG": "C.UTF-8",
+    "PYTHONDONTWRITEBYTECODE": "1",
+    MARKER: "1",
+}
+
+_ISOLATION = (
+    "--unshare-all",
+    "--unshare-user",
+    "--disable-userns",
+    "--die-with-parent",
+    "--new-session",
+    "--as-pid-1",
+    "--clearenv",
+)
+
+
+class BwrapLauncher:
+    """A `Launcher` (see `interface`). Raises `SandboxError` when this machine cannot do it."""
+
+    tier = "bwrap"
+
+    def __init__(self) -> None:
+        self._stage = Stage() if os.geteuid() == 0 else None
+        self._machine = detect(DROP if self._stage else ())
+
+    @property
+    def machine(self) -> Machine:
+        return self._machine
+
+    async def start(self, nursery: trio.Nursery, spec: SandboxSpec) -> SocketZygote:
+        ours, theirs = socket.socketpair()
+        try:
+            with theirs:
+                started = await self._start_box(spec, theirs)
+        except BaseException:
+            ours.close()
+            raise
+        zygote = SocketZygote(started, ours)
+        try:
+            await nursery.start(zygote.serve)
+            await zygote.start(spec.function)
+        except BaseException:
+            await zygote.aclose()
+            await started.destroy()
+            raise
+        return zygote
+
+    async def _start_box(self, spec: SandboxSpec, theirs: socket.socket) -> box.Box:
+        group = self._make_group(spec)
+        try:
+            with contextlib.ExitStack() as files:
+                command, handed = self._command(spec, files)
+                return await box.start(command, handed, theirs, group, spec.limits)
+        except BaseException:
+            if group is not None:
+                group.remove()
+            raise
+
+    def _make_group(self, spec: SandboxSpec) -> Group | None:
+        if not self._machine.groups.folders:
+            return None
+        try:
+            return self._machine.groups.create(spec.limits)
+        except OSError as error:
+            raise SandboxError("A control group could not be made.", why=str(error)) from None
+
+    def _command(self, spec: SandboxSpec, files: contextlib.ExitStack) -> tuple[list[str], list[int]]:
+        """The command and the descriptors it inherits, which `files` closes."""
+        binds = [(spec.root, "/"), *spec.binds, (RUNNER, RUNNER_PLACE)]
+        prefix: list[str] = []
+        if self._stage is not None:
+            prefix, binds = self._stage.prepare(binds)
+        filters = [_memfd(program, files) for program in seccomp.programs()]
+        options = [*_ISOLATION, *_identity(), *_mounts(binds, spec), *_environment(spec)]
+        for descriptor in filters:
+            options += ["--add-seccomp-fd", str(descriptor)]
+        arguments = _memfd(b"".join(os.fsencode(option) + b"\0" for option in options), files)
+        bwrap = [self._machine.bwrap, "--info-fd", "{info}", "--block-fd", "{gate}", "--args", str(arguments)]
+        return [*prefix, *rlimits.command(spec.limits), *bwrap, "--", spec.python, "-c", BOOT], [
+            *filters,
+            arguments,
+        ]
+
+
+def _identity() -> list[str]:
+    return ["--uid", str(INSIDE_UID), "--gid", str(INSIDE_UID), "--hostname", HOSTNAME]
+
+
+def _mounts(binds: list[tuple[Path, str]], spec: SandboxSpec) -> Iterator[str]:
+    """Folders that can be written are RAM with a size; /dev, which bwrap makes of RAM without one, is closed."""
+    (root, _), *others = binds
+    yield from ("--ro-bind", str(root), "/", "--size", str(1 << 20), "--tmpfs", "/run")
+    for source, target in others:
+        yield from ("--ro-bind", str(source), target)
+    yield from ("--proc", "/proc", "--dev", "/dev")
+    for device in spec.devices:
+        yield from ("--dev-bind", str(device), str(device))
+    for target, size_mib in (("/dev/shm", spec.limits.shm_mib), ("/tmp", spec.limits.tmp_mib)):
+        yield from ("--size", str(size_mib << 20), "--perms", "1777", "--tmpfs", target)
+    yield from ("--remount-ro", "/dev", "--remount-ro", "/run", "--chdir", spec.workdir)
+
+
+def _environment(spec: SandboxSpec) -> Iterator[str]:
+    # Numeric libraries start a thread per core that they see, and they see all of the machine's.
+    threads = {"OMP_NUM_THREADS": str(max(1, -(-spec.limits.cpu_milli // 1000)))}
+    for name, value in {**ENVIRONMENT, **threads, **spec.env, **dict(spec.function.env), MARKER: "1"}.items():
+        if not name or "=" in name or "\0" in name + value:
+            raise SandboxError(f"{name!r} cannot be set as an environment variable.", why="It has '=' or a zero byte.")
+        yield from ("--setenv", name, value)
+
+
+def _memfd(data: bytes, files: contextlib.ExitStack) -> int:
+    """A readable copy of `data`."""
+    descriptor = os.memfd_create("potluck")
+    files.callback(os.close, descriptor)
+    with os.fdopen(descriptor, "wb", closefd=False) as file:
+        file.write(data)
+    os.lseek(descriptor, 0, os.SEEK_SET)
+    return descriptor

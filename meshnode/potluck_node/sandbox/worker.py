@@ -1,0 +1,130 @@
+"""The node's end of one worker's socket."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from collections import deque
+from collections.abc import Callable
+
+import trio
+
+from potluck import wire
+from potluck.errors import RemoteProtocolError
+from potluck.frames import FRAME_BYTES_MAX, FrameReader, encode_frame
+from potluck.wire.worker import LOG_BYTES_MAX, FromWorker, InputSucceeded, RunInput, StopWorker, WorkerLog
+from potluck_node.sandbox.interface import SPAWN_TIMEOUT_S, WorkerEnded
+
+# One read of the socket: what a Unix socket holds by default.
+READ_BYTES = 256 << 10
+
+# How long a worker whose connection is broken may take to be reported dead, seconds; then its zygote is stuck.
+END_TIMEOUT_S = SPAWN_TIMEOUT_S
+
+
+class SocketWorker:
+    """A `Worker` (see `interface`). `kill_by_name` asks the zygote to kill it."""
+
+    def __init__(self, name: str, channel: socket.socket, kill_by_name: Callable[[str], None]) -> None:
+        self.name, self.pid = name, 0
+        self.born = trio.Event()
+        self._channel = channel
+        self._socket = trio.socket.from_stdlib_socket(channel)
+        self._kill_by_name = kill_by_name
+        self._reader = FrameReader(FRAME_BYTES_MAX)
+        self._bodies: deque[bytes] = deque()
+        self._violation = ""
+        self._at_end = False
+        self._ended = trio.Event()
+        self._end: tuple[int, str] | None = None
+        self._send_lock = trio.Lock()
+
+    @property
+    def running(self) -> bool:
+        return self.born.is_set() and self._end is None
+
+    def start(self, pid: int) -> None:
+        """The zygote says that it has forked it."""
+        self.pid = pid
+        self.born.set()
+
+    def end(self, status: int, reason: str) -> None:
+        """It is gone. What it had sent can still be received; a process that it left behind cannot add to that."""
+        if self._end is None:
+            self._end = (status, reason)
+            self._take_rest()
+            self.born.set()
+            self._ended.set()
+
+    async def send(self, message: RunInput | StopWorker) -> None:
+        frame = memoryview(encode_frame(wire.encode(message)))
+        async with self._send_lock:
+            rest = frame
+            try:
+                while rest:
+                    rest = rest[await self._socket.send(rest) :]
+            except (OSError, trio.ClosedResourceError):
+                raise await self._ending() from None
+            finally:
+                if 0 < len(rest) < len(frame):
+                    self._kill_by_name(self.name)
+
+    async def receive(self) -> FromWorker:
+        while not self._bodies:
+            if self._violation or self._at_end:
+                raise await self._ending()
+            await self._read()
+        return await self._checked(self._bodies.popleft())
+
+    async def kill(self) -> None:
+        self._kill_by_name(self.name)
+        await trio.lowlevel.checkpoint()
+
+    async def _read(self) -> None:
+        try:
+            data = await self._socket.recv(READ_BYTES)
+        except (OSError, trio.ClosedResourceError):
+            data = b""
+        self._at_end = self._at_end or not data
+        self._cut(data)
+
+    def _cut(self, data: bytes) -> None:
+        try:
+            self._bodies.extend(self._reader.feed(data))
+        except RemoteProtocolError as error:
+            self._violation = error.what
+
+    async def _checked(self, body: bytes) -> FromWorker:
+        try:
+            message: FromWorker = wire.decode(body, FromWorker)
+            _check(message)
+        except RemoteProtocolError as error:
+            self._violation = f"{error.what} {error.why}".strip()
+            self._bodies.clear()
+            raise await self._ending() from None
+        return message
+
+    async def _ending(self) -> WorkerEnded:
+        """Make sure that it is dead, and say why. A worker may have closed its socket and live on."""
+        self._kill_by_name(self.name)
+        with trio.move_on_after(END_TIMEOUT_S):
+            await self._ended.wait()
+        status, reason = self._end or (-9, "it closed its connection and could not be killed")
+        return WorkerEnded(status, f"broke the protocol: {self._violation}" if self._violation else reason)
+
+    def _take_rest(self) -> None:
+        """Take over what the socket still holds, which the kernel bounds, and close it."""
+        with contextlib.suppress(OSError):
+            self._channel.shutdown(socket.SHUT_RDWR)
+            while data := self._channel.recv(READ_BYTES, socket.MSG_DONTWAIT):
+                self._cut(data)
+        self._at_end = True
+        self._socket.close()
+
+
+def _check(message: FromWorker) -> None:
+    """Raises `RemoteProtocolError` for what the runner never sends."""
+    if isinstance(message, WorkerLog) and (len(message.data) > LOG_BYTES_MAX or message.stream not in (1, 2)):
+        raise RemoteProtocolError("A log message is too long, or of no known stream.")
+    if isinstance(message, InputSucceeded) and len(message.payload) > wire.PAYLOAD_BYTES_MAX:
+        raise RemoteProtocolError(f"A result of {len(message.payload)} bytes is over the limit.")
