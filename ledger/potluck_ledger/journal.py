@@ -77,6 +77,11 @@ class Journal:
         for (envelope,) in self._db.execute("SELECT envelope FROM entries ORDER BY sequence"):
             yield bytes(envelope)
 
+    def receipts(self) -> Iterator[Receipt]:
+        """The receipts of all entries; they were verified when they were appended."""
+        for data in self.envelopes():
+            yield read_receipt(read_entry(data, self.owner).content)[1]
+
     def close(self) -> None:
         self._db.close()
 

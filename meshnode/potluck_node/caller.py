@@ -58,6 +58,7 @@ class _Lease:
     meter: CallerMeter = field(default_factory=CallerMeter)
     answered: trio.Event = field(default_factory=trio.Event)
     settled: trio.Event = field(default_factory=trio.Event)
+    gone: trio.Event = field(default_factory=trio.Event)
     closing: bool = False
 
 
@@ -89,6 +90,14 @@ class Caller:
         self._engine.submit(event)
         if isinstance(event, ev.CallCancelled):
             self._sinks.pop(event.call, None)
+
+    async def drain(self, reason: str) -> None:
+        """Close every lease and wait for the receipts."""
+        for lease in list(self._leases):
+            self._engine.submit(ev.LeaseDenied(lease, "paused", Failure.of(Error(reason)), retry_after_us=1 << 40))
+            self._close(ev.EndLease(lease, reason))
+        for held in list(self._leases.values()):
+            await held.gone.wait()
 
     # Actions
 
@@ -184,6 +193,7 @@ class Caller:
     def _forget(self, lease: _Lease, why: str) -> None:
         if self._leases.pop(lease.action.lease, None):
             lease.settled.set()
+            lease.gone.set()
             self._engine.submit(ev.LeaseLost(lease.action.lease, why))
 
     def _close(self, action: ev.EndLease) -> None:
@@ -207,6 +217,7 @@ class Caller:
         if lease.link:
             lease.link.finish()
         self._leases.pop(lease.action.lease, None)
+        lease.gone.set()
 
     # Messages
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import os
 import re
 import socket
 import tomllib
@@ -13,6 +12,7 @@ from typing import Any
 import msgspec
 
 from potluck.errors import InvalidError
+from potluck_node.machine import cores, memory_mib
 
 CONFIG_FILE = "config.toml"
 
@@ -77,10 +77,8 @@ def _complete(settings: Settings) -> Settings:
     name = settings.name or re.sub(r"[^A-Za-z0-9_.-]", "-", socket.gethostname()) or "node"
     if not re.fullmatch(r"[A-Za-z0-9_.-]{1,32}", name):
         raise InvalidError(f"{name!r} is not a name for a node.", fix="Use up to 32 letters, digits, '-', '_' and '.'.")
-    cores = len(os.sched_getaffinity(0))
-    total_mib = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") >> 20
-    cpus = settings.cpus or max(1, cores - 1)
-    memory = settings.memory_mib or total_mib // 2
+    cpus = settings.cpus or max(1, cores() - 1)
+    memory = settings.memory_mib or memory_mib() // 2
     if cpus < 0 or memory < 0:
         raise InvalidError("A node cannot lend less than nothing.", fix="Give cpus and memory_mib positive values.")
     return msgspec.structs.replace(settings, name=name, cpus=cpus, memory_mib=memory)

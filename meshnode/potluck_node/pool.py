@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -30,7 +31,8 @@ Progress = Callable[[LeaseProgress], None]
 OnLog = Callable[[str, WorkerLog], Awaitable[None]]
 
 
-class ReadyImage(Protocol):
+@dataclass(frozen=True)
+class ReadyImage:
     """A materialised image."""
 
     root: Path

@@ -46,6 +46,7 @@ class _Held:
     link: Link
     asked: bool = False
     signed: trio.Event = field(default_factory=trio.Event)
+    gone: trio.Event = field(default_factory=trio.Event)
     countersigned: bytes = b""
 
 
@@ -72,6 +73,11 @@ class Provider:
 
     def submit(self, event: ev.Paused | ev.Resumed) -> None:
         self._engine.submit(event)
+
+    async def settled(self) -> None:
+        """Wait until no lease is open and every receipt is written."""
+        for held in list(self._held.values()):
+            await held.gone.wait()
 
     # Leases
 
@@ -132,6 +138,7 @@ class Provider:
         held = self._held.pop(lease, None)
         if held:
             held.signed.set()
+            held.gone.set()
 
     # Actions
 
@@ -158,6 +165,7 @@ class Provider:
             held = self._held.pop(action.lease, None)
             if held:
                 held.link.finish()
+                held.gone.set()
         else:
             self.on_offer()
 
@@ -203,6 +211,7 @@ class Provider:
         self._held.pop(action.lease, None)
         if held:
             held.link.finish()
+            held.gone.set()
 
     def _receipt(self, action: ev.SettleLease) -> bytes:
         assert action.function

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from potluck.errors import Error, RefusedError, VersionError
-from potluck.wire import PROTOCOL, Failure
+from potluck.errors import Error, InvalidError, RefusedError, VersionError
+from potluck.wire import PROTOCOL, Failure, FunctionSpec
 from potluck.wire.lease import LeaseRefused, LeaseRequest
 from potluck_node.core.offers import CLOCK_SKEW_MAX_US, skew_text
 
@@ -34,11 +34,25 @@ def refuse(request: LeaseRequest, machine: Machine, now_us: int) -> LeaseRefused
         return _refused("paused", RefusedError(f"{name} takes no work now.", why=machine.paused), BUSY_RETRY_US)
     if abs(skew) > CLOCK_SKEW_MAX_US:
         return _refused("clock", RefusedError(f"{name} and this node disagree about the time.", why=skew_text(skew)))
+    if problem := nonsense(request.function):
+        return _refused("function", InvalidError(f"{name} cannot run this function.", why=problem))
     if not machine.workers_max:
         return _refused("policy", RefusedError(f"{name} does not lend as much as {function} asks for."))
     if not machine.workers_now:
         return _refused("busy", RefusedError(f"{name} is busy."), BUSY_RETRY_US)
     return None
+
+
+def nonsense(spec: FunctionSpec) -> str:
+    """What is impossible about a function's figures, or "". Peers may send anything."""
+    need, retries = spec.resources, spec.retries
+    if need.cpu_milli < 1 or need.memory_mib < 1 or spec.timeout_us < 1:
+        return "it asks for no processor, no memory or no time"
+    if min(retries.max_retries, retries.initial_delay_us, retries.backoff_milli, retries.max_delay_us) < 0:
+        return "its retries are negative"
+    if not spec.pickled and not (spec.module and spec.qualname):
+        return "it names no function"
+    return ""
 
 
 def _refused(reason: str, error: Error, retry_after_us: int = 0) -> LeaseRefused:

@@ -1,11 +1,13 @@
 """Chunk exchange on the stream `/potluck/chunks/1`: one side asks, the other answers each digest, in order.
 
-An image's config and manifests are chunks like any other, so this is all that an image needs to travel.
+An image's config and manifests are chunks like any other, so this is all that an image needs to travel. Credit and
+heartbeats are those of a lease.
 """
 
 from __future__ import annotations
 
 from potluck.wire.common import Message
+from potluck.wire.lease import Credit, Heartbeat
 
 # Chunks asked for in one message: at 64 KiB each about 16 MiB on the way, enough to fill a long fat link.
 WANT_MAX = 256
@@ -28,4 +30,5 @@ class ChunkMissing(Message, frozen=True):
     digest: bytes
 
 
-FromServer = ChunkData | ChunkMissing
+ToServer = WantChunks | Heartbeat | Credit
+FromServer = ChunkData | ChunkMissing | Heartbeat | Credit

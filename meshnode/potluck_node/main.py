@@ -1,0 +1,132 @@
+"""`potluck-node`: the daemon. `potluck up` starts it; it prints "ready" when it serves, and logs to standard error."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import signal
+import sys
+from pathlib import Path
+
+import trio
+
+from potluck import paths
+from potluck.errors import Error, SandboxError
+from potluck_ledger.keys import PrivateKey
+from potluck_node import config
+from potluck_node.clock import Clock, SystemClock
+from potluck_node.config import Settings
+from potluck_node.node import Node, Parts
+from potluck_node.sandbox.interface import Launcher
+from potluck_node.transport.interface import RecordRank, Transport
+
+log = logging.getLogger("potluck")
+
+
+def main() -> None:
+    """Run a node until it is stopped by `potluck down`, SIGTERM or SIGINT."""
+    arguments = vars(_parser().parse_args())
+    if home := arguments.pop("home"):
+        os.environ["POTLUCK_HOME"] = str(Path(home).absolute())
+    embedded, show = arguments.pop("embedded"), arguments.pop("show_config")
+    offset_us = round(arguments.pop("clock_offset_s") * 1e6)
+    flags = {name: value for name, value in arguments.items() if value is not None}
+    try:
+        settings = config.load(paths.home(), flags)
+        if show:
+            _show(settings)
+            return
+        _set_up_log()
+        node = Node(paths.home(), settings, _parts(SystemClock(offset_us), embedded))
+    except Error as error:
+        sys.exit(f"error: {error}")
+    trio.run(_run, node, strict_exception_groups=True)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="potluck-node", description=__doc__)
+    parser.add_argument("--home", help="data folder; also POTLUCK_HOME")
+    parser.add_argument("--embedded", action="store_true", help="serve this machine only; end when unused")
+    parser.add_argument("--show-config", action="store_true", help="print every setting and what it means")
+    # For tests of peers whose clock is wrong; a real node has no reason to use it.
+    parser.add_argument("--clock-offset-s", type=float, default=0.0, help=argparse.SUPPRESS)
+    parser.add_argument("--offer", action=argparse.BooleanOptionalAction, default=None, help=config.HELP["offer"])
+    parser.add_argument("--mdns", action=argparse.BooleanOptionalAction, default=None, help=config.HELP["mdns"])
+    for name, kind in (("name", str), ("mesh", str), ("region", str), ("cpus", float), ("memory-mib", int)):
+        parser.add_argument(f"--{name}", type=kind, help=config.HELP[name.replace("-", "_")])
+    for name in ("idle-s", "store-gib"):
+        parser.add_argument(f"--{name}", type=float, help=config.HELP[name.replace("-", "_")])
+    for name in ("listen", "bootstrap"):
+        parser.add_argument(f"--{name}", action="append", help=config.HELP[name])
+    return parser
+
+
+def _show(settings: Settings) -> None:
+    for name, text in config.HELP.items():
+        sys.stdout.write(f"{name} = {getattr(settings, name)!r}\n    {text}\n")
+
+
+def _set_up_log() -> None:
+    logging.basicConfig(
+        level=os.environ.get("POTLUCK_LOG", "INFO").upper(),
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+    )
+    # The library reports each lost peer as a warning with a traceback; our own layer says it in a line.
+    logging.getLogger("libp2p").setLevel(logging.CRITICAL)
+
+
+def _parts(clock: Clock, embedded: bool) -> Parts:
+    make = _no_network if embedded else _libp2p
+    return Parts(make, _launcher(), clock, paths.socket_path(), embedded)
+
+
+def _launcher() -> Launcher | None:
+    """The sandbox of this machine; without one the node only calls, and says so."""
+    from potluck_node.sandbox.bwrap import BwrapLauncher
+
+    try:
+        return BwrapLauncher.detect()
+    except SandboxError as error:
+        log.warning("this node runs no functions: %s", error)
+        return None
+
+
+def _libp2p(key: PrivateKey, settings: Settings, rank: RecordRank) -> Transport:
+    from potluck_node.transport.libp2p import Libp2pTransport
+
+    return Libp2pTransport(key, settings.listen, settings.bootstrap, rank, mdns=settings.mdns)
+
+
+def _no_network(key: PrivateKey, settings: Settings, rank: RecordRank) -> Transport:
+    from potluck_node.transport.memory import MemoryNetwork, MemoryTransport
+
+    return MemoryTransport(MemoryNetwork(), key.peer, rank_record=rank)
+
+
+async def _run(node: Node) -> None:
+    async with trio.open_nursery() as nursery:
+        await nursery.start(node.serve)
+        _say_ready()
+        nursery.start_soon(_stop_on_signal, node)
+        await node.ended()
+        nursery.cancel_scope.cancel()
+
+
+def _say_ready() -> None:
+    """Tell whoever started us, and let go of its pipe."""
+    sys.stdout.write("ready\n")
+    sys.stdout.flush()
+    devnull = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(devnull, sys.stdout.fileno())
+    os.close(devnull)
+
+
+async def _stop_on_signal(node: Node) -> None:
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async for _ in signals:
+            node.stop()
+
+
+if __name__ == "__main__":
+    main()

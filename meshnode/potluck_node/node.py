@@ -1,0 +1,222 @@
+"""The composition root: what a node is made of, and in which order it starts and ends.
+
+control socket ─ caller ─┐                     ┌─ provider ─ pools ─ sandboxes
+                         ├─ transport (lease) ─┤
+discovery ─ offer book ──┘                     └─ images (chunks)
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import trio
+
+from potluck import __version__, wire
+from potluck.errors import InvalidError
+from potluck.wire import control
+from potluck.wire.offer import Offer
+from potluck_images.definition import ImageDefinition
+from potluck_ledger.journal import Journal
+from potluck_ledger.keys import KeyFileError, load_or_create
+from potluck_node import machine
+from potluck_node.caller import LEASE_PROTOCOL, Caller
+from potluck_node.chunks import CHUNKS_PROTOCOL
+from potluck_node.clock import Clock
+from potluck_node.config import Settings
+from potluck_node.control import ControlServer, Progress
+from potluck_node.core import events as ev
+from potluck_node.core import provider_events as pev
+from potluck_node.core.offers import OFFER_LIFE_US, OfferBook, rank_offer
+from potluck_node.core.provider import Capacity
+from potluck_node.discovery import Discovery
+from potluck_node.home import Home
+from potluck_node.images import ImageService
+from potluck_node.provider import Provider
+from potluck_node.sandbox.interface import Launcher
+from potluck_node.status import make_status
+from potluck_node.transport.interface import RecordRank, Transport
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from trio_typing import TaskStatus
+
+    from potluck_ledger.keys import PrivateKey
+
+log = logging.getLogger("potluck.node")
+
+# How long leases may take to close and receipts to be signed when the node stops.
+STOP_TIMEOUT_S = 6.0
+# An embedded node ends when nobody used it for this long.
+EMBEDDED_IDLE_S = 300.0
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What differs between a real node, an embedded one, and one in a test."""
+
+    make_transport: Callable[[PrivateKey, Settings, RecordRank], Transport]
+    launcher: Launcher | None
+    clock: Clock
+    socket: Path
+    embedded: bool = False
+
+
+class Node:
+    """Everything of one node. Raises `DataFolderBusyError`, or `InvalidError` when the folder cannot be used."""
+
+    def __init__(self, home: Path, settings: Settings, parts: Parts) -> None:
+        self.settings, self._parts, self._clock = settings, parts, parts.clock
+        self.home = Home(home)
+        try:
+            self.key = load_or_create(self.home.key)
+        except KeyFileError as error:
+            raise InvalidError("The node's key cannot be used.", why=str(error)) from None
+        self.journal = Journal(self.home.journal, self.key)
+        self.book = OfferBook(settings.mesh, self.key.peer)
+        self.transport = parts.make_transport(self.key, settings, self._rank)
+        store_bytes = int(settings.store_gib * (1 << 30))
+        self.images = ImageService(home, store_bytes, self.transport, self.book, self._clock)
+        self.caller = Caller(self.transport, self.key, self.book, self.journal, self._clock)
+        self.provider = self._make_provider() if settings.offer and parts.launcher else None
+        self.discovery = Discovery(self.transport, self.key, self.book, self._clock, self.make_offer)
+        self.control = ControlServer(parts.socket, self)
+        self.started_us = self._clock.now_us()
+        self._sequence = self.home.next_sequence(self.started_us)
+        self._scope, self._stopping, self._ended = trio.CancelScope(), trio.Event(), trio.Event()
+        self._wire_up()
+
+    def _rank(self, key: str, value: bytes) -> int | None:
+        return rank_offer(key, value, self._clock.now_us())
+
+    def _make_provider(self) -> Provider:
+        settings = self.settings
+        assert self._parts.launcher
+        capacity = Capacity(round(settings.cpus * 1000), settings.memory_mib, self._parts.launcher.tier)
+        return Provider(
+            settings.name, self.key, capacity, self.images, self._parts.launcher, self.journal, self._clock,
+            idle_us=round(settings.idle_s * 1e6),
+        )  # fmt: skip
+
+    def _wire_up(self) -> None:
+        """Who tells whom."""
+        self.caller.own_offer = self.make_offer
+        self.discovery.changed = lambda: self.caller.submit(ev.OffersChanged())
+        self.images.changed = self.discovery.touch
+        self.transport.handle(CHUNKS_PROTOCOL, self.images.serve)
+        if self.provider:
+            self.caller.open_local = self.provider.open_local
+            self.provider.on_offer = self._offer_changed
+            self.transport.handle(LEASE_PROTOCOL, self.provider.on_stream)
+
+    def _offer_changed(self) -> None:
+        self.discovery.touch()
+        self.caller.submit(ev.OffersChanged())
+
+    async def serve(self, *, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Run until `stop`. `started` means: clients are served and peers can reach us."""
+        try:
+            with self._scope:
+                async with trio.open_nursery() as nursery:
+                    await nursery.start(self.transport.serve)
+                    await nursery.start(self.caller.serve)
+                    if self.provider:
+                        await nursery.start(self.provider.serve)
+                    await nursery.start(self.discovery.serve)
+                    await nursery.start(self.control.serve)
+                    nursery.start_soon(self._end_when_stopped)
+                    if self._parts.embedded:
+                        nursery.start_soon(self._end_when_unused)
+                    log.info("%s is up as %s", self.settings.name, self.key.peer)
+                    task_status.started()
+        finally:
+            self._ended.set()
+            self.images.close()
+            self.journal.close()
+            self.home.close()
+
+    async def _end_when_unused(self) -> None:
+        last = trio.current_time()
+        while trio.current_time() - last < EMBEDDED_IDLE_S:
+            await trio.sleep(1)
+            if self.control.clients:
+                last = trio.current_time()
+        self.stop()
+
+    # What the node offers
+
+    def make_offer(self) -> Offer | None:
+        """What we offer now, unsigned."""
+        if self.provider is None:
+            return None
+        core, settings = self.provider.core, self.settings
+        free, idle = core.free(), core.idle()
+        now_us = self._clock.now_us()
+        self._sequence = max(self._sequence + 1, now_us)
+        return Offer(
+            peer=self.key.peer,
+            name=settings.name,
+            mesh=settings.mesh,
+            sequence=self._sequence,
+            issued_us=now_us,
+            expires_us=now_us + OFFER_LIFE_US,
+            addresses=self.transport.addresses(),
+            version=__version__,
+            machine=machine.machine(),
+            state="paused" if core.paused else "open",
+            cpu_milli=round(settings.cpus * 1000),
+            cpu_free_milli=free[0] + idle[0],
+            memory_mib=settings.memory_mib,
+            memory_free_mib=free[1] + idle[1],
+            slots_free=(free[0] + idle[0]) // 1000,
+            images=self.images.held(),
+            warm=core.warm(),
+            tiers=(self._parts.launcher.tier,) if self._parts.launcher else (),
+            region=settings.region,
+            labels=tuple(sorted(settings.labels.items())),
+        )
+
+    # The desk: what clients ask
+
+    def welcome(self) -> control.Welcome:
+        return control.Welcome(
+            wire.PROTOCOL, __version__, self.key.peer, self.settings.name, self.settings.mesh, os.getpid()
+        )
+
+    def status(self, question: int) -> control.Status:
+        return make_status(self, question, self._clock.now_us())
+
+    def journal_answer(self) -> tuple[str, tuple[bytes, ...]]:
+        return self.key.peer, tuple(self.journal.envelopes())
+
+    async def build(self, definition: ImageDefinition, progress: Progress) -> tuple[str, str]:
+        return await self.images.build(definition, progress)
+
+    def pause(self, reason: str, now: bool) -> None:
+        if self.provider:
+            self.provider.submit(pev.Paused(reason, now))
+
+    def resume(self) -> None:
+        if self.provider:
+            self.provider.submit(pev.Resumed())
+
+    def stop(self) -> None:
+        """End the node: running work is cancelled and told so, receipts are signed, then everything closes."""
+        self._stopping.set()
+
+    async def ended(self) -> None:
+        """Wait until everything has closed."""
+        await self._ended.wait()
+
+    async def _end_when_stopped(self) -> None:
+        await self._stopping.wait()
+        self.pause("the node is being stopped", now=True)
+        with trio.move_on_after(STOP_TIMEOUT_S):
+            await self.caller.drain("the caller's node is being stopped")
+            if self.provider:
+                await self.provider.settled()
+        self._scope.cancel()
