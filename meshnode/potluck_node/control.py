@@ -188,12 +188,12 @@ class _Client:
         elif isinstance(message, control.BuildImage):
             nursery.start_soon(self._build, message)
         else:
-            self._answer(message)
+            self._answer(message, nursery)
 
     def _name(self, call: int) -> str:
         return f"{self._number}.{call}"
 
-    def _answer(self, message: object) -> None:
+    def _answer(self, message: object, nursery: trio.Nursery) -> None:
         if isinstance(message, control.AskStatus):
             self._post(self._desk.status(message.question))
         elif isinstance(message, control.AskJournal):
@@ -206,9 +206,14 @@ class _Client:
             self._post(control.Done(message.question))
         elif isinstance(message, control.StopNode):
             self._post(control.Done(message.question))
-            self._desk.stop()
+            nursery.start_soon(self._stop)
         else:
             raise RemoteProtocolError("A client says hello once.")
+
+    async def _stop(self) -> None:
+        """The answer first: afterwards there is nobody to send it."""
+        await self._flushed()
+        self._desk.stop()
 
     async def _build(self, message: control.BuildImage) -> None:
         def progress(text: str) -> None:

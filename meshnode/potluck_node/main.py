@@ -86,7 +86,7 @@ def _launcher() -> Launcher | None:
     from potluck_node.sandbox.bwrap import BwrapLauncher
 
     try:
-        return BwrapLauncher.detect()
+        return BwrapLauncher()
     except SandboxError as error:
         log.warning("this node runs no functions: %s", error)
         return None
