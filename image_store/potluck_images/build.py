@@ -25,6 +25,7 @@ from potluck_images.image import get_manifest, put_config
 from potluck_images.interpreter import Interpreter, find_interpreter
 from potluck_images.local_python import PREFIX, SITE, python_tree, runtime_tree
 from potluck_images.pack import pack
+from potluck_images.packfile import clearer
 from potluck_images.source import source_tree
 from potluck_images.store import ChunkStore
 from potluck_images.tree import HostFile, Tree
@@ -56,10 +57,13 @@ def build(
     Raises `ImageBuildError`, `PythonVersionError`, `ImageError`, `StoreFullError`. Temporary files lie in `cache_dir`
     and are removed in any case.
     """
-    builder = _Builder(store, cache_dir, progress)
-    for step in definition.steps:
-        builder.run(step)
-    return put_config(store, builder.config())
+    try:
+        builder = _Builder(store, cache_dir, progress)
+        for step in definition.steps:
+            builder.run(step)
+        return put_config(store, builder.config())
+    except OSError as error:
+        raise clearer(error) from None
 
 
 class _Builder:

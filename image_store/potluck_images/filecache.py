@@ -12,9 +12,9 @@ from pathlib import Path
 
 from blake3 import blake3
 
-from potluck_images.errors import ImageError, StoreFullError
+from potluck_images.errors import ImageError
 from potluck_images.manifest import File, Manifest
-from potluck_images.packfile import store_full
+from potluck_images.packfile import clearer
 from potluck_images.store import ChunkStore
 
 # 1980-01-01: the first moment that zip files can express, so that tools which repack a root do not stumble.
@@ -22,7 +22,6 @@ MTIME_S = 315_532_800
 
 # Hard links can be refused: another file system, too many links to one inode, or a file system without them.
 _NO_LINK = (errno.EXDEV, errno.EMLINK, errno.EPERM, errno.EOPNOTSUPP)
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class FileCache:
@@ -99,13 +98,9 @@ class FileCache:
             os.utime(temporary, (MTIME_S, MTIME_S))
             temporary.rename(path)
         except OSError as error:
-            raise _full_or(error) from None
+            raise clearer(error) from None
         finally:
             temporary.unlink(missing_ok=True)
-
-
-def _full_or(error: OSError) -> OSError | StoreFullError:
-    return store_full(error) if error.errno in _FULL else error
 
 
 def _by_first_chunk(items: list[tuple[File, Manifest]]) -> list[list[tuple[File, Manifest]]]:

@@ -9,6 +9,7 @@ layer can redirect a write, and a half-written root is never seen.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import secrets
@@ -24,6 +25,7 @@ from potluck_images.filecache import MTIME_S, FileCache
 from potluck_images.image import get_config, get_manifest
 from potluck_images.manifest import LAYER_BYTES_MAX, File, Manifest
 from potluck_images.merge import Leaf, MergedTree, merge
+from potluck_images.packfile import clearer
 from potluck_images.store import ChunkStore
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
@@ -133,8 +135,10 @@ def _write_root(store: ChunkStore, image: str, place: Path, bytes_max: int) -> N
     try:
         _write_folder(tree, cache, str(new), None)
         new.rename(place / "roots" / image)
-    except FileExistsError:
-        pass  # another thread or process was faster, with the same content
+    except OSError as error:
+        # When the root is there, another thread or process was faster, with the same content.
+        if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
+            raise clearer(error) from None
     finally:
         shutil.rmtree(new, ignore_errors=True)
 

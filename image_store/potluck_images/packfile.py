@@ -56,7 +56,7 @@ class PackFile:
             try:
                 descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
             except OSError as error:
-                raise store_full(error) if error.errno in _FULL else error from None
+                raise clearer(error) from None
             if pack := cls._lock(path, descriptor):
                 sync_folder(folder)
                 return pack
@@ -87,7 +87,7 @@ class PackFile:
             self._write(data)
         except OSError as error:
             os.ftruncate(self._descriptor, self.end)
-            raise store_full(error) if error.errno in _FULL else error from None
+            raise clearer(error) from None
         self.end = record.end
         return record
 
@@ -101,7 +101,7 @@ class PackFile:
         try:
             os.fdatasync(self._descriptor)
         except OSError as error:
-            raise store_full(error) if error.errno in _FULL else error from None
+            raise clearer(error) from None
 
     def cut(self, end: int) -> None:
         """Forget everything from `end` on."""
@@ -158,6 +158,11 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def clearer(error: OSError) -> OSError | StoreFullError:
+    """A full disk as `StoreFullError`, all else as it is."""
+    return store_full(error) if error.errno in _FULL else error
 
 
 def store_full(error: Exception) -> StoreFullError:
