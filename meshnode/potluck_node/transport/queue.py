@@ -13,6 +13,9 @@ from potluck_node.transport.interface import TransportError
 # cannot take the machine.
 QUEUE_BYTES_MAX = 16 << 20
 
+# What a frame costs besides its bytes: without it, a peer that sends empty frames fills the memory with nothing.
+FRAME_COST = 128
+
 
 class FrameQueue:
     """One direction of a stream, holding at most `limit` bytes (or one larger frame).
@@ -32,13 +35,13 @@ class FrameQueue:
     async def put(self, frame: bytes) -> None:
         """Add a frame, waiting for room; cancelled, it has added nothing. Raises what it was closed with."""
         await trio.lowlevel.checkpoint_if_cancelled()
-        while self._end is None and self._bytes and self._bytes + len(frame) > self._limit:
+        while self._end is None and self._bytes and self._bytes + len(frame) + FRAME_COST > self._limit:
             await self._changed.park()
         if self._end is not None:
             raise type(self._end)(*self._end.args)
         due = trio.current_time() + self._delay_s if self._delay_s else 0.0
         self._frames.append((due, frame))
-        self._bytes += len(frame)
+        self._bytes += len(frame) + FRAME_COST
         self._changed.unpark_all()
 
     async def get(self) -> bytes:
@@ -79,7 +82,7 @@ class FrameQueue:
 
     def _pop(self) -> bytes:
         _, frame = self._frames.popleft()
-        self._bytes -= len(frame)
+        self._bytes -= len(frame) + FRAME_COST
         self._changed.unpark_all()
         return frame
 

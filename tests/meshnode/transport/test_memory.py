@@ -22,7 +22,7 @@ from potluck_node.transport.interface import (
     StreamClosedError,
 )
 from potluck_node.transport.memory import MemoryNetwork, MemoryTransport, stream_pair
-from potluck_node.transport.queue import QUEUE_BYTES_MAX
+from potluck_node.transport.queue import FRAME_COST, QUEUE_BYTES_MAX
 
 
 @asynccontextmanager
@@ -63,13 +63,21 @@ async def test_delay_is_per_trip_and_does_not_lower_throughput(autojump_clock):
 async def test_full_queue_makes_the_sender_wait(autojump_clock):
     near, far = stream_pair("near", "far")
     frame = bytes(1 << 20)
-    for _ in range(QUEUE_BYTES_MAX >> 20):
+    for _ in range((QUEUE_BYTES_MAX >> 20) - 1):
         await near.send(frame)
     with trio.move_on_after(60) as scope:
-        await near.send(b"one more")
+        await near.send(frame)
     assert scope.cancelled_caught
     assert await far.receive() == frame
-    await near.send(b"one more")
+    await near.send(frame)
+
+
+async def test_empty_frames_fill_a_queue_too(autojump_clock):
+    near, _ = stream_pair("near", "far")
+    with trio.move_on_after(60) as scope:
+        for _ in range(QUEUE_BYTES_MAX // FRAME_COST + 1):
+            await near.send(b"")
+    assert scope.cancelled_caught
 
 
 async def test_cut_is_noticed_at_once_and_healed(autojump_clock):

@@ -174,16 +174,20 @@ def _check_free(address: str) -> None:
             raise TransportError(f"cannot listen on {address}: {error.strerror}; is another node using it?") from None
 
 
-async def shut_down(host: Any, scope: trio.CancelScope) -> None:
-    """Close listeners and connections, all within `SHUTDOWN_S`, after which `scope` ends whatever is left."""
-    scope.deadline = trio.current_time() + SHUTDOWN_S
+async def shut_down(host: Any, services: trio.CancelScope) -> None:
+    """Close listeners and connections; `services` gets a deadline for whatever else is left.
+
+    Shielded: after a failure inside the library this runs in a nursery that is cancelled already, and the library
+    itself then closes nothing: its listeners are system tasks that would hold the port for ever.
+    """
+    services.deadline = trio.current_time() + SHUTDOWN_S
     swarm = host.get_network()
-    for listener in list(swarm.listeners.values()):
-        await listener.close()
-    connections = swarm.get_connections()
-    async with trio.open_nursery() as nursery:
-        for connection in connections:
-            nursery.start_soon(_close, connection)
+    with trio.CancelScope(shield=True, deadline=trio.current_time() + SHUTDOWN_S):
+        for listener in list(swarm.listeners.values()):
+            await listener.close()
+        async with trio.open_nursery() as nursery:
+            for connection in swarm.get_connections():
+                nursery.start_soon(_close, connection)
 
 
 async def _close(connection: Any) -> None:

@@ -13,8 +13,11 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 import trio
+from libp2p.io.exceptions import ConnectionClosedError
 from libp2p.io.trio import TrioTCPStream
-from libp2p.stream_muxer.yamux.yamux import MAX_WINDOW_SIZE, Yamux
+from libp2p.stream_muxer import muxer_multistream
+from libp2p.stream_muxer.yamux import yamux
+from libp2p.stream_muxer.yamux.yamux import MAX_WINDOW_SIZE, Yamux, YamuxStream
 from libp2p.transport.tcp.tcp import TCP
 
 log = logging.getLogger("potluck.transport")
@@ -99,10 +102,24 @@ class BufferedTcp(TrioTCPStream):  # type: ignore[misc]
 
     async def read(self, n: int | None = None) -> bytes:
         if not self._rest:
-            self._rest = memoryview(await super().read(READ_BYTES))
+            self._rest = memoryview(await self._receive())
         piece = self._rest if n is None else self._rest[:n]
         self._rest = self._rest[len(piece) :]
         return bytes(piece)
+
+    async def _receive(self) -> bytes:
+        # Without the library's lock: there is one reader, and a lock costs a turn of the event loop.
+        try:
+            return bytes(await self.stream.receive_some(READ_BYTES))
+        except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+            raise ConnectionClosedError(f"the connection is gone: {error}", transport="tcp") from error
+
+    async def write(self, data: bytes) -> None:
+        # Without a lock too: the muxer has one.
+        try:
+            await self.stream.send_all(data)
+        except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+            raise ConnectionClosedError(f"the connection is gone: {error}", transport="tcp") from error
 
     def source(self) -> str:
         """Where the peer connects from; the library's own `get_remote_address` knows no IPv6."""
@@ -141,10 +158,38 @@ class GuardedYamux(Yamux):  # type: ignore[misc]
         self.stream_buffers = _BoundedBuffers()
 
     async def _write_frame(self, data: bytes) -> None:
-        async with self._write_lock:
+        try:
+            self._write_lock.acquire_nowait()
+        except trio.WouldBlock:
+            await self._write_lock.acquire()
+        try:
             with trio.CancelScope(shield=True, deadline=trio.current_time() + WRITE_STALL_S) as scope:
                 await self.secured_conn.write(data)
-            if scope.cancelled_caught:
-                log.info("connection with %s closed: nothing could be written for %s s", self.peer_id, WRITE_STALL_S)
-                await self._cleanup_on_error()
-        await trio.lowlevel.checkpoint()
+        finally:
+            self._write_lock.release()
+        if scope.cancelled_caught:
+            log.info("connection with %s closed: nothing written for %s s", self.peer_id, WRITE_STALL_S)
+            await self._cleanup_on_error()
+
+
+class GuardedYamuxStream(YamuxStream):  # type: ignore[misc]
+    """A stream that grants its window in large steps.
+
+    The library sends a window update for every read: twice the messages for small frames.
+    """
+
+    async def _auto_tune_and_send_window_update(self, *, bytes_read: int = 0) -> None:
+        self._pending_recv_release += bytes_read
+        if self._pending_recv_release < self.target_recv_window // 2:
+            return
+        grown = min(2 * self.target_recv_window, MAX_WINDOW_SIZE)
+        increment = self._pending_recv_release + grown - self.target_recv_window
+        self.target_recv_window = grown
+        self._pending_recv_release = 0
+        self.recv_window += increment
+        await self.send_window_update(increment)
+
+
+# The library makes its own classes, whatever class is passed for the protocol.
+muxer_multistream.Yamux = GuardedYamux
+yamux.YamuxStream = GuardedYamuxStream

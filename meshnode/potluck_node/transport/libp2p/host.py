@@ -55,6 +55,13 @@ class GuardedSwarm(Swarm):  # type: ignore[misc]
         # connection has ended: the 251st is refused for ever. Our own limits are in `Handshakes`.
         self._inbound_limiter = trio.CapacityLimiter(math.inf)
 
+        self.auto_connector.run_background_task = _nothing
+
+    def _schedule_auto_connect(self) -> None:
+        """Nothing: the library would dial known peers until it holds half of `CONNECTIONS_MAX`, whatever its low
+        watermark says. Whom we hold is our decision.
+        """
+
     async def _handle_inbound_connection(self, read_write_closer: Any, maddr: Any) -> None:
         stream = BufferedTcp(read_write_closer.stream)
         address = stream.source()
@@ -94,6 +101,10 @@ class GuardedSwarm(Swarm):  # type: ignore[misc]
         super().set_stream_handler(guarded)
 
 
+async def _nothing(nursery: trio.Nursery) -> None:
+    """In place of the library's auto-connector."""
+
+
 def build_host(key: PrivateKey, psk: bytes | None) -> Any:
     """A host with our identity; it neither listens nor dials before it is run."""
     private = Ed25519PrivateKey.from_bytes(key.seed)
@@ -126,7 +137,6 @@ def _connection_config() -> Any:
     return ConnectionConfig(
         max_connections=CONNECTIONS_MAX,
         high_watermark=CONNECTIONS_MAX,
-        # Zero: the library does not dial peers because it feels lonely; whom we hold is our decision.
         min_connections=0,
         low_watermark=0,
         inbound_upgrade_timeout=HANDSHAKE_TIMEOUT_S,

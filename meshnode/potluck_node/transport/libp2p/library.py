@@ -21,9 +21,10 @@ KAD_PROTOCOL = TProtocol("/potluck/kad/1")
 # is at most 256 MiB; the library's own limits would allow 50 GB.
 RECORDS_STORED_MAX = 4096
 
-# Largest Yamux frame, header included, in bytes: exactly one Noise message. The library's 65,536 spill 17
-# bytes into a second message, with its own encryption, system call and two reads on the other side.
-YAMUX_FRAME_BYTES = 65_519
+# Largest Yamux frame, header included, in bytes: four whole Noise messages. The library's 65,536 spill 17
+# bytes into a second message (-16 % bulk); larger frames are faster (+15 to +40 %) but make a heartbeat
+# behind one wait: this one takes 21 ms on 100 Mbit/s.
+YAMUX_FRAME_BYTES = 4 * 65_519
 
 for module in (common, kad_dht, peer_routing, provider_store, value_store):
     module.PROTOCOL_ID = KAD_PROTOCOL
