@@ -17,7 +17,7 @@ import trio
 from potluck import runner
 from potluck.errors import SandboxError
 from potluck_node.sandbox import box, rlimits, seccomp
-from potluck_node.sandbox.cgroups import Group
+from potluck_node.sandbox.cgroups import Cgroups, Group
 from potluck_node.sandbox.detect import Machine, detect
 from potluck_node.sandbox.interface import HOSTNAME, MARKER, SandboxSpec
 from potluck_node.sandbox.unprivileged import DROP, Stage
@@ -60,9 +60,10 @@ class BwrapLauncher:
 
     tier = "bwrap"
 
-    def __init__(self) -> None:
+    def __init__(self, groups: Cgroups | None = None) -> None:
+        """`groups` replaces what is detected."""
         self._stage = Stage() if os.geteuid() == 0 else None
-        self._machine = detect(DROP if self._stage else ())
+        self._machine = detect(DROP if self._stage else (), groups=groups)
 
     @property
     def machine(self) -> Machine:

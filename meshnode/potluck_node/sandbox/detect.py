@@ -46,8 +46,10 @@ class Machine:
         return f"bubblewrap {self.version}; {self.groups.describe()}"
 
 
-def detect(prefix: Sequence[str] = (), sysctl: Path = Path("/proc/sys")) -> Machine:
-    """Try the whole of it once. `prefix` is the command that drops root's rights.
+def detect(
+    prefix: Sequence[str] = (), *, groups: cgroups.Cgroups | None = None, sysctl: Path = Path("/proc/sys")
+) -> Machine:
+    """Try the whole of it once. `prefix` is the command that drops root's rights; `groups` replaces what is found.
 
     Raises `SandboxError` with the command that would help.
     """
@@ -57,7 +59,7 @@ def detect(prefix: Sequence[str] = (), sysctl: Path = Path("/proc/sys")) -> Mach
     version = _version(bwrap)
     seccomp.programs()
     _try_namespaces([*prefix, bwrap], sysctl)
-    return Machine(bwrap, version, cgroups.detect())
+    return Machine(bwrap, version, cgroups.detect() if groups is None else groups)
 
 
 def _version(bwrap: str) -> str:

@@ -42,11 +42,13 @@ class Stage:
     def prepare(self, binds: Sequence[tuple[Path, str]]) -> tuple[list[str], list[tuple[Path, str]]]:
         """The command to put before bwrap, and the binds as that user can reach them.
 
-        Raises `SandboxError` for a file or device in a closed folder; folders can be moved, they cannot.
+        Raises `SandboxError` for what does not exist, and for a file in a closed folder: only folders can be moved.
         """
         moved: list[tuple[Path, Path]] = []
         reachable: list[tuple[Path, str]] = []
         for source, target in binds:
+            if not source.exists():
+                raise SandboxError(f"{source}, which a sandbox is to see as {target}, does not exist: no such file.")
             if _can_reach(source):
                 reachable.append((source, target))
                 continue

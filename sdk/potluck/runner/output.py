@@ -39,6 +39,8 @@ class Output:
     def send(self, message: Message) -> None:
         """Send a message, after all output so far."""
         self.flush()
+        if self._socket < 0:
+            os._exit(0)  # a copy that user code forked has come to the end of the user's function
         with self._lock:
             write_message(self._socket, message)
 
@@ -48,6 +50,8 @@ class Output:
             if not stream.closed:
                 stream.flush()
         self._flush_c(None)
+        if self._socket < 0:
+            return
         with self._lock:
             self._drain()
 

@@ -9,6 +9,7 @@ from types import FunctionType
 DEPTH_MAX = 32
 PARTS_MAX = 1000
 
+TOO_DEEP = "is nested too deeply to be pickled"
 WHY = "Locks, open files, sockets, generators and handles of a device live in one process and cannot be sent."
 FIX = "Leave it out, create it inside the function, or define __getstate__ on its class."
 
@@ -16,7 +17,7 @@ FIX = "Leave it out, create it inside the function, or define __getstate__ on it
 def unpicklable_path(value: object, name: str = "value") -> tuple[str, str]:
     """Where in `value` pickling fails, as Python would write it ("result['model'].lock"), and the reason."""
     path, why = name, _reason(value) or "can be pickled alone, not as part of the whole"
-    for _ in range(DEPTH_MAX):
+    for _ in range(0 if why == TOO_DEEP else DEPTH_MAX):
         culprit = _first_unpicklable(value)
         if culprit is None:
             break
@@ -40,9 +41,9 @@ def _reason(value: object) -> str | None:
 
     try:
         cloudpickle.dumps(value, protocol=5)
-    except RecursionError:
-        return "is nested too deeply"
     except Exception as error:  # noqa: BLE001 - pickling runs foreign code
+        if isinstance(error, RecursionError) or isinstance(error.__cause__, RecursionError):
+            return TOO_DEEP
         return str(error) or type(error).__name__
     return None
 

@@ -98,6 +98,7 @@ class Zygote:
         self._socket = socket.socket(fileno=SOCKET_FD)
         self._received = bytearray()
         self._received_fds: list[int] = []
+        self._handlers = _take_handlers()
         self._wakeup = _wake_on_child()
         gc.freeze()  # objects of the imports stay shared with the workers instead of being copied at a collection
 
@@ -160,7 +161,7 @@ class Zygote:
         try:
             self._socket.close()
             self._workers.clear()
-            _leave_zygote(self._wakeup)
+            _leave_zygote(self._wakeup, self._handlers)
             worker.run(fd, self._function)
             status = 0
         except BaseException:  # noqa: BLE001 - reported, then the process ends whatever it was
@@ -205,9 +206,22 @@ def _wake_on_child() -> int:
     return reading
 
 
-def _leave_zygote(wakeup: int) -> None:
+def _take_handlers() -> dict[int, Any]:
+    """Remove all signal handlers, also those of imported modules; returns them for the workers.
+
+    The kernel delivers to process 1 only what it handles: without handlers no worker can disturb it.
+    """
+    handlers = {number: signal.getsignal(number) for number in signal.valid_signals()}
+    taken = {number: handler for number, handler in handlers.items() if callable(handler)}
+    for number in taken:
+        signal.signal(number, signal.SIG_DFL)
+    return taken
+
+
+def _leave_zygote(wakeup: int, handlers: dict[int, Any]) -> None:
     signal.set_wakeup_fd(-1)
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    for number, handler in {signal.SIGCHLD: signal.SIG_DFL, **handlers}.items():
+        signal.signal(number, handler)
     os.close(wakeup)
     os.setsid()
     _set_dumpable(True)

@@ -1,0 +1,617 @@
+"""What every sandbox promises. No pytest in here: any launcher, anywhere, can be held against it.
+
+Each check takes `opener`: `async with opener(limits=..., **more fields of SandboxSpec) as zygote` gives a running
+sandbox whose function is `apply`. Functions whose name begins with `inside_` run in the sandbox.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ctypes
+import errno
+import os
+import pickle
+import resource
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import cloudpickle
+import trio
+
+from potluck.errors import Error, ImageImportError
+from potluck.wire.common import FunctionSpec
+from potluck.wire.worker import (
+    LOG_BYTES_MAX,
+    InputRaised,
+    InputRefused,
+    InputSucceeded,
+    RunInput,
+    StopWorker,
+    WorkerLog,
+    WorkerReady,
+)
+from potluck_node.sandbox.interface import Limits, Worker, WorkerEnded, Zygote
+
+# What runs inside is sent by value: this module is not in the image.
+cloudpickle.register_pickle_by_value(sys.modules[__name__])
+
+Opener = Callable[..., AbstractAsyncContextManager[Zygote]]
+
+# A hung check fails after this many seconds; none takes longer than a few.
+CHECK_TIMEOUT_S = 60.0
+
+
+def apply(function: Callable[..., object], *args: object) -> object:
+    return function(*args)
+
+
+def function_spec(function: Callable[..., object] = apply, **fields: Any) -> FunctionSpec:
+    python = f"{sys.version_info.major}.{sys.version_info.minor}"
+    return FunctionSpec("test", function.__name__, "", python, pickled=cloudpickle.dumps(function), **fields)
+
+
+class Outcome(NamedTuple):
+    message: InputSucceeded | InputRaised | InputRefused
+    logs: list[tuple[int, bytes]]
+
+    @property
+    def value(self) -> Any:
+        assert isinstance(self.message, InputSucceeded), self.message
+        return pickle.loads(self.message.payload)
+
+    @property
+    def exception(self) -> Any:
+        assert isinstance(self.message, InputRaised), self.message
+        return pickle.loads(self.message.exception.pickled)
+
+    def text(self, stream: int) -> str:
+        return b"".join(data for number, data in self.logs if number == stream).decode()
+
+
+async def worker_of(zygote: Zygote, name: str = "w1") -> Worker:
+    worker = await zygote.spawn(name)
+    assert await worker.receive() == WorkerReady()
+    return worker
+
+
+@asynccontextmanager
+async def one_worker(opener: Opener, **options: Any) -> AsyncIterator[tuple[Zygote, Worker]]:
+    with trio.fail_after(CHECK_TIMEOUT_S):
+        async with opener(**options) as zygote:
+            yield zygote, await worker_of(zygote)
+
+
+async def post(worker: Worker, function: Callable[..., object], *args: object, number: int = 1) -> None:
+    await worker.send(RunInput(number, cloudpickle.dumps(((function, *args), {}), protocol=5)))
+
+
+async def outcome_of(worker: Worker) -> Outcome:
+    logs = []
+    while isinstance(message := await worker.receive(), WorkerLog):
+        logs.append((message.stream, message.data))
+    assert not isinstance(message, WorkerReady)
+    return Outcome(message, logs)
+
+
+async def call(worker: Worker, function: Callable[..., object], *args: object) -> Outcome:
+    await post(worker, function, *args)
+    return await outcome_of(worker)
+
+
+async def end_of(worker: Worker) -> WorkerEnded:
+    """Receive to the end, which must be an end without an outcome."""
+    while True:
+        try:
+            message = await worker.receive()
+        except WorkerEnded as end:
+            return end
+        assert isinstance(message, WorkerLog), message
+
+
+async def start_error(opener: Opener, **fields: Any) -> Error:
+    """Why a sandbox with these fields does not start."""
+    try:
+        async with opener(**fields):
+            pass
+    except Error as error:
+        return error
+    raise AssertionError("the sandbox started")
+
+
+async def goes_on(zygote: Zygote, name: str = "after") -> None:
+    """The sandbox still forks workers that work."""
+    assert zygote.alive
+    assert (await call(await worker_of(zygote, name), inside_double, 21)).value == 42
+
+
+# -- results and exceptions
+
+
+def inside_double(number: int) -> int:
+    return number * 2
+
+
+async def inside_async_double(number: int) -> int:
+    await asyncio.sleep(0)
+    return number * 2
+
+
+async def check_results(opener: Opener) -> None:
+    async with one_worker(opener) as (zygote, worker):
+        assert (await call(worker, inside_double, 4)).value == 8
+        assert (await call(worker, lambda text: text[::-1], "abc")).value == "cba"
+        assert worker.pid > 1
+        assert zygote.ready.python.startswith(f"{sys.version_info.major}.{sys.version_info.minor}")
+
+
+async def check_async_function(opener: Opener) -> None:
+    async with one_worker(opener) as (_, worker):
+        assert (await call(worker, inside_async_double, 5)).value == 10
+
+
+async def check_pipelined_inputs(opener: Opener) -> None:
+    async with one_worker(opener) as (_, worker):
+        for number in range(20):
+            await post(worker, inside_double, number, number=number)
+        for number in range(20):
+            outcome = await outcome_of(worker)
+            assert (outcome.message.input, outcome.value) == (number, number * 2)
+
+
+async def check_large_payload(opener: Opener) -> None:
+    data = os.urandom(20 << 20)
+    async with one_worker(opener) as (_, worker):
+        assert (await call(worker, lambda data: data[::-1], data)).value == data[::-1]
+
+
+class CustomError(Exception):
+    def __init__(self, code: int) -> None:
+        super().__init__(f"code {code}")
+        self.code = code
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return CustomError, (self.code,)
+
+
+class FragileError(Exception):
+    """Does not survive pickling: its constructor takes two arguments, its args hold one."""
+
+    def __init__(self, one: int, two: int) -> None:
+        super().__init__(f"{one} and {two}")
+
+
+def inside_raise(error: BaseException) -> None:
+    raise error
+
+
+def inside_raise_fragile() -> None:
+    raise FragileError(1, 2)
+
+
+async def check_exceptions(opener: Opener) -> None:
+    async with one_worker(opener) as (_, worker):
+        outcome = await call(worker, inside_raise, CustomError(7))
+        assert isinstance(outcome.message, InputRaised)
+        assert outcome.exception.code == 7
+        assert outcome.message.exception.message == "code 7"
+        assert outcome.message.exception.type_name.endswith("CustomError")
+        frames = [line for line in outcome.message.exception.traceback.splitlines() if "File" in line]
+        assert "in apply" in frames[0], frames
+        assert "in inside_raise" in frames[-1], frames
+        fragile = (await call(worker, inside_raise_fragile)).message
+        assert isinstance(fragile, InputRaised)
+        assert (fragile.exception.pickled, fragile.exception.message) == (b"", "1 and 2")
+        for ending in (SystemExit(3), KeyboardInterrupt()):
+            assert type((await call(worker, inside_raise, ending)).exception) is type(ending)
+        assert (await call(worker, inside_double, 1)).value == 2
+
+
+class Model:
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+
+
+def inside_unpicklable() -> object:
+    return {"model": Model()}
+
+
+def inside_generator() -> Any:
+    yield 1
+
+
+async def check_refusals(opener: Opener) -> None:
+    async with one_worker(opener) as (_, worker):
+        locked = (await call(worker, inside_unpicklable)).message
+        assert isinstance(locked, InputRefused)
+        assert locked.failure.kind == "serialization"
+        assert locked.failure.what == "result['model'].lock: cannot pickle '_thread.lock' object"
+        generator = (await call(worker, inside_generator)).message
+        assert isinstance(generator, InputRefused)
+        assert "generator" in generator.failure.what
+        await worker.send(RunInput(9, b"cno_such_module_here\nthing\n."))
+        missing = (await outcome_of(worker)).message
+        assert isinstance(missing, InputRefused)
+        assert (missing.failure.kind, missing.input) == ("image-import", 9)
+        assert "no_such_module_here" in missing.failure.what
+        assert (await call(worker, inside_double, 1)).value == 2
+
+
+async def check_missing_import(opener: Opener) -> None:
+    with trio.fail_after(CHECK_TIMEOUT_S):
+        error = await start_error(opener, function=function_spec(imports=("no_such_module_here",)))
+    assert isinstance(error, ImageImportError)
+    assert "no_such_module_here" in error.what
+    assert 'image.pip_install("no_such_module_here")' in error.fix
+
+
+# -- output
+
+
+def inside_print() -> None:
+    print("one")
+    print("two", file=sys.stderr)
+    os.write(1, b"three\n")
+    ctypes.CDLL(None).printf(b"four\n")
+    ctypes.CDLL(None).fflush(None)
+    print("five")
+    subprocess.run(["/bin/sh", "-c", "echo six; echo seven >&2"], check=True)
+    print("eight", end="")
+    ctypes.CDLL(None).printf(b" nine")
+
+
+async def check_output(opener: Opener) -> None:
+    async with one_worker(opener) as (_, worker):
+        outcome = await call(worker, inside_print)
+        assert outcome.text(1) == "one\nthree\nfour\nfive\nsix\neight nine"
+        assert outcome.text(2) == "two\nseven\n"
+        assert [stream for stream, _ in outcome.logs[:3]] == [1, 2, 1]
+
+
+async def check_long_output_is_cut(opener: Opener) -> None:
+    size = 3 * LOG_BYTES_MAX + 17
+    async with one_worker(opener) as (_, worker):
+        outcome = await call(worker, lambda size: print("x" * size), size)
+        assert outcome.text(1) == "x" * size + "\n"
+        assert max(len(data) for _, data in outcome.logs) <= LOG_BYTES_MAX
+
+
+def inside_flood(path: str, lines: int, line: str) -> None:
+    for number in range(lines):
+        print(line)
+        with open(path, "w") as file:
+            file.write(str(number + 1))
+
+
+def inside_wait_until_still(path: str) -> int:
+    """The number in `path` once it has stopped growing."""
+    before, now = 0, 0
+    while now == 0 or before != now:
+        time.sleep(0.2)
+        text = Path(path).read_text() if os.path.exists(path) else ""
+        before, now = now, int(text or 0)
+    return now
+
+
+async def check_flood_waits_for_its_reader(opener: Opener) -> None:
+    lines, line = 4096, "y" * (32 << 10)
+    async with one_worker(opener) as (zygote, flooding):
+        watching = await worker_of(zygote, "w2")
+        await post(flooding, inside_flood, "/tmp/progress", lines, line)
+        printed = (await call(watching, inside_wait_until_still, "/tmp/progress")).value
+        assert printed < 1024, "128 MiB were printed though nobody reads"
+        outcome = await outcome_of(flooding)
+        assert outcome.text(1) == (line + "\n") * lines
+
+
+# -- ends
+
+
+async def check_kill(opener: Opener) -> None:
+    async with one_worker(opener) as (zygote, worker):
+        other = await worker_of(zygote, "w2")
+        await post(worker, time.sleep, 1000)
+        await worker.kill()
+        end = await end_of(worker)
+        assert end.status == -signal.SIGKILL
+        assert "signal 9" in end.reason
+        await worker.kill()
+        assert (await call(other, inside_double, 3)).value == 6
+        await goes_on(zygote)
+
+
+async def check_stop(opener: Opener) -> None:
+    async with one_worker(opener) as (zygote, worker):
+        await worker.send(StopWorker())
+        assert (await end_of(worker)).status == 0
+        await goes_on(zygote)
+
+
+def inside_crash(number: int) -> None:
+    os.kill(os.getpid(), number)
+
+
+async def check_crash(opener: Opener) -> None:
+    async with one_worker(opener) as (zygote, worker):
+        await post(worker, inside_crash, signal.SIGSEGV)
+        end = await end_of(worker)
+        assert (end.status, end.reason) == (-signal.SIGSEGV, "killed by signal 11 (SIGSEGV)")
+        leaving = await worker_of(zygote, "w2")
+        await post(leaving, os._exit, 3)
+        assert (await end_of(leaving)).reason == "exit 3"
+        await goes_on(zygote)
+
+
+async def check_sandbox_ends_with_its_workers(opener: Opener) -> None:
+    async with one_worker(opener) as (zygote, worker):
+        await post(worker, time.sleep, 1000)
+        await zygote.aclose()
+        assert not zygote.alive
+        assert await zygote.wait_ended() == "closed"
+        assert "closed" in (await end_of(worker)).reason
+        await zygote.aclose()
+
+
+# -- limits
+
+
+def inside_eat(mib: int) -> int:
+    held = [bytearray(1 << 20) for _ in range(mib)]
+    for block in held:
+        block[::4096] = b"x" * len(block[::4096])
+    return len(held)
+
+
+async def check_memory_limit(opener: Opener) -> None:
+    async with one_worker(opener, limits=Limits(memory_mib=128)) as (zygote, worker):
+        assert (await call(worker, inside_eat, 20)).value == 20
+        await post(worker, inside_eat, 1000)
+        assert (await end_of(worker)).reason == "out of memory: limit 128 MiB"
+        await goes_on(zygote)
+
+
+def inside_fork_bomb() -> tuple[int, int]:
+    """How many processes could be started, and the error that ended it."""
+    children: list[int] = []
+    try:
+        while len(children) < 5000:
+            if (pid := os.fork()) == 0:
+                signal.pause()
+            children.append(pid)
+    except OSError as error:
+        return len(children), error.errno or 0
+    finally:
+        for pid in children:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+    return len(children), 0
+
+
+async def check_process_limit(opener: Opener) -> None:
+    async with one_worker(opener, limits=Limits(pids=40)) as (zygote, worker):
+        other = await worker_of(zygote, "w2")
+        started, error = (await call(worker, inside_fork_bomb)).value
+        assert started < 40
+        assert error == errno.EAGAIN
+        assert (await call(other, inside_double, 3)).value == 6
+        await goes_on(zygote)
+
+
+def inside_fill(path: str) -> int:
+    """The error number at which writing to `path` ends; at most 1 GiB."""
+    try:
+        with open(path, "wb") as file:
+            for _ in range(1024):
+                file.write(bytes(1 << 20))
+    except OSError as error:
+        os.unlink(path)
+        return error.errno or 0
+    return 0
+
+
+async def check_scratch_limit(opener: Opener) -> None:
+    async with one_worker(opener, limits=Limits(scratch_mib=20)) as (_, worker):
+        for path in ("/tmp/full", "/dev/shm/full"):
+            assert (await call(worker, inside_fill, path)).value == errno.ENOSPC
+        assert (await call(worker, inside_double, 3)).value == 6
+
+
+def inside_limits() -> dict[str, int]:
+    names = ("RLIMIT_NOFILE", "RLIMIT_CORE", "RLIMIT_NPROC", "RLIMIT_FSIZE")
+    return {name: resource.getrlimit(getattr(resource, name))[1] for name in names}
+
+
+async def check_rlimits(opener: Opener) -> None:
+    limits = Limits(pids=77, open_files=99, file_mib=5)
+    async with one_worker(opener, limits=limits) as (_, worker):
+        have = (await call(worker, inside_limits)).value
+        assert have == {"RLIMIT_NOFILE": 99, "RLIMIT_CORE": 0, "RLIMIT_NPROC": 77, "RLIMIT_FSIZE": 5 << 20}
+
+
+# -- the host stays hidden
+
+
+def inside_look(paths: list[str]) -> dict[str, list[str] | str]:
+    seen: dict[str, list[str] | str] = {}
+    for path in paths:
+        with contextlib.suppress(OSError):
+            seen[path] = os.listdir(path) if os.path.isdir(path) else Path(path).read_text()
+    return seen
+
+
+def inside_connect(port: int) -> int:
+    with socket.socket() as client:
+        return client.connect_ex(("127.0.0.1", port))
+
+
+def inside_identity() -> dict[str, Any]:
+    return {
+        "uid": os.getuid(),
+        "host": os.uname().nodename,
+        "marker": os.environ.get("POTLUCK_SANDBOX"),
+        "environment": dict(os.environ),
+        "processes": [int(name) for name in os.listdir("/proc") if name.isdigit()],
+        "interfaces": os.listdir("/proc/self/net/dev_snmp6"),
+    }
+
+
+async def check_host_is_hidden(opener: Opener) -> None:
+    secret = Path.home() / ".profile"
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        async with one_worker(opener) as (_, worker):
+            paths = [str(secret), "/etc/shadow", "/home", "/var", "/boot", "/sys", str(Path.home() / ".ssh")]
+            seen = (await call(worker, inside_look, paths)).value
+            assert {path: found for path, found in seen.items() if found} == {}
+            assert (await call(worker, inside_connect, listener.getsockname()[1])).value == errno.ECONNREFUSED
+        listener.setblocking(False)
+        with contextlib.suppress(BlockingIOError):
+            raise AssertionError(f"the sandbox reached the host: {listener.accept()}")
+
+
+async def check_identity(opener: Opener) -> None:
+    os.environ["POTLUCK_TEST_SECRET"] = "of the host"
+    async with one_worker(opener, env={"GIVEN": "1"}) as (_, worker):
+        who = (await call(worker, inside_identity)).value
+    assert who["uid"] != 0
+    assert (who["host"], who["marker"], who["environment"]["GIVEN"]) == ("potluck", "1", "1")
+    assert "POTLUCK_TEST_SECRET" not in who["environment"]
+    assert max(who["processes"]) < 20, "processes of the host are visible"
+    assert who["interfaces"] == ["lo"]
+
+
+def inside_privileges() -> dict[str, str]:
+    fields = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    names = ("CapInh", "CapPrm", "CapEff", "CapAmb", "NoNewPrivs", "Seccomp")
+    return {name: fields[name].strip() for name in names}
+
+
+def inside_write(paths: list[str]) -> list[str]:
+    """Which of the folders can be written."""
+    done = []
+    for path in paths:
+        with contextlib.suppress(OSError):
+            Path(path, "new").write_text("x")
+            done.append(path)
+    return done
+
+
+async def check_privileges(opener: Opener) -> None:
+    async with one_worker(opener) as (_, worker):
+        have = (await call(worker, inside_privileges)).value
+        assert (have.pop("NoNewPrivs"), have.pop("Seccomp")) == ("1", "2")
+        assert set(have.values()) == {"0" * 16}
+        closed = ["/", "/usr", "/bin", "/etc", "/dev", "/run", "/proc/sys/kernel", sys.prefix]
+        assert (await call(worker, inside_write, [*closed, "/tmp", "/dev/shm"])).value == ["/tmp", "/dev/shm"]
+
+
+def inside_system_calls(numbers: dict[str, int]) -> dict[str, int]:
+    """The error of each call, made with harmless arguments; 0 where it succeeds."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    errors = {}
+    for name, number in numbers.items():
+        ctypes.set_errno(0)
+        done = libc.syscall(number, *([ctypes.c_long(0)] * 6))
+        errors[name] = 0 if done >= 0 else ctypes.get_errno()
+    return errors
+
+
+def inside_special_calls(numbers: dict[str, int]) -> dict[str, int]:
+    """Calls that are allowed in general, with arguments that are not."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    cases = {
+        "clone newuser": (numbers["clone"], 0x10000000 | signal.SIGCHLD, 0, 0),
+        "ioctl TIOCSTI": (numbers["ioctl"], 0, 0x5412, 0),
+        "ioctl TIOCSTI, upper bits": (numbers["ioctl"], 0, 0x1_0000_5412, 0),
+        "socket packet": (numbers["socket"], 17, 3, 0),
+        "socket netlink": (numbers["socket"], 16, 3, 0),
+        "socket vsock": (numbers["socket"], 40, 1, 0),
+        "personality": (numbers["personality"], 0x0400000, 0, 0),
+    }
+    errors = {}
+    for name, (number, *arguments) in cases.items():
+        ctypes.set_errno(0)
+        done = libc.syscall(number, *map(ctypes.c_long, arguments))
+        errors[name] = 0 if done >= 0 else ctypes.get_errno()
+    return errors
+
+
+DANGEROUS = """
+ mount umount2 pivot_root chroot ptrace process_vm_readv process_vm_writev keyctl add_key request_key bpf
+ perf_event_open io_uring_setup userfaultfd kexec_load init_module finit_module delete_module unshare setns clone3
+ clock_settime reboot swapon acct quotactl open_by_handle_at name_to_handle_at fsopen move_mount open_tree pidfd_getfd
+ kcmp syslog settimeofday fanotify_init
+"""
+
+
+async def check_dangerous_calls(opener: Opener, number_of: Callable[[str], int]) -> None:
+    async with one_worker(opener) as (_, worker):
+        numbers = {name: number_of(name) for name in DANGEROUS.split()}
+        errors = (await call(worker, inside_system_calls, numbers)).value
+        assert {name: error for name, error in errors.items() if error not in (errno.EPERM, errno.ENOSYS)} == {}
+        special = {name: number_of(name) for name in ("clone", "ioctl", "socket", "personality")}
+        errors = (await call(worker, inside_special_calls, special)).value
+        assert {name: error for name, error in errors.items() if error not in (errno.EPERM, errno.ENOSYS)} == {}
+
+
+# -- what is inside is not trusted
+
+
+def inside_write_garbage(data: bytes) -> None:
+    for descriptor in range(3, 100):
+        with contextlib.suppress(OSError):
+            os.write(descriptor, data)
+    time.sleep(1000)
+
+
+async def check_garbage_ends_the_worker(opener: Opener) -> None:
+    garbage = {"a frame too large": b"\xff" * 64, "not a message": b"\0\0\0\3abc" * 20}
+    async with one_worker(opener) as (zygote, other):
+        for number, (what, data) in enumerate(garbage.items()):
+            worker = await worker_of(zygote, f"garbage-{number}")
+            await post(worker, inside_write_garbage, data)
+            end = await end_of(worker)
+            assert "broke the protocol" in end.reason, (what, end.reason)
+        assert (await call(other, inside_double, 3)).value == 6
+        await goes_on(zygote)
+
+
+def inside_close_everything() -> None:
+    os.closerange(3, 1000)
+    time.sleep(1000)
+
+
+async def check_closed_descriptors_end_the_worker(opener: Opener) -> None:
+    async with one_worker(opener) as (zygote, worker):
+        await post(worker, inside_close_everything)
+        assert (await end_of(worker)).status == -signal.SIGKILL
+        await goes_on(zygote)
+
+
+def inside_signal_zygote() -> list[int]:
+    """Send process 1 every signal, then try to read its memory; returns the error of that."""
+    for number in range(1, 32):
+        os.kill(1, number)
+    try:
+        Path("/proc/1/mem").read_bytes()
+    except OSError as error:
+        return [error.errno or 0]
+    return []
+
+
+async def check_zygote_survives(opener: Opener) -> None:
+    async with one_worker(opener) as (zygote, worker):
+        assert (await call(worker, inside_signal_zygote)).value in ([errno.EACCES], [errno.EPERM])
+        await goes_on(zygote)
+
+
+CHECKS = [value for name, value in sorted(globals().items()) if name.startswith("check_")]
