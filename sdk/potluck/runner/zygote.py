@@ -35,6 +35,9 @@ SOCKET_FD = 3
 # A worker is a better victim than the zygote when memory runs out: the others then go on. Range -1000 to 1000.
 WORKER_OOM_SCORE = "500"
 
+# How often, and how many seconds apart, forking is tried before the node is told that it cannot be done.
+FORK_TRIES, FORK_PAUSE_S = 50, 0.02
+
 # prctl(2): while 0, other processes of the same user cannot read or write this one's memory.
 _PR_SET_DUMPABLE = 4
 
@@ -143,9 +146,8 @@ class Zygote:
                 raise ValueError(f"unexpected message {message!r:.100}")
 
     def _spawn(self, name: str, fd: int) -> None:
-        try:
-            pid = os.fork()
-        except OSError:  # at the limit of processes or memory
+        pid = self._fork()
+        if pid is None:
             write_message(SOCKET_FD, ["WorkerExited", name, 1])
             os.close(fd)
             return
@@ -154,6 +156,16 @@ class Zygote:
         os.close(fd)
         self._workers[pid] = name
         write_message(SOCKET_FD, ["WorkerSpawned", name, pid])
+
+    def _fork(self) -> int | None:
+        """None at the limit of processes or memory; those of a killed worker take a moment to vanish."""
+        for _ in range(FORK_TRIES):
+            try:
+                return os.fork()
+            except OSError:
+                time.sleep(FORK_PAUSE_S)
+                self._reap()
+        return None
 
     def _become_worker(self, fd: int) -> None:
         """In the child; never returns."""
@@ -170,7 +182,8 @@ class Zygote:
             os._exit(status)
 
     def _reap(self) -> None:
-        os.read(self._wakeup, _CONTROL_BYTES)
+        with contextlib.suppress(BlockingIOError):
+            os.read(self._wakeup, _CONTROL_BYTES)
         while True:
             try:
                 pid, status = os.waitpid(-1, os.WNOHANG)
@@ -212,7 +225,7 @@ def _take_handlers() -> dict[int, Any]:
     The kernel delivers to process 1 only what it handles: without handlers no worker can disturb it.
     """
     handlers = {number: signal.getsignal(number) for number in signal.valid_signals()}
-    taken = {number: handler for number, handler in handlers.items() if callable(handler)}
+    taken: dict[int, Any] = {number: handler for number, handler in handlers.items() if callable(handler)}
     for number in taken:
         signal.signal(number, signal.SIG_DFL)
     return taken
