@@ -56,7 +56,7 @@ class _Codecs(threading.local):
 _codecs = _Codecs()
 
 
-def pack(data: bytes) -> Chunk:
+def pack(data: bytes | memoryview) -> Chunk:
     """Compress raw bytes. Raises `ValueError` outside of 1 to `CHUNK_BYTES_MAX` bytes: a bug of the caller."""
     if not 1 <= len(data) <= CHUNK_BYTES_MAX:
         raise ValueError(f"a chunk has 1 to {CHUNK_BYTES_MAX} bytes, not {len(data)}")
@@ -85,16 +85,16 @@ def check_frame(frame: bytes) -> Chunk:
     return Chunk(digest(data), frame, len(data))
 
 
-def cut_stream(stream: BinaryStreamReader) -> Iterator[bytes]:
-    """Cut what `stream` reads into content-defined pieces."""
+def cut_stream(stream: BinaryStreamReader) -> Iterator[memoryview]:
+    """Cut what `stream` reads into content-defined pieces, each valid until the next one is asked for."""
     for piece in _cutter().cut_stream(stream):
-        yield bytes(piece.data)
+        yield piece.data
 
 
-def cut(data: bytes) -> Iterator[bytes]:
+def cut(data: bytes) -> Iterator[memoryview]:
     """Cut `data` into content-defined pieces; nothing for nothing."""
     for piece in _cutter().cut_buf(data):
-        yield bytes(piece.data)
+        yield piece.data
 
 
 def _cutter() -> FastCDC:

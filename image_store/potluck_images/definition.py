@@ -12,7 +12,7 @@ class Step(msgspec.Struct, frozen=True, tag=True, array_like=True):
 class LocalPython(Step, frozen=True):
     """The caller's own interpreter and the shared libraries it needs, found through `executable`.
 
-    `version` is "major.minor.micro"; the builder refuses when the executable says another.
+    `version` is "major.minor.micro", and the builder refuses when the executable says another; "" takes any.
     """
 
     executable: str

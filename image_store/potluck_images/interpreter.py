@@ -67,7 +67,7 @@ class Interpreter(msgspec.Struct, frozen=True):
 def find_interpreter(executable: str, version: str) -> Interpreter:
     """Ask `executable`. Raises `ImageBuildError` when it does not answer, `PythonVersionError` when it is another."""
     answer = _ask(executable, ["-I", "-c", _ABOUT])
-    if answer["version"] != version:
+    if version and answer["version"] != version:
         raise PythonVersionError(
             f"{executable} is Python {answer['version']}; the image was defined for {version}.",
             why="The interpreter was upgraded or replaced since the program started.",

@@ -1,23 +1,23 @@
 """Packing: a tree on disk becomes chunks in a store and a manifest.
 
-The calling thread walks and cuts, others hash and compress (both release the GIL). The order of the work, not of its
-end, decides everything that is written into the manifest.
+Each file or bundle is one job for a pool of threads; reading, cutting, hashing and compressing all release the GIL. A
+thread holds one piece at a time. The manifest is made from the results in the order of paths, whatever came first.
 """
 
 from __future__ import annotations
 
 import os
-from collections import deque
+import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from io import FileIO
-from typing import TypeVar, cast
+from typing import cast
 
 from blake3 import blake3
 
 from potluck_images import chunk
-from potluck_images.chunk import SMALL_BYTES, Chunk
+from potluck_images.chunk import SMALL_BYTES
 from potluck_images.config import LayerRef
 from potluck_images.digest import digest
 from potluck_images.errors import ImageBuildError
@@ -26,23 +26,25 @@ from potluck_images.manifest import FORMAT, ChunkRef, Dir, Entry, File, Manifest
 from potluck_images.store import ChunkStore
 from potluck_images.tree import Folder, HostFile, Link, Node, Text, Tree
 
-# Pieces of a large file go to a thread in groups of about this size: less bookkeeping per byte.
-_GROUP_BYTES = 1 << 20
-# Raw bytes waiting to be compressed are at most this many groups per thread: memory stays at tens of megabytes.
-_GROUPS_PER_THREAD = 4
+# How often `progress` is called, and may cancel, while one large file is packed.
+_HEARTBEAT_S = 0.5
 
 Progress = Callable[[int], None]
-Job = TypeVar("Job")
+
+
+class _StoppedError(Exception):
+    """Ends the other threads after the first failure."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Packed:
-    """One chunk that is done; `chunk` is None where the store has it already. `files` are those of a bundle."""
+class _Content:
+    """A file's digest, and (chunk digest, offset, size) of its pieces."""
 
     digest: bytes
-    size: int
-    chunk: Chunk | None
-    files: tuple[tuple[str, bytes, int], ...] = ()
+    pieces: tuple[tuple[bytes, int, int], ...]
+
+
+_Contents = dict[str, _Content]
 
 
 def pack(tree: Tree, store: ChunkStore, progress: Progress = lambda done: None) -> LayerRef:
@@ -50,102 +52,101 @@ def pack(tree: Tree, store: ChunkStore, progress: Progress = lambda done: None) 
 
     Raises `ImageBuildError` for files that cannot be read or change meanwhile, and `StoreFullError`.
     """
+    nodes = tree.sorted()
     with store.batch():
-        packer = _Packer(store, progress)
-        try:
-            return put_manifest(store, packer.run(tree.sorted()))
-        finally:
-            packer.close()
+        packer = _Packer(store)
+        contents = packer.run({path: node for path, node in nodes if isinstance(node, HostFile | Text)}, progress)
+        return put_manifest(store, _manifest(nodes, contents, packer.sizes))
 
 
 class _Packer:
-    def __init__(self, store: ChunkStore, progress: Progress) -> None:
-        self._store, self._progress = store, progress
-        threads = os.cpu_count() or 1
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="pack")
-        self._waiting: deque[tuple[str, Future[list[_Packed]]]] = deque()
-        self._waiting_max = threads * _GROUPS_PER_THREAD
+    def __init__(self, store: ChunkStore) -> None:
+        self._store = store
+        self._stopped = threading.Event()
+        # Raw size of each chunk, by digest.
+        self.sizes: dict[bytes, int] = {}
+        self._lock = threading.Lock()
         self._done = 0
-        # Per file: its digest, and (chunk digest, offset, size) of its pieces.
-        self._digests: dict[str, bytes] = {}
-        self._pieces: dict[str, list[tuple[bytes, int, int]]] = {}
-        self._sizes: dict[bytes, int] = {}
 
-    def close(self) -> None:
-        self._pool.shutdown(cancel_futures=True)
-
-    def run(self, nodes: list[tuple[str, Node]]) -> Manifest:
-        files = {path: node for path, node in nodes if isinstance(node, HostFile | Text)}
+    def run(self, files: dict[str, HostFile | Text], progress: Progress) -> _Contents:
         small = {path: node for path, node in files.items() if _size(node) < SMALL_BYTES}
-        for names in chunk.bundles((path, _size(node)) for path, node in small.items()):
-            self._submit("", lambda bundle: _pack_bundle(self._store, bundle), {name: small[name] for name in names})
-        for path, node in files.items():
-            if path not in small:
-                self._pack_large(path, node)
-        self._drain(0)
-        return self._manifest(nodes)
+        # The largest first, so that none is left to a single thread at the end.
+        large = sorted((path for path in files if path not in small), key=lambda path: -_size(files[path]))
+        bundles = chunk.bundles((path, _size(node)) for path, node in small.items())
+        with ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="pack") as pool:
+            jobs = [pool.submit(self._pack_large, path, files[path]) for path in large]
+            jobs += [pool.submit(self._pack_bundle, {path: small[path] for path in paths}) for paths in bundles]
+            try:
+                return self._collect(jobs, progress)
+            finally:
+                self._stopped.set()
+                pool.shutdown(cancel_futures=True)
 
-    def _pack_large(self, path: str, node: HostFile | Text) -> None:
+    def _collect(self, jobs: list[Future[_Contents]], progress: Progress) -> _Contents:
+        contents: _Contents = {}
+        for job in jobs:
+            while not job.done():
+                wait([job], _HEARTBEAT_S)
+                progress(self._done)
+            contents |= job.result()
+        return contents
+
+    def _pack_large(self, path: str, node: HostFile | Text) -> _Contents:
         hasher = blake3()
-        for group in _groups(_cut(node)):
-            for piece in group:
-                hasher.update(piece)
-            self._submit(path, lambda pieces: [_pack_piece(self._store, piece) for piece in pieces], group)
-        self._digests[path] = hasher.digest()
+        pieces = []
+        for piece in _cut(node):
+            hasher.update(piece)
+            pieces.append((self._put(piece), 0, len(piece)))
+        return {path: _Content(hasher.digest(), tuple(pieces))}
 
-    def _submit(self, path: str, work: Callable[[Job], list[_Packed]], job: Job) -> None:
-        self._waiting.append((path, self._pool.submit(work, job)))
-        self._drain(self._waiting_max)
-
-    def _drain(self, left: int) -> None:
-        """Take results in the order of submission until at most `left` wait."""
-        while len(self._waiting) > left:
-            path, future = self._waiting.popleft()
-            for packed in future.result():
-                self._take(path, packed)
-            self._progress(self._done)
-
-    def _take(self, path: str, packed: _Packed) -> None:
-        if packed.chunk:
-            self._store.put_chunk(packed.chunk)
-        self._done += packed.size
-        self._sizes[packed.digest] = packed.size
-        if path:
-            self._pieces.setdefault(path, []).append((packed.digest, 0, packed.size))
+    def _pack_bundle(self, nodes: dict[str, HostFile | Text]) -> _Contents:
+        files = {path: _read_small(node) for path, node in nodes.items()}
+        whole = b"".join(files.values())
+        name = self._put(whole) if whole else b""
+        contents: _Contents = {}
         offset = 0
-        for name, content, size in packed.files:
-            self._digests[name] = content
-            self._pieces[name] = [(packed.digest, offset, size)] if size else []
-            offset += size
+        for path, data in files.items():
+            contents[path] = _Content(digest(data), ((name, offset, len(data)),) if data else ())
+            offset += len(data)
+        return contents
 
-    def _manifest(self, nodes: list[tuple[str, Node]]) -> Manifest:
-        order: dict[bytes, int] = {}
-        entries: list[Entry] = []
-        for path, node in nodes:
-            match node:
-                case Folder():
-                    entries.append(Dir(path))
-                case Link(target):
-                    entries.append(Symlink(path, target))
-                case _:
-                    entries.append(self._file(path, node, order))
-        chunks = tuple(ChunkRef(digest, self._sizes[digest]) for digest in order)
-        return Manifest(FORMAT, chunks, tuple(entries))
+    def _put(self, data: bytes | memoryview) -> bytes:
+        if self._stopped.is_set():
+            raise _StoppedError
+        name = digest(data)
+        if not self._store.has(name):
+            self._store.put_chunk(chunk.pack(data))
+        with self._lock:
+            self.sizes[name] = len(data)
+            self._done += len(data)
+        return name
 
-    def _file(self, path: str, node: HostFile | Text, order: dict[bytes, int]) -> File:
-        pieces = tuple(
-            Piece(order.setdefault(digest, len(order)), offset, size)
-            for digest, offset, size in self._pieces.get(path, ())
-        )
-        mode = 0o755 if isinstance(node, HostFile) and node.executable else 0o644
-        return File(path, mode, sum(piece.size for piece in pieces), self._digests[path], pieces)
+
+def _manifest(nodes: list[tuple[str, Node]], contents: _Contents, sizes: dict[bytes, int]) -> Manifest:
+    order: dict[bytes, int] = {}
+    entries: list[Entry] = []
+    for path, node in nodes:
+        match node:
+            case Folder():
+                entries.append(Dir(path))
+            case Link(target):
+                entries.append(Symlink(path, target))
+            case _:
+                entries.append(_file(path, node, contents[path], order))
+    return Manifest(FORMAT, tuple(ChunkRef(name, sizes[name]) for name in order), tuple(entries))
+
+
+def _file(path: str, node: HostFile | Text, content: _Content, order: dict[bytes, int]) -> File:
+    pieces = tuple(Piece(order.setdefault(name, len(order)), offset, size) for name, offset, size in content.pieces)
+    mode = 0o755 if isinstance(node, HostFile) and node.executable else 0o644
+    return File(path, mode, sum(piece.size for piece in pieces), content.digest, pieces)
 
 
 def _size(node: HostFile | Text) -> int:
     return node.size if isinstance(node, HostFile) else len(node.data)
 
 
-def _cut(node: HostFile | Text) -> Iterator[bytes]:
+def _cut(node: HostFile | Text) -> Iterator[memoryview]:
     if isinstance(node, Text):
         yield from chunk.cut(node.data)
         return
@@ -154,34 +155,6 @@ def _cut(node: HostFile | Text) -> Iterator[bytes]:
             yield from chunk.cut_stream(file)
     except OSError as error:
         raise _unreadable(node, str(error)) from None
-
-
-def _groups(pieces: Iterator[bytes]) -> Iterator[list[bytes]]:
-    group: list[bytes] = []
-    total = 0
-    for piece in pieces:
-        group.append(piece)
-        total += len(piece)
-        if total >= _GROUP_BYTES:
-            yield group
-            group, total = [], 0
-    if group:
-        yield group
-
-
-def _pack_piece(store: ChunkStore, data: bytes) -> _Packed:
-    name = digest(data)
-    return _Packed(name, len(data), None if store.has(name) else chunk.pack(data))
-
-
-def _pack_bundle(store: ChunkStore, nodes: dict[str, HostFile | Text]) -> list[_Packed]:
-    contents = {path: _read_small(node) for path, node in nodes.items()}
-    files = tuple((path, digest(data), len(data)) for path, data in contents.items())
-    whole = b"".join(contents.values())
-    if not whole:
-        return [_Packed(b"", 0, None, files)]
-    packed = _pack_piece(store, whole)
-    return [_Packed(packed.digest, packed.size, packed.chunk, files)]
 
 
 def _read_small(node: HostFile | Text) -> bytes:

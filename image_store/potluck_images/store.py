@@ -23,7 +23,7 @@ class ChunkStore(Protocol):
         """Keep a chunk that is verified already. Raises `StoreFullError`."""
         ...
 
-    def add(self, data: bytes) -> bytes:
+    def add(self, data: bytes | memoryview) -> bytes:
         """Compress and keep raw bytes; returns their digest. Raises `StoreFullError`."""
         ...
 
@@ -80,7 +80,7 @@ class StoreBase:
         self.put_chunk(chunk)
         return chunk.digest
 
-    def add(self, data: bytes) -> bytes:
+    def add(self, data: bytes | memoryview) -> bytes:
         chunk = pack(data)
         self.put_chunk(chunk)
         return chunk.digest
