@@ -134,6 +134,11 @@ async def test_port_that_is_taken_gives_a_clear_error():
             await second.serve()
 
 
+def test_bootstrap_address_that_is_none_is_refused_at_once():
+    with pytest.raises(PeerUnreachableError, match="/p2p/<peer>"):
+        make(bootstrap=("/ip4/127.0.0.1/tcp/4001",))
+
+
 async def test_bootstrap_peer_that_comes_late_and_restarts():
     key = PrivateKey.generate()
     b = make(key=key)

@@ -84,15 +84,16 @@ async def test_established_connections_from_one_address_are_limited(monkeypatch)
         await echoes(peers[0], node)
 
 
-async def test_connections_that_have_ended_do_not_count():
-    """The library refuses its 251st incoming connection for ever, also when the others have ended."""
+async def test_connections_that_have_ended_do_not_count(monkeypatch):
+    """The library counts every incoming connection against its maximum until the node stops."""
+    monkeypatch.setattr("potluck_node.transport.libp2p.host.CONNECTIONS_MAX", 20)
     node, peer = make(), make()
     async with serving(node, peer):
         swarm = peer._live.host.get_network()
-        for _ in range(260):
+        for _ in range(30):
             connection = await swarm.dial_addr(Multiaddr(node.addresses()[0]), ID.from_string(node.peer))
             await connection.muxed_conn.secured_conn.close()
-        await suite.eventually(lambda: not swarm.connections)
+            await suite.eventually(lambda: not swarm.connections and not node.peers())
         await peer.connect(node.addresses()[0])
         await echoes(peer, node)
 
@@ -274,3 +275,19 @@ def _forged(author: str, number: int = 0) -> bytes:
         signature=bytes(64),
     )
     return rpc_pb2.RPC(publish=[message]).SerializeToString()
+
+
+@pytest.mark.parametrize(
+    ("host", "unit"),
+    [("127.0.0.1", "127.0.0.1"), ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"), ("fe80::1%eth0", "fe80::/64")],
+)
+def test_limits_count_by_ipv4_address_or_ipv6_network(host, unit):
+    assert guards.source(host) == unit
+
+
+async def test_ipv6_peer_is_counted_by_its_network():
+    node, peer = make(listen=("/ip6/::1/tcp/0",)), make()
+    async with serving(node, peer):
+        await peer.connect(node.addresses()[0])
+        await echoes(peer, node)
+        assert dict(node._live.host.get_network()._handshakes.established) == {"::/64": 1}

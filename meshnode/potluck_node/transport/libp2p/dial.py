@@ -55,7 +55,7 @@ class Dialer:
 
     async def connect(self, address: str) -> Any:
         """Dial one address; returns the libp2p peer id. Raises `PeerUnreachableError`."""
-        maddr, peer = _parse(address)
+        maddr, peer = parse(address)
         if peer == self._host.get_id():
             raise PeerUnreachableError(f"{address} is this node itself")
         if str(peer) not in self.peers():
@@ -123,7 +123,8 @@ def _tried(peer: Any, addresses: list[Any], failures: dict[str, str]) -> str:
     return f"cannot reach {peer} ({tried})"
 
 
-def _parse(address: str) -> tuple[Any, Any]:
+def parse(address: str) -> tuple[Any, Any]:
+    """The multiaddr and the peer id. Raises `PeerUnreachableError` when it is no address."""
     transport, mark, peer = address.rpartition("/p2p/")
     try:
         if not mark:

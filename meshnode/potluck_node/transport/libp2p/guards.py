@@ -178,6 +178,10 @@ class GuardedYamuxStream(YamuxStream):  # type: ignore[misc]
     The library sends a window update for every read: twice the messages for small frames.
     """
 
+    target_recv_window: int
+    recv_window: int
+    _pending_recv_release: int
+
     async def _auto_tune_and_send_window_update(self, *, bytes_read: int = 0) -> None:
         self._pending_recv_release += bytes_read
         if self._pending_recv_release < self.target_recv_window // 2:

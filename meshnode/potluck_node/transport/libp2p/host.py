@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 from contextlib import suppress
 from typing import Any
 
@@ -51,18 +50,16 @@ class GuardedSwarm(Swarm):  # type: ignore[misc]
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self._handshakes = Handshakes()
-        # The library holds one of 250 tokens per incoming connection until the node stops, also after the
-        # connection has ended: the 251st is refused for ever. Our own limits are in `Handshakes`.
-        self._inbound_limiter = trio.CapacityLimiter(math.inf)
-
         self.auto_connector.run_background_task = _nothing
 
     def _schedule_auto_connect(self) -> None:
-        """Nothing: the library would dial known peers until it holds half of `CONNECTIONS_MAX`, whatever its low
-        watermark says. Whom we hold is our decision.
+        """Nothing: the library would dial known peers until it holds half of `CONNECTIONS_MAX`, whatever its
+        low watermark says. Whom we hold is our decision.
         """
 
     async def _handle_inbound_connection(self, read_write_closer: Any, maddr: Any) -> None:
+        # Replaces the library's, which holds one of 250 tokens for each connection until the node stops, also
+        # when the connection has ended: it refuses the 251st for ever.
         stream = BufferedTcp(read_write_closer.stream)
         address = stream.source()
         established = self._handshakes.established
@@ -160,4 +157,7 @@ def _expand(address: Any) -> list[Any]:
     if "/ip4/0.0.0.0/" not in text and "/ip6/::/" not in text:
         return [address]
     port = int(address.value_for_protocol("tcp"))
-    return [multiaddr.Multiaddr(str(each)) for each in expand_wildcard_address(address, port)]
+    found = [str(each) for each in expand_wildcard_address(address, port)]
+    # On a machine without a network the library finds nothing and gives the wildcard back.
+    own = [each.replace("/0.0.0.0/", "/127.0.0.1/").replace("/ip6/::/", "/ip6/::1/") for each in found]
+    return [multiaddr.Multiaddr(each) for each in own]

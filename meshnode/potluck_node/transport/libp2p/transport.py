@@ -29,7 +29,7 @@ from potluck_node.transport.interface import (
     TransportError,
 )
 from potluck_node.transport.libp2p import mdns
-from potluck_node.transport.libp2p.dial import Dialer, listen, shut_down
+from potluck_node.transport.libp2p.dial import Dialer, listen, parse, shut_down
 from potluck_node.transport.libp2p.gossip import Gossip
 from potluck_node.transport.libp2p.host import build_host
 from potluck_node.transport.libp2p.records import Records
@@ -58,7 +58,10 @@ class _Live:
 
 
 class Libp2pTransport:
-    """The transport over libp2p. `psk` is a 32-byte pre-shared key that all nodes of a private mesh have."""
+    """The transport over libp2p. `psk` is a 32-byte pre-shared key that all nodes of a private mesh have.
+
+    Raises `PeerUnreachableError` when a bootstrap address is none.
+    """
 
     def __init__(
         self,
@@ -69,6 +72,8 @@ class Libp2pTransport:
         mdns: bool = False,
         psk: bytes | None = None,
     ) -> None:
+        for address in bootstrap:
+            parse(address)
         self._key, self._listen, self._bootstrap = key, listen, bootstrap
         self._rank, self._mdns, self._psk = rank_record, mdns, psk
         self._handlers: dict[str, StreamHandler] = {}
