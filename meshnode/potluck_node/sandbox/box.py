@@ -23,8 +23,8 @@ DIAGNOSIS_BYTES = 8 << 10
 # How long making the namespaces may take until the first process is known, seconds: it takes 10 ms.
 BIRTH_TIMEOUT_S = 10.0
 
-# A group can be removed when the kernel has let go of its last process, shortly after that was reaped.
-REMOVE_TRIES, REMOVE_PAUSE_S = 50, 0.01
+# How long, and how often, removing a group is tried after its last process was reaped, seconds.
+REMOVE_TIMEOUT_S, REMOVE_PAUSE_S = 0.5, 0.01
 
 READ_BYTES = 64 << 10
 
@@ -60,9 +60,14 @@ class Box:
                     signal.pidfd_send_signal(descriptor, signal.SIGKILL)
 
     async def wait(self) -> int:
-        """Wait until no process is left; returns the exit status."""
+        """Wait until no process is left; returns the exit status.
+
+        Process 1 is gone last: its end includes that of its namespaces, and the freeing of what lay in its folders.
+        """
         while self._outer.poll() is None and self._outer_fd >= 0:
             await trio.lowlevel.wait_readable(self._outer_fd)
+        if self._inner is not None:
+            await trio.lowlevel.wait_readable(self._inner[1])
         return -signal.SIGKILL if self._outer.returncode is None else self._outer.returncode
 
     async def read_log(self) -> None:
@@ -101,14 +106,19 @@ class Box:
         with trio.move_on_after(CLOSE_TIMEOUT_S) as scope:
             scope.shield = True
             await self.wait()
+        with trio.CancelScope(shield=True):
             await self._remove_group()
         self._close()
 
     async def _remove_group(self) -> None:
-        for _ in range(REMOVE_TRIES):
-            if self._group is None or self._group.remove():
-                return
-            await trio.sleep(REMOVE_PAUSE_S)
+        """A group is free shortly after its last process was reaped; one that is not is tried again later."""
+        if self._group is None:
+            return
+        with trio.move_on_after(REMOVE_TIMEOUT_S):
+            while not self._group.remove():  # noqa: ASYNC110 - nothing tells us
+                await trio.sleep(REMOVE_PAUSE_S)
+            return
+        self._group.remove_later()
 
     def _close(self) -> None:
         descriptors = [self._outer_fd, self._log] + ([self._inner[1]] if self._inner else [])

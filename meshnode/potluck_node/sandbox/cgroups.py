@@ -20,6 +20,8 @@ PERIOD_US = 100_000
 
 _PREFIX = "potluck-"
 _counter = itertools.count()
+# Folders of groups that could not be removed in time.
+_abandoned: set[Path] = set()
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,7 @@ class Cgroups:
 
     def create(self, limits: Limits) -> Group:
         """Make a group with these limits in every hierarchy. Raises `OSError`."""
+        _abandoned.difference_update({folder for folder in _abandoned if _removed(folder)})
         name = f"{_PREFIX}{os.getpid()}-{next(_counter)}"
         group = Group({controller: folder / name for controller, folder in self.folders.items()}, self.v2)
         try:
@@ -94,10 +97,18 @@ class Group:
 
     def remove(self) -> bool:
         """Remove the folders; False while a process is still in one."""
-        for folder in set(self.folders.values()):
-            with contextlib.suppress(OSError):
-                folder.rmdir()
-        return not any(folder.exists() for folder in self.folders.values())
+        left = [folder for folder in set(self.folders.values()) if not _removed(folder)]
+        return not left
+
+    def remove_later(self) -> None:
+        """Remove it when the next group is made: its processes cannot be killed now."""
+        _abandoned.update(self.folders.values())
+
+
+def _removed(folder: Path) -> bool:
+    with contextlib.suppress(OSError):
+        folder.rmdir()
+    return not folder.exists()
 
 
 def _settings_v2(limits: Limits) -> dict[str, list[tuple[str, str]]]:

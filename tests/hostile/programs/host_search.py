@@ -8,9 +8,9 @@ if os.environ.get("POTLUCK_SANDBOX") != "1" or os.uname().nodename != "potluck" 
 import contextlib
 
 PLACES = """
-/root/.ssh /root/.bashrc /home /etc/shadow /etc/ssh /var/lib /var/run/docker.sock /run/docker.sock /run/dbus /run/user /boot /mnt
-/sys/class /sys/fs/cgroup /proc/kcore /proc/kmsg /proc/sysrq-trigger /dev/mem /dev/kmsg /dev/sda /dev/vda
-/dev/nvidia0 /dev/fuse /dev/kvm /dev/net/tun
+/root/.ssh /root/.bashrc /home /etc/shadow /etc/ssh /var/lib /var/run/docker.sock /run/docker.sock /run/dbus
+/run/user /boot /mnt /sys/class /sys/fs/cgroup /proc/kcore /proc/kmsg /proc/sysrq-trigger /dev/mem /dev/kmsg
+/dev/sda /dev/vda /dev/nvidia0 /dev/fuse /dev/kvm /dev/net/tun
 """
 
 

@@ -58,7 +58,11 @@ class Channel:
     def receive(self) -> Any:
         """The next message; None at the end."""
         while not self._bodies:
-            if not (data := self.socket.recv(1 << 16)):
+            try:
+                data = self.socket.recv(1 << 16)
+            except ConnectionResetError:  # it died with unread input
+                data = b""
+            if not data:
                 return None
             self._bodies += self._reader.feed(data)
         return wire.decode(self._bodies.pop(0), self._kind)
