@@ -425,15 +425,15 @@ async def check_scratch_limit(opener: Opener) -> None:
 
 
 def inside_limits() -> dict[str, int]:
-    names = ("RLIMIT_NOFILE", "RLIMIT_CORE", "RLIMIT_NPROC", "RLIMIT_FSIZE")
+    names = ("RLIMIT_NOFILE", "RLIMIT_CORE", "RLIMIT_FSIZE")
     return {name: resource.getrlimit(getattr(resource, name))[1] for name in names}
 
 
 async def check_rlimits(opener: Opener) -> None:
-    limits = Limits(pids=77, open_files=99, file_mib=5)
+    limits = Limits(open_files=99, file_mib=5)
     async with one_worker(opener, limits=limits) as (_, worker):
         have = (await call(worker, inside_limits)).value
-        assert have == {"RLIMIT_NOFILE": 99, "RLIMIT_CORE": 0, "RLIMIT_NPROC": 77, "RLIMIT_FSIZE": 5 << 20}
+        assert have == {"RLIMIT_NOFILE": 99, "RLIMIT_CORE": 0, "RLIMIT_FSIZE": 5 << 20}
 
 
 # -- the host stays hidden

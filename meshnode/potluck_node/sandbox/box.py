@@ -43,12 +43,14 @@ class Box:
         self._sampled_out = False
 
     def admit(self, pid: int) -> None:
-        """Put process 1, which waits at the gate, under the limits. Raises `SandboxError`."""
+        """Put process 1, which waits at the gate, under the limit that it cannot enter itself.
+
+        Raises `SandboxError`.
+        """
         try:
             self._inner = (pid, os.pidfd_open(pid))
-            if self._group is not None:
-                self._group.add(pid)
-            rlimits.limit_processes(pid, self._limits.pids)
+            counted = self._group is not None and self._group.limits_processes
+            rlimits.limit_processes(pid, self._limits.pids, needed=not counted)
         except (OSError, subprocess.SubprocessError) as error:
             raise SandboxError("The limits of a sandbox could not be set.", why=str(error)) from None
 

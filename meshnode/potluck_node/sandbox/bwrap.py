@@ -6,6 +6,7 @@ through a memfd: the environment may hold secrets, and arguments can be read by 
 
 from __future__ import annotations
 
+import compileall
 import contextlib
 import os
 import socket
@@ -16,7 +17,7 @@ import trio
 
 from potluck import runner
 from potluck.errors import SandboxError
-from potluck_node.sandbox import box, rlimits, seccomp
+from potluck_node.sandbox import box, entry, seccomp
 from potluck_node.sandbox.cgroups import Cgroups, Group
 from potluck_node.sandbox.detect import Machine, detect
 from potluck_node.sandbox.interface import HOSTNAME, MARKER, SandboxSpec
@@ -63,7 +64,10 @@ class BwrapLauncher:
     def __init__(self, groups: Cgroups | None = None) -> None:
         """`groups` replaces what is detected."""
         self._stage = Stage() if os.geteuid() == 0 else None
-        self._machine = detect(DROP if self._stage else (), groups=groups)
+        self._drop = DROP if self._stage else ()
+        # Compiled once here, since a sandbox cannot write: compiling takes longer than all the rest of a start.
+        compileall.compile_dir(RUNNER, quiet=2)
+        self._machine = detect(self._drop, groups=groups)
 
     @property
     def machine(self) -> Machine:
@@ -91,7 +95,7 @@ class BwrapLauncher:
         group = self._make_group(spec)
         try:
             with contextlib.ExitStack() as files:
-                command, handed = self._command(spec, files)
+                command, handed = self._command(spec, group, files)
                 return await box.start(command, handed, theirs, group, spec.limits)
         except BaseException:
             if group is not None:
@@ -106,19 +110,21 @@ class BwrapLauncher:
         except OSError as error:
             raise SandboxError("A control group could not be made.", why=str(error)) from None
 
-    def _command(self, spec: SandboxSpec, files: contextlib.ExitStack) -> tuple[list[str], list[int]]:
+    def _command(
+        self, spec: SandboxSpec, group: Group | None, files: contextlib.ExitStack
+    ) -> tuple[list[str], list[int]]:
         """The command and the descriptors it inherits, which `files` closes."""
         binds = [(spec.root, "/"), *spec.binds, (RUNNER, RUNNER_PLACE)]
-        prefix: list[str] = []
+        moved: list[tuple[Path, Path]] = []
         if self._stage is not None:
-            prefix, binds = self._stage.prepare(binds)
+            moved, binds = self._stage.prepare(binds)
         filters = [_memfd(program, files) for program in seccomp.programs()]
         options = [*_ISOLATION, *_identity(), *_mounts(binds, spec), *_environment(spec)]
         for descriptor in filters:
             options += ["--add-seccomp-fd", str(descriptor)]
         arguments = _memfd(b"".join(os.fsencode(option) + b"\0" for option in options), files)
         bwrap = [self._machine.bwrap, "--info-fd", "{info}", "--block-fd", "{gate}", "--args", str(arguments)]
-        return [*prefix, *rlimits.command(spec.limits), *bwrap, "--", spec.python, "-c", BOOT], [
+        return [*entry.command(spec.limits, group, moved, self._drop), *bwrap, "--", spec.python, "-c", BOOT], [
             *filters,
             arguments,
         ]

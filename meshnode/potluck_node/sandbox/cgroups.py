@@ -76,6 +76,10 @@ class Group:
     def limits_memory(self) -> bool:
         return "memory" in self.folders
 
+    @property
+    def limits_processes(self) -> bool:
+        return "pids" in self.folders
+
     def make(self, limits: Limits) -> None:
         for folder in set(self.folders.values()):
             folder.mkdir()
@@ -84,10 +88,9 @@ class Group:
             for name, value in settings[controller]:
                 _write(folder / name, value)
 
-    def add(self, pid: int) -> None:
-        """Move a process in; what it forks later is in too. Raises `OSError`."""
-        for folder in set(self.folders.values()):
-            (folder / "cgroup.procs").write_text(str(pid))
+    def entries(self) -> list[Path]:
+        """The files into which a process writes 0 to move itself in; what it forks later is in too."""
+        return [folder / ("cgroup.procs" if self.v2 else "tasks") for folder in sorted(set(self.folders.values()))]
 
     def oom_kills(self) -> int:
         """How many processes the kernel has killed here for want of memory."""

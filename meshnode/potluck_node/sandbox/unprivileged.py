@@ -32,15 +32,12 @@ STAGE = Path("/run/potluck-sandbox")
 # One root and a few bound folders.
 PLACES_MAX = 32
 
-# $1 is the number of pairs (source, target) that follow, then comes the command.
-_SCRIPT = 'n=$1; shift; while [ "$n" -gt 0 ]; do mount --bind "$1" "$2" || exit 1; shift 2; n=$((n-1)); done; exec "$@"'
-
 
 class Stage:
     """Makes folders visible to the unprivileged user."""
 
-    def prepare(self, binds: Sequence[tuple[Path, str]]) -> tuple[list[str], list[tuple[Path, str]]]:
-        """The command to put before bwrap, and the binds as that user can reach them.
+    def prepare(self, binds: Sequence[tuple[Path, str]]) -> tuple[list[tuple[Path, Path]], list[tuple[Path, str]]]:
+        """What to mount on which empty folder, and the binds as that user can then reach them.
 
         Raises `SandboxError` for what does not exist, and for a file in a closed folder: only folders can be moved.
         """
@@ -55,15 +52,7 @@ class Stage:
             place = _place(len(moved), source)
             moved.append((source, place))
             reachable.append((place, target))
-        return _command(moved), reachable
-
-
-def _command(moved: list[tuple[Path, Path]]) -> list[str]:
-    if not moved:
-        return list(DROP)
-    pairs = [str(path) for pair in moved for path in pair]
-    unshare = ["unshare", "--mount", "--propagation", "private", "--"]
-    return [*unshare, "sh", "-c", _SCRIPT, "sh", str(len(moved)), *pairs, *DROP]
+        return moved, reachable
 
 
 def _can_reach(path: Path) -> bool:

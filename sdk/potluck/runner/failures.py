@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-import pickle
 import sys
+from _pickle import loads
 
 from .codec import Message
 
@@ -94,7 +94,7 @@ def _pickled(error: BaseException) -> bytes:
 
     try:
         data = results.dumps(error)
-        whole = isinstance(pickle.loads(data), BaseException)
+        whole = isinstance(loads(data), BaseException)
     except BaseException:  # noqa: BLE001 - whatever its own pickling code raises
         return b""
     return data if whole and len(data) <= EXCEPTION_BYTES_MAX else b""

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import importlib
-import pickle
 import sys
-from collections.abc import Callable
-from functools import partial
-from typing import Any
+from _pickle import loads
 
 from .failures import Refusal, missing_module
 
-Function = Callable[..., Any]
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    Function = Callable[..., Any]
 
 # inspect.CO_COROUTINE, without importing inspect.
 _CO_COROUTINE = 0x80
@@ -25,8 +27,8 @@ def load(spec: dict[str, Any]) -> Function:
     _check_python(spec["python"])
     name = spec["name"] or spec["qualname"] or "the function"
     for module in spec["imports"]:
-        _guarded(f"Function {name!r}", partial(importlib.import_module, module))
-    function = _guarded(f"Function {name!r}", partial(_find, spec))
+        _guarded(f"Function {name!r}", importlib.import_module, module)
+    function = _guarded(f"Function {name!r}", _find, spec)
     if not callable(function):
         raise Refusal("invalid", f"{name!r} is a {type(function).__name__}, not a function.")
     _prepare(function)
@@ -44,9 +46,9 @@ def _check_python(wanted: str) -> None:
         )
 
 
-def _guarded(what: str, action: Callable[[], Any]) -> Any:
+def _guarded(what: str, action: Callable[[Any], Any], argument: Any) -> Any:
     try:
-        return action()
+        return action(argument)
     except Refusal:
         raise
     except ImportError as error:
@@ -58,7 +60,7 @@ def _guarded(what: str, action: Callable[[], Any]) -> Any:
 
 def _find(spec: dict[str, Any]) -> Any:
     if spec["pickled"]:
-        return unwrap(pickle.loads(spec["pickled"]))
+        return unwrap(loads(spec["pickled"]))
     found: Any = importlib.import_module(spec["module"])
     for part in spec["qualname"].split("."):
         found = _attribute(found, part, spec)

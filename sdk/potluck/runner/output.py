@@ -6,15 +6,18 @@ C code and subprocesses arrives too. One lock keeps messages whole; while the no
 
 from __future__ import annotations
 
+import _thread
 import ctypes
 import io
 import os
 import select
 import sys
-import threading
-from typing import Any
 
 from .codec import LOG_BYTES_MAX, Message, write_message
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 # What a pipe holds by default (pipe(7)), bytes: reading this much empties it of all that was written before.
 PIPE_BYTES = 64 << 10
@@ -28,13 +31,13 @@ class Output:
     def __init__(self, socket: int) -> None:
         self.input = 0
         self._socket = socket
-        self._lock = threading.Lock()
+        self._lock = _thread.allocate_lock()
         self._pipes = {stream: _redirect(stream) for stream in (STDOUT, STDERR)}
         self._streams = {stream: _text_stream(self, stream) for stream in (STDOUT, STDERR)}
         sys.stdout, sys.stderr = self._streams[STDOUT], self._streams[STDERR]
         self._flush_c = ctypes.CDLL(None).fflush
         os.register_at_fork(after_in_child=self._after_fork)
-        threading.Thread(target=self._read_pipes, name="potluck-output", daemon=True).start()
+        _thread.start_new_thread(self._read_pipes, ())
 
     def send(self, message: Message) -> None:
         """Send a message, after all output so far."""
@@ -92,7 +95,7 @@ class Output:
         """A process that user code forked has no share in the socket; its prints go through the pipes."""
         os.close(self._socket)
         self._socket = -1
-        self._lock = threading.Lock()
+        self._lock = _thread.allocate_lock()
 
 
 class _LogFile(io.RawIOBase):

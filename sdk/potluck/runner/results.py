@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import pickle
+import _pickle
 
 from .codec import PAYLOAD_BYTES_MAX
 from .failures import Refusal
@@ -12,7 +12,7 @@ from .unpicklable import FIX, WHY, unpicklable_path
 def dumps(value: object) -> bytes:
     """Pickle with protocol 5; what plain pickle refuses (lambdas, classes of a notebook) goes through cloudpickle."""
     try:
-        return pickle.dumps(value, protocol=5)
+        return _pickle.dumps(value, protocol=5)
     except Exception:  # noqa: BLE001 - pickling runs foreign code, which raises what it likes
         import cloudpickle
 

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-import pickle
 import resource
 import types
-from typing import Any
+from _pickle import loads
 
 from .codec import Message, read_message
 from .failures import Refusal, exception_message, missing_module
-from .function import Function
 from .output import Output
 from .results import dump_result
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from .function import Function
 
 
 def run(socket: int, function: Function) -> None:
@@ -51,7 +55,7 @@ def _outcome(function: Function, payload: bytes) -> tuple[str, bytes | Message]:
 
 def _arguments(payload: bytes) -> tuple[tuple[Any, ...], dict[str, Any]]:
     try:
-        args, kwargs = pickle.loads(payload)
+        args, kwargs = loads(payload)
     except ImportError as error:
         raise missing_module(error, "An argument") from error
     except BaseException as error:

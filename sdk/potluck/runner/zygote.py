@@ -5,16 +5,14 @@ It is process 1 of its sandbox: signals from inside cannot end it, it inherits o
 
 from __future__ import annotations
 
-import contextlib
+import _signal as signal  # type: ignore[import-not-found]
+import _socket as socket
 import ctypes
 import gc
 import os
 import select
-import signal
-import socket
 import sys
 import time
-from typing import Any
 
 from . import worker
 from .codec import (
@@ -27,7 +25,13 @@ from .codec import (
     write_message,
 )
 from .failures import Refusal, exception_message
-from .function import Function, load
+from .function import load
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from .function import Function
 
 # Where the zygote's socket is moved to, so that standard input is free for the user's code.
 SOCKET_FD = 3
@@ -43,6 +47,8 @@ _PR_SET_DUMPABLE = 4
 
 # Control messages are a few dozen bytes: the name of a worker.
 _CONTROL_BYTES = 4096
+# One descriptor as SCM_RIGHTS carries it: a C int.
+_FD_BYTES = 4
 
 
 def main() -> None:
@@ -120,9 +126,9 @@ class Zygote:
             _kill_worker(pid)
 
     def _receive(self) -> bool:
-        data, fds, _, _ = socket.recv_fds(self._socket, _CONTROL_BYTES, 1)
+        data, ancillary, _, _ = self._socket.recvmsg(_CONTROL_BYTES, socket.CMSG_SPACE(_FD_BYTES))
         self._received += data
-        self._received_fds += fds
+        self._received_fds += [int.from_bytes(fds[:_FD_BYTES], sys.byteorder) for _, _, fds in ancillary]
         while (message := self._next_message()) is not None:
             self._handle(message)
         return bool(data)
@@ -182,8 +188,7 @@ class Zygote:
             os._exit(status)
 
     def _reap(self) -> None:
-        with contextlib.suppress(BlockingIOError):
-            os.read(self._wakeup, _CONTROL_BYTES)
+        _empty(self._wakeup)
         while True:
             try:
                 pid, status = os.waitpid(-1, os.WNOHANG)
@@ -205,8 +210,17 @@ def _kill_worker(pid: int) -> None:
 
 def _kill_group(pid: int) -> None:
     """Kill what a worker started, as far as it stayed in its group; the rest ends with the sandbox."""
-    with contextlib.suppress(ProcessLookupError, PermissionError):
+    try:
         os.killpg(pid, signal.SIGKILL)
+    except (ProcessLookupError, PermissionError):
+        return
+
+
+def _empty(descriptor: int) -> None:
+    try:
+        os.read(descriptor, _CONTROL_BYTES)
+    except BlockingIOError:
+        return
 
 
 def _wake_on_child() -> int:

@@ -253,5 +253,17 @@ def test_the_runner_is_light() -> None:
         "m = u.module_from_spec(s); sys.modules['r'] = m; import r.zygote; print(*sorted(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    heavy = {"msgspec", "cloudpickle", "potluck", "asyncio", "inspect", "typing_extensions", "logging", "traceback"}
+    heavy = {
+        "msgspec",
+        "cloudpickle",
+        "potluck",
+        "asyncio",
+        "inspect",
+        "typing_extensions",
+        "logging",
+        "traceback",
+        "typing",
+        "pickle",
+        "re",
+    }
     assert heavy & set(done.stdout.split()) == set()
