@@ -58,7 +58,7 @@ def build(
     and are removed in any case.
     """
     try:
-        builder = _Builder(store, cache_dir, progress)
+        builder = _Builder(store, cache_dir.absolute(), progress)
         for step in definition.steps:
             builder.run(step)
         return put_config(store, builder.config())

@@ -96,7 +96,7 @@ class FileCache:
                     "A layer's manifest is refused.", why=f"{file.path!r} has another digest than it says."
                 )
             os.utime(temporary, (MTIME_S, MTIME_S))
-            temporary.rename(path)
+            _publish(temporary, path)
         except OSError as error:
             raise clearer(error) from None
         finally:
@@ -110,6 +110,19 @@ def _by_first_chunk(items: list[tuple[File, Manifest]]) -> list[list[tuple[File,
         first = layer.chunks[file.pieces[0].chunk].digest if file.pieces else b""
         jobs.setdefault(first, []).append((file, layer))
     return list(jobs.values())
+
+
+def _publish(temporary: Path, path: Path) -> None:
+    """Give the file its name unless another thread was faster. It is never replaced: Linux refuses to link to a file
+    whose last name is being replaced at that moment."""
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        pass
+    except OSError as error:
+        if error.errno not in _NO_LINK:
+            raise
+        temporary.rename(path)
 
 
 def _copy(source: Path, name: str, folder: int) -> None:

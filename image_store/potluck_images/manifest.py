@@ -19,8 +19,8 @@ FORMAT = 1
 # torch with CUDA has 20,000 files and 5 GB; a conda tree some 200,000. Ten times that is a mistake or an attack.
 ENTRIES_MAX = 1_000_000
 LAYER_BYTES_MAX = 256 << 30
-# 30,000 files and 15,000 chunks take about 5 MB.
-MANIFEST_BYTES_MAX = 64 << 20
+# 30,000 files and 15,000 chunks take about 5 MB; as Python objects ten times that.
+MANIFEST_BYTES_MAX = 32 << 20
 # Linux: NAME_MAX, and PATH_MAX less the room for the root's own path.
 NAME_BYTES_MAX = 255
 PATH_BYTES_MAX = 3000

@@ -22,7 +22,7 @@ from pathlib import Path
 from potluck_images.digest import from_hex
 from potluck_images.errors import ImageError
 from potluck_images.filecache import MTIME_S, FileCache
-from potluck_images.image import get_config, get_manifest
+from potluck_images.image import get_config, get_manifests
 from potluck_images.manifest import LAYER_BYTES_MAX, File, Manifest
 from potluck_images.merge import Leaf, MergedTree, merge
 from potluck_images.packfile import clearer
@@ -125,7 +125,7 @@ def _remove_if_free(place: Path, image: str) -> bool:
 
 
 def _write_root(store: ChunkStore, image: str, place: Path, bytes_max: int) -> None:
-    layers = [get_manifest(store, layer) for layer in get_config(store, image).layers]
+    layers = get_manifests(get_config(store, image), store.get)
     _check_size(layers, bytes_max)
     tree = merge(layers)
     cache = FileCache(place / "files", store)
@@ -143,7 +143,7 @@ def _write_root(store: ChunkStore, image: str, place: Path, bytes_max: int) -> N
         shutil.rmtree(new, ignore_errors=True)
 
 
-def _check_size(layers: list[Manifest], bytes_max: int) -> None:
+def _check_size(layers: tuple[Manifest, ...], bytes_max: int) -> None:
     size = sum(layer.size for layer in layers)
     if size > bytes_max:
         raise ImageError(

@@ -76,4 +76,4 @@ class MemoryStore(StoreBase):
         self._frames.clear()
 
     def _forget(self, digest: bytes) -> None:
-        self._bytes -= len(self._frames.pop(digest))
+        self._bytes -= len(self._frames.pop(digest, b""))

@@ -58,7 +58,7 @@ def site_tree(python: Interpreter, step: PipInstall, site: Path, work: Path, say
     `say` receives lines for the user, at least twice a second; what it raises ends uv and the build.
     Raises `ImageBuildError` with uv's last lines.
     """
-    _run(_command(python, step, site), say)
+    _run(_command(python, step, site), site, say)
     _point_scripts_into_image(site / "bin", python)
     tree = Tree()
     tree.put_folder(SITE, site, lambda entry: is_byte_code(entry) or entry.name in _LEFT_BY_UV)
@@ -97,12 +97,19 @@ def _command(python: Interpreter, step: PipInstall, site: Path) -> list[str]:
     return [*command, "--", *step.packages]
 
 
-def _run(command: list[str], say: Say) -> None:
-    """Run to the end; `say` each line. The process never outlives this call."""
+def _run(command: list[str], folder: Path, say: Say) -> None:
+    """Run to the end, in `folder` where no project's own uv settings lie; `say` each line. The process never outlives
+    this call."""
     lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
     last: deque[str] = deque(maxlen=_ERROR_LINES)
     process = subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
+        command,
+        cwd=folder,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
     )
     reader = threading.Thread(target=_read_lines, args=(process, lines), daemon=True)
     reader.start()

@@ -15,10 +15,10 @@ from dataclasses import dataclass
 
 from potluck_images import config
 from potluck_images.chunk import unpack
-from potluck_images.config import ImageConfig
+from potluck_images.config import CONFIG_BYTES_MAX, ImageConfig
 from potluck_images.digest import from_hex
 from potluck_images.errors import ImageError
-from potluck_images.image import join_manifest
+from potluck_images.image import MANIFESTS_BYTES_MAX, get_manifests, too_large
 from potluck_images.manifest import LAYER_BYTES_MAX, Manifest
 from potluck_images.store import ChunkStore
 from potluck_images.sync import Action, ChunkSync, Done, Event, Store, Stuck
@@ -45,6 +45,7 @@ class ImagePull:
         self._stage: Callable[[], list[Action]] = self._read_config
         # Raw bytes of the config and of manifests as they arrive; data chunks are not kept.
         self._kept: dict[bytes, bytes] | None = {}
+        self._kept_bytes = 0
         self._sizes: dict[bytes, int] = {}
         self._progress = Progress(0, 0)
         self.config: ImageConfig | None = None
@@ -81,6 +82,9 @@ class ImagePull:
     def _note(self, action: Store) -> None:
         if self._kept is not None:
             self._kept[action.chunk.digest] = unpack(action.chunk.frame)
+            self._kept_bytes += action.chunk.size
+            if self._kept_bytes > MANIFESTS_BYTES_MAX + CONFIG_BYTES_MAX:
+                raise too_large()
         else:
             done = self._progress.done + self._sizes.get(action.chunk.digest, 0)
             self._progress = Progress(done, self._progress.total)
@@ -95,8 +99,7 @@ class ImagePull:
         return self._want([digest for layer in self.config.layers for digest in layer.chunks])
 
     def _read_manifests(self) -> list[Action]:
-        layers = self.config.layers if self.config else ()
-        self.manifests = tuple(join_manifest(layer, map(self._get, layer.chunks)) for layer in layers)
+        self.manifests = get_manifests(self.config, self._get) if self.config else ()
         self._kept = None
         self._sizes = {chunk.digest: chunk.size for layer in self.manifests for chunk in layer.chunks}
         total = sum(self._sizes.values())

@@ -132,7 +132,7 @@ def many_threads_at_once(store: ChunkStore) -> None:
                 for number in range(start, start + 100):
                     name = store.add(b"%d" % (number % 150))
                     assert store.get(name) == b"%d" % (number % 150)
-        except BaseException as error:  # noqa: BLE001 - handed to the main thread
+        except BaseException as error:
             failures.append(error)
 
     threads = [threading.Thread(target=work, args=(start,)) for start in (0, 50, 100, 150)]

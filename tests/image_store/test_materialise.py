@@ -106,7 +106,7 @@ def test_threads_at_once_make_one_root(store, tmp_path):
     def work():
         try:
             roots.append(materialise(store, image, tmp_path).path)
-        except BaseException as error:  # noqa: BLE001 - handed to the main thread
+        except BaseException as error:
             failures.append(error)
 
     threads = [threading.Thread(target=work) for _ in range(4)]

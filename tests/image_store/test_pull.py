@@ -5,10 +5,11 @@ import os
 import pytest
 from tests.image_store.helpers import image_of
 
+from potluck_images.config import ImageConfig, LayerRef
 from potluck_images.digest import digest
 from potluck_images.disk import DiskStore
 from potluck_images.errors import ImageError
-from potluck_images.image import get_config
+from potluck_images.image import get_config, put_config
 from potluck_images.memory import MemoryStore
 from potluck_images.pull import ImagePull, missing_chunks
 from potluck_images.sync import Ask, Done, Drop, PeerFailed, PeerJoined, Received, Store, Stuck
@@ -103,3 +104,15 @@ def test_an_image_over_the_limit_is_refused_before_its_data(source):
         drive(ImagePull(store, image, bytes_max=100_000), store, {"a": source})
     assert not store.has(digest(FILES["d1/small"]))
     assert store._bytes < 20_000
+
+
+def test_a_config_that_names_endless_manifests_is_refused_before_they_fill_memory(source):
+    pieces = tuple(source.add(os.urandom(900_000)) for _ in range(80))
+    image = put_config(source, ImageConfig((LayerRef("ab" * 32, pieces),)))
+    store = MemoryStore()
+    with pytest.raises(ImageError, match="too many files"):
+        drive(ImagePull(store, image), store, {"a": source})
+    for piece in pieces:
+        store.put(source.get_frame(piece))
+    with pytest.raises(ImageError, match="too many files"):
+        drive(ImagePull(store, image), store, {"a": source})
