@@ -8,13 +8,14 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
-from potluck import __version__
+from potluck import __version__, wire
 from potluck.client import HELLO_TIMEOUT_S, READ_BYTES, answer_of, connect
 from potluck.errors import ConnectionError, RemoteProtocolError
-from potluck.session import Call, Listener, Session
+from potluck.session import Call, Listener, Question, Session
 from potluck.wire import FunctionSpec, control
 
 T = TypeVar("T")
+AnswerT = TypeVar("AnswerT", bound=wire.Message)
 
 
 class AsyncClient:
@@ -31,17 +32,22 @@ class AsyncClient:
         """Raises `ConnectionError` when nobody answers at `path`."""
         reader, writer = await asyncio.open_unix_connection(sock=connect(path))
         self = cls(reader, writer, listener)
+        try:
+            await self._greet()
+        except BaseException:
+            self.abort()
+            raise
+        return self
+
+    async def _greet(self) -> None:
         question = self._session.hello(__version__, "sdk")
-        await self._flush()
         try:
             async with asyncio.timeout(HELLO_TIMEOUT_S):
-                answer_of(await self._wait(lambda: question.answer), control.Welcome)
+                await self._await(question, control.Welcome)
         except TimeoutError:
-            await self.aclose()
             raise ConnectionError(
                 "The local node does not answer.", fix="Restart it: `potluck down`, `potluck up`."
             ) from None
-        return self
 
     async def aclose(self) -> None:
         """End the connection; the node cancels whatever was still running for it."""
@@ -54,6 +60,14 @@ class AsyncClient:
         """As `aclose`, without waiting."""
         self._task.cancel()
         self._writer.close()
+
+    async def ask(self, make: Callable[[int], wire.Message], kind: type[AnswerT]) -> AnswerT:
+        """Ask and wait. Raises the node's error."""
+        return await self._await(self._session.ask(make), kind)
+
+    async def _await(self, question: Question, kind: type[AnswerT]) -> AnswerT:
+        await self._flush()
+        return answer_of(await self._wait(lambda: question.answer), kind)
 
     def open_call(self, function: FunctionSpec) -> Call:
         return self._session.open_call(function)

@@ -177,11 +177,11 @@ def resume() -> None:
 @click.command()
 def tui() -> None:
     """The terminal of the contributor: who uses this machine, and what it earned."""
-    try:
-        from potluck_tui.main import main
-    except ImportError:
-        raise NodeStartError("The terminal is not installed.", fix="pip install 'potluck[tui]'") from None
-    main(start.path())
+    import importlib.util
+
+    if not (importlib.util.find_spec("potluck_tui") and importlib.util.find_spec("textual")):
+        raise NodeStartError("The terminal is not installed.", fix="pip install 'potluck[tui]'")
+    os.execv(sys.executable, [sys.executable, "-m", "potluck_tui.main"])
 
 
 @click.group()
