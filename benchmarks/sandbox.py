@@ -22,7 +22,7 @@ from tests.meshnode.sandbox import host_image
 
 from potluck.wire.common import FunctionSpec
 from potluck.wire.worker import RunInput
-from potluck_node.sandbox.bwrap import RUNNER, BwrapLauncher
+from potluck_node.sandbox.bwrap import ENVIRONMENT, RUNNER, BwrapLauncher
 from potluck_node.sandbox.interface import SandboxSpec, Worker, Zygote
 
 PYTHON_VERSION = f"{sys.version_info.major}.{sys.version_info.minor}"
@@ -35,7 +35,7 @@ Times = dict[str, list[float]]
 
 def bare(times: Times, name: str, program: str) -> None:
     start = time.perf_counter()
-    subprocess.run([host_image.PYTHON, "-c", program], check=True)
+    subprocess.run([host_image.PYTHON, "-c", program], check=True, env=ENVIRONMENT)
     times.setdefault(name, []).append(time.perf_counter() - start)
 
 

@@ -132,7 +132,7 @@ class Zygote(Protocol):
         ...
 
     async def spawn(self, worker: str) -> Worker:
-        """Fork a worker named `worker` (unique in this sandbox). Raises `SandboxError` when the zygote is gone or does
+        """Fork a worker named `worker` (never used before in this sandbox). Raises `SandboxError` when the zygote is gone or does
         not answer within `SPAWN_TIMEOUT_S`."""
         ...
 

@@ -114,15 +114,19 @@ class SocketZygote:
     async def spawn(self, worker: str) -> SocketWorker:
         if worker in self._workers or not 0 < len(worker) <= _NAME_MAX:
             raise ValueError(f"{worker!r} is taken, empty or too long as a name of a worker")
+        if not self.alive:
+            self._raise_not_spawned()
         ours, theirs = socket.socketpair()
         spawned = self._workers[worker] = SocketWorker(worker, ours, self._kill_worker)
         self._post(wire.encode(SpawnWorker(worker)), theirs)
-        with trio.move_on_after(SPAWN_TIMEOUT_S):
-            await spawned.born.wait()
-        if not spawned.running:
-            spawned.end(-9, "never started")
-            self._workers.pop(worker, None)
-            self._raise_not_spawned()
+        try:
+            with trio.move_on_after(SPAWN_TIMEOUT_S):
+                await spawned.born.wait()
+            if not spawned.running:
+                self._raise_not_spawned()
+        except BaseException:
+            self._give_up(spawned)
+            raise
         return spawned
 
     async def aclose(self) -> None:
@@ -131,6 +135,11 @@ class SocketZygote:
         with trio.move_on_after(CLOSE_TIMEOUT_S) as scope:
             scope.shield = True
             await self._ended.wait()
+
+    def _give_up(self, worker: SocketWorker) -> None:
+        """Should it be forked after all, it ends at once: its socket is closed."""
+        self._workers.pop(worker.name, None)
+        worker.end(-signal.SIGKILL, "never started")
 
     def _post(self, body: bytes, handed: socket.socket | None = None) -> None:
         """Queue a control message; the socket that travels with it is closed here in any case."""
@@ -186,7 +195,7 @@ class SocketZygote:
             case WorkerExited(worker, status) if worker in self._workers:
                 oom = self._box.out_of_memory() if status == -9 else ""
                 self._workers.pop(worker).end(status, oom or describe_status(status))
-            case WorkerExited():
+            case WorkerSpawned() | WorkerExited():
                 pass  # of a spawn that was given up
             case _:
                 raise RemoteProtocolError(f"an unexpected {type(message).__name__}")
@@ -215,7 +224,7 @@ class SocketZygote:
         raise SandboxError(
             f"The sandbox ended before it was ready: {self._reason}.",
             why=self._box.diagnosis() or "It printed nothing.",
-            fix="The image needs a working Python with the potluck package; `potluck image check` tells.",
+            fix="Check that the image has a working Python, and that the function's imports end.",
         )
 
     def _raise_not_spawned(self) -> NoReturn:

@@ -163,6 +163,29 @@ async def test_why_it_does_not_start(opener: suite.Opener, fields: dict[str, Any
     assert our_groups() == []
 
 
+async def test_a_closed_sandbox_forks_no_more(opener: suite.Opener) -> None:
+    async with suite.one_worker(opener) as (zygote, _):
+        await zygote.aclose()
+        with pytest.raises(SandboxError, match="could not fork"):
+            await zygote.spawn("late")
+
+
+async def test_a_cancelled_fork_leaves_no_worker(opener: suite.Opener) -> None:
+    async with suite.one_worker(opener) as (zygote, worker):
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            await zygote.spawn("unwanted")
+        assert scope.cancelled_caught
+        await suite.goes_on(zygote)
+        with trio.fail_after(PATIENCE_S):
+            while len((await suite.call(worker, inside_processes)).value) > 3:  # zygote, worker, "after"
+                pass
+
+
+def inside_processes() -> list[str]:
+    return [name for name in os.listdir("/proc") if name.isdigit()]
+
+
 async def test_secrets_do_not_show_in_arguments(opener: suite.Opener) -> None:
     secret = uuid.uuid4().hex
     async with suite.one_worker(opener, env={"SECRET": secret}) as (_, worker):
