@@ -18,6 +18,7 @@ import pyseccomp
 import pytest
 import trio
 from tests.conformance import check_sandbox as suite
+from tests.conformance import check_sandbox_isolation as isolation
 from tests.meshnode.sandbox import host_image, worlds
 
 from potluck.errors import SandboxError
@@ -50,7 +51,7 @@ def number_of(name: str) -> int:
     return pyseccomp.resolve_syscall(pyseccomp.Arch.NATIVE, name)
 
 
-@pytest.mark.parametrize("check", suite.CHECKS, ids=lambda check: check.__name__)
+@pytest.mark.parametrize("check", [*suite.CHECKS, *isolation.CHECKS], ids=lambda check: check.__name__)
 async def test_conformance(check: Any, opener: suite.Opener) -> None:
     extra = [number_of] if "number_of" in inspect.signature(check).parameters else []
     await check(opener, *extra)
