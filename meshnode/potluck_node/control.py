@@ -56,11 +56,11 @@ class Progress(Protocol):
 
 
 class ControlServer:
-    """`clients` is the number of connections now."""
+    """Accepts clients; `desk` answers them."""
 
     def __init__(self, path: Path, desk: Desk) -> None:
         self._path, self._desk = path, desk
-        self.clients = 0
+        self._clients: set[_Client] = set()
         self._numbers = itertools.count(1)
 
     async def serve(self, *, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -78,17 +78,28 @@ class ControlServer:
 
     async def _client(self, connection: trio.socket.SocketType) -> None:
         stream = trio.SocketStream(connection)
-        self.clients += 1
+        client = _Client(next(self._numbers), stream, self._desk)
+        self._clients.add(client)
         try:
             async with stream:
-                if self.clients <= CLIENTS_MAX and _same_user(connection):
-                    await _Client(next(self._numbers), stream, self._desk).run()
+                if len(self._clients) <= CLIENTS_MAX and _same_user(connection):
+                    await client.run()
         except* (trio.BrokenResourceError, trio.ClosedResourceError):
             pass
         except* Exception as group:
             log.exception("a client's connection failed", exc_info=group)
         finally:
-            self.clients -= 1
+            self._clients.discard(client)
+
+    @property
+    def clients(self) -> int:
+        """Connections now."""
+        return len(self._clients)
+
+    async def flush(self) -> None:
+        """Let every client have what was posted for it, for a second at most."""
+        for client in list(self._clients):
+            await client.flushed()
 
 
 def _same_user(connection: trio.socket.SocketType) -> bool:
@@ -155,7 +166,7 @@ class _Client:
                         self._take(message, nursery)
             except Error as error:
                 self._post(control.Refusal(0, Failure.of(error)))
-                await self._flushed()
+                await self.flushed()
                 return
 
     def _greet(self, message: object) -> bool:
@@ -188,12 +199,12 @@ class _Client:
         elif isinstance(message, control.BuildImage):
             nursery.start_soon(self._build, message)
         else:
-            self._answer(message, nursery)
+            self._answer(message)
 
     def _name(self, call: int) -> str:
         return f"{self._number}.{call}"
 
-    def _answer(self, message: object, nursery: trio.Nursery) -> None:
+    def _answer(self, message: object) -> None:
         if isinstance(message, control.AskStatus):
             self._post(self._desk.status(message.question))
         elif isinstance(message, control.AskJournal):
@@ -206,14 +217,9 @@ class _Client:
             self._post(control.Done(message.question))
         elif isinstance(message, control.StopNode):
             self._post(control.Done(message.question))
-            nursery.start_soon(self._stop)
+            self._desk.stop()
         else:
             raise RemoteProtocolError("A client says hello once.")
-
-    async def _stop(self) -> None:
-        """The answer first: afterwards there is nobody to send it."""
-        await self._flushed()
-        self._desk.stop()
 
     async def _build(self, message: control.BuildImage) -> None:
         def progress(text: str) -> None:
@@ -260,7 +266,8 @@ class _Client:
             self._room = trio.Event()
             await self._room.wait()
 
-    async def _flushed(self) -> None:
+    async def flushed(self) -> None:
+        """Wait until all is sent, a second at most."""
         with trio.move_on_after(1):
             while self._out_bytes:
                 self._room = trio.Event()

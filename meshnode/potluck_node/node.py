@@ -219,4 +219,5 @@ class Node:
             await self.caller.drain("the caller's node is being stopped")
             if self.provider:
                 await self.provider.settled()
+        await self.control.flush()
         self._scope.cancel()

@@ -11,7 +11,7 @@ from typing import Protocol
 
 import trio
 
-from potluck.errors import Error, SandboxError
+from potluck.errors import Error, PythonVersionError, SandboxError
 from potluck.wire import Failure
 from potluck.wire.lease import LeaseProgress
 from potluck.wire.worker import InputRaised, InputRefused, InputSucceeded, RunInput, WorkerLog, WorkerReady
@@ -83,6 +83,7 @@ class Pool:
             async with trio.open_nursery() as self._nursery:
                 progress(LeaseProgress("sandbox"))
                 self._zygote = await self._launcher.start(self._nursery, self._spec(image))
+                self._check_python(self._zygote.ready.python)
                 self._submit(ev.PoolReady(self._action.pool))
                 why = await self._zygote.wait_ended()
                 self._nursery.cancel_scope.cancel()
@@ -91,6 +92,15 @@ class Pool:
             if self._zygote:
                 await self._zygote.aclose()
             self._images.release(spec.image)
+
+    def _check_python(self, inside: str) -> None:
+        spec = self._action.function
+        if inside.split(".")[:2] != spec.python.split(".")[:2]:
+            raise PythonVersionError(
+                f"The image of {spec.name} has Python {inside}, the caller runs {spec.python}.",
+                why="pickled functions and arguments only fit the same version",
+                fix=f"Run the caller with Python {inside}, or use an image with {spec.python}.",
+            )
 
     def _spec(self, image: ReadyImage) -> SandboxSpec:
         spec, count = self._action.function, max(1, self._action.workers_max)

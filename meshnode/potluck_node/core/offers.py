@@ -64,8 +64,8 @@ def rank_offer(key: str, data: bytes, now_us: int) -> int | None:
 
 def skew_text(skew_us: int) -> str:
     """A clock difference in words."""
-    size = abs(skew_us) // 1_000_000
-    amount = f"{size // 60} min" if size >= 120 else f"{size} s"
+    minutes = round(abs(skew_us) / 60_000_000)
+    amount = f"{minutes} min" if minutes >= 2 else f"{abs(skew_us) / 1e6:.0f} s"
     return (
         f"its clock is {amount} {'ahead of' if skew_us > 0 else 'behind'} ours; set it with: timedatectl set-ntp true"
     )

@@ -14,11 +14,15 @@ import msgspec
 
 from potluck import paths, start
 from potluck.cli.connect import ask_status, client
-from potluck.errors import ConnectionError, NodeStartError
+from potluck.errors import ConnectionError, Error, NodeStartError
 from potluck.wire import control
 
 if TYPE_CHECKING:
     from rich.table import Table
+
+
+# A node gives its leases six seconds to close; the rest is for slow machines.
+STOP_TIMEOUT_S = 20
 
 
 @click.command()
@@ -88,20 +92,25 @@ def down() -> None:
     pid = connection.welcome.pid
     connection.ask(control.StopNode, control.Done)
     connection.close()
-    _await_end(pid)
+    if not _await_end(pid):
+        raise Error(
+            f"The node has not stopped within {STOP_TIMEOUT_S} s.",
+            why=f"process {pid} still runs",
+            fix=f"See its log in {paths.home()}, or end it with: kill -9 {pid}",
+        )
     click.echo("The node has stopped.")
 
 
-def _await_end(pid: int) -> None:
-    """Wait for the process to be gone, at most 15 s: leases are being closed and receipts signed."""
+def _await_end(pid: int) -> bool:
+    """Whether the process is gone in time: leases are being closed and receipts signed."""
     try:
         descriptor = os.pidfd_open(pid)
     except ProcessLookupError:
-        return
+        return True
     import select
 
     try:
-        select.select([descriptor], [], [], 15)
+        return bool(select.select([descriptor], [], [], STOP_TIMEOUT_S)[0])
     finally:
         os.close(descriptor)
 
