@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import platform
+import socket
 import subprocess
 import sys
+import time
 import zipfile
 from pathlib import Path
 
@@ -174,6 +176,24 @@ def test_cancelling_ends_uv_and_cleans_up(place, tmp_path):
 
     with pytest.raises(KeyboardInterrupt):
         build(ImageDefinition((PYTHON, PipInstall((str(package),)))), store, cache, progress)
+    assert list((cache / "tmp").iterdir()) == []
+
+
+def test_cancelling_does_not_wait_for_uv(place):
+    """The index never answers; uv itself would wait for 30 s."""
+    store, cache, _ = place
+
+    def progress(stage, text):
+        if text == "resolving packages":
+            raise KeyboardInterrupt
+
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        index = f"http://127.0.0.1:{silent.getsockname()[1]}/simple"
+        start = time.monotonic()
+        step = PipInstall(("potluckone",), (("index-url", index),))
+        with pytest.raises(KeyboardInterrupt):
+            build(ImageDefinition((PYTHON, step)), store, cache, progress)
+    assert time.monotonic() - start < 10
     assert list((cache / "tmp").iterdir()) == []
 
 

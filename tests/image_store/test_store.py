@@ -174,6 +174,8 @@ try:
 except StoreFullError as error:
     assert error.kind == "store-full" and error.fix, error
 assert kept and not store.missing(kept) and not store.verify()
+for pack in store._packs.iterdir():
+    assert pack.stat().st_size == store._index.end(pack.name), "something is left behind the last record"
 print("\\n".join(name.hex() for name in kept))
 """
 
@@ -218,6 +220,7 @@ def test_full_disk_while_indexing_leaves_the_store_whole(tmp_path):
     with pytest.raises(StoreFullError):
         fill()
     assert store.missing([kept, *names]) == names
+    assert _pack(tmp_path).stat().st_size == store._index.end(_pack(tmp_path).name)
     store._index._db.execute("PRAGMA max_page_count = 100000")
     assert store.get(store.add(b"1")) == b"1"
     assert store.verify() == []

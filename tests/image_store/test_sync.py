@@ -153,6 +153,16 @@ def test_a_liar_is_dropped_for_good_and_its_chunks_go_elsewhere():
     assert isinstance(sync.handle(PeerJoined("liar"))[0], Drop)
 
 
+def test_other_bytes_than_those_asked_for_are_a_lie():
+    sync = ChunkSync()
+    sync.want(NAMES[:2])
+    sync.handle(PeerJoined("liar"))
+    drop, stuck = sync.handle(Received("liar", NAMES[0], CHUNKS[NAMES[1]].frame))
+    assert isinstance(drop, Drop)
+    assert isinstance(stuck, Stuck)
+    assert set(stuck.missing) == set(NAMES[:2])
+
+
 def test_what_was_not_asked_for_costs_the_connection():
     sync = ChunkSync()
     sync.want(NAMES[:1])
@@ -171,6 +181,8 @@ def test_a_slow_peer_is_overtaken_and_its_late_answer_is_harmless():
     sync.handle(Received("quick", quick.digests[0], CHUNKS[quick.digests[0]].frame))
     (over,) = sync.handle(Tick(6 + TAKE_OVER_AFTER_US))
     assert over == Ask("quick", slow.digests)
+    # The slow one has been asked for these already: they do not go back and forth.
+    assert sync.handle(Tick(7 + 2 * TAKE_OVER_AFTER_US)) == []
     first, *rest = slow.digests
     assert sync.handle(Received("slow", first, CHUNKS[first].frame)) == [Store(CHUNKS[first])]
     assert sync.handle(Received("quick", first, CHUNKS[first].frame)) == []
