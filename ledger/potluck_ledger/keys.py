@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from cryptography.exceptions import InvalidSignature
@@ -31,7 +32,7 @@ class PublicKey:
 
     raw: bytes
 
-    @property
+    @cached_property
     def peer(self) -> str:
         """The libp2p peer id."""
         return _base58(_PEER_PREFIX + self.raw)

@@ -46,15 +46,20 @@ class ImageService:
         self._builds = trio.CapacityLimiter(BUILDS_MAX)
         self._names = home / "images"
         self._names.mkdir(parents=True, exist_ok=True)
+        self._held = self._read_names()
         self.changed: Callable[[], None] = lambda: None
 
     def held(self) -> tuple[str, ...]:
         """Images that are here, whole, the newest first."""
+        return self._held
+
+    def _read_names(self) -> tuple[str, ...]:
         names = sorted(self._names.iterdir(), key=lambda path: -path.stat().st_mtime)
         return tuple(path.name for path in names[:OFFER_LIST_MAX])
 
     def _note(self, image: str) -> None:
         (self._names / image).touch()
+        self._held = self._read_names()
         self.changed()
 
     async def build(self, definition: ImageDefinition, progress: Callable[[str], None]) -> tuple[str, str]:

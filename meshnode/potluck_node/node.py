@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import msgspec
 import trio
 
 from potluck import __version__, wire
@@ -88,6 +89,7 @@ class Node:
         self.started_us = self._clock.now_us()
         self._sequence = self.home.next_sequence(self.started_us)
         self._scope, self._stopping, self._ended = trio.CancelScope(), trio.Event(), trio.Event()
+        self._plain_offer = self._describe()
         self._wire_up()
 
     def _rank(self, key: str, value: bytes) -> int | None:
@@ -104,7 +106,7 @@ class Node:
 
     def _wire_up(self) -> None:
         """Who tells whom."""
-        self.caller.own_offer = self.make_offer
+        self.caller.own_offer = self.own_offer
         self.discovery.changed = lambda: self.caller.submit(ev.OffersChanged())
         self.images.changed = self.discovery.touch
         self.transport.handle(CHUNKS_PROTOCOL, self.images.serve)
@@ -150,31 +152,50 @@ class Node:
     # What the node offers
 
     def make_offer(self) -> Offer | None:
-        """What we offer now, unsigned."""
-        if self.provider is None:
+        """What we offer now, unsigned, for the mesh."""
+        offer = self.own_offer()
+        if offer is None:
             return None
-        core, settings = self.provider.core, self.settings
-        free, idle = core.free(), core.idle()
         now_us = self._clock.now_us()
         self._sequence = max(self._sequence + 1, now_us)
-        return Offer(
-            peer=self.key.peer,
-            name=settings.name,
-            mesh=settings.mesh,
+        return msgspec.structs.replace(
+            offer,
             sequence=self._sequence,
             issued_us=now_us,
             expires_us=now_us + OFFER_LIFE_US,
             addresses=self.transport.addresses(),
-            version=__version__,
-            machine=machine.machine(),
+        )
+
+    def own_offer(self) -> Offer | None:
+        """What we offer now, for our own placement, which asks before every lease: so this is cheap."""
+        if self.provider is None:
+            return None
+        core = self.provider.core
+        free, idle = core.free(), core.idle()
+        return msgspec.structs.replace(
+            self._plain_offer,
             state="paused" if core.paused else "open",
-            cpu_milli=round(settings.cpus * 1000),
             cpu_free_milli=free[0] + idle[0],
-            memory_mib=settings.memory_mib,
             memory_free_mib=free[1] + idle[1],
             slots_free=(free[0] + idle[0]) // 1000,
             images=self.images.held(),
             warm=core.warm(),
+        )
+
+    def _describe(self) -> Offer:
+        """The part of our offer that never changes."""
+        settings = self.settings
+        return Offer(
+            peer=self.key.peer,
+            name=settings.name,
+            mesh=settings.mesh,
+            sequence=0,
+            issued_us=0,
+            expires_us=0,
+            version=__version__,
+            machine=machine.machine(),
+            cpu_milli=round(settings.cpus * 1000),
+            memory_mib=settings.memory_mib,
             tiers=(self._parts.launcher.tier,) if self._parts.launcher else (),
             region=settings.region,
             labels=tuple(sorted(settings.labels.items())),

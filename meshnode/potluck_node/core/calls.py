@@ -379,6 +379,7 @@ class CallCore:
             self._actions.append(ev.SendInput(name, item.number, item.attempt, item.payload))
 
     def _grow(self, function: _Function, now_us: int) -> None:
+        """Ask further peers until what is coming is enough for what waits."""
         while True:
             leases = [self._leases[name] for name in function.leases]
             opening = sum(not lease.slots for lease in leases)
