@@ -1,0 +1,42 @@
+"""What a person sees, and waiting for it."""
+
+import asyncio
+import contextlib
+
+from textual.geometry import Region
+
+from potluck_tui.app import PotluckApp
+
+# Only ends a broken test; the other side may be a process on a slow machine.
+PATIENCE_S = 30
+
+
+def shown(app: PotluckApp, name: str) -> str:
+    """The characters of a widget that are on the screen."""
+    widget = app.screen_stack[0].query_one(f"#{name}")
+    lines = widget.render_lines(Region(0, 0, *widget.outer_size))
+    return "\n".join(line.text.rstrip() for line in lines)
+
+
+@contextlib.asynccontextmanager
+async def running(path, size=(80, 24)):
+    """The app without a terminal, and the pilot that presses its keys."""
+    app = PotluckApp(path)
+    async with app.run_test(size=size) as pilot:
+        yield app, pilot
+
+
+async def until(pilot, condition, what: str) -> None:
+    """Wait for what arrives over the socket."""
+    try:
+        async with asyncio.timeout(PATIENCE_S):
+            while not condition():
+                await pilot.pause(0.02)
+    except TimeoutError:
+        raise AssertionError(f"{what} did not come within {PATIENCE_S} s") from None
+    await pilot.pause()
+
+
+async def until_shown(pilot, name: str, text: str) -> None:
+    app = pilot.app
+    await until(pilot, lambda: text in shown(app, name), f"{text!r} in {name}")

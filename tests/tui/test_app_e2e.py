@@ -1,0 +1,99 @@
+"""The screen of a real node, with real work on it."""
+
+import asyncio
+import subprocess
+import sys
+import textwrap
+
+import pytest
+from tests.e2e.mesh import Mesh, wait_until
+from tests.tui.screen import running, shown, until, until_shown
+
+pytestmark = pytest.mark.e2e
+
+CALLER = textwrap.dedent("""
+    from tests.e2e import sample
+    with sample.app.run(show_progress=False):
+        sample.sleep.remote(300)
+""")
+
+
+@pytest.fixture
+def mesh(tmp_path):
+    made = Mesh(tmp_path)
+    try:
+        yield made
+    finally:
+        made.stop()
+
+
+def socket_of(node):
+    return node.home / "node.sock"
+
+
+def test_pause_and_resume_change_the_node(mesh):
+    ann = mesh.provider("ann")
+
+    async def scene():
+        async with running(socket_of(ann)) as (app, pilot):
+            await until_shown(pilot, "sentence", "Lends 1 core, 1.0 GiB")
+            assert "ann · mesh local" in shown(app, "name")
+            await pilot.press("p")
+            await until_shown(pilot, "sentence", "Paused: no new work.")
+            assert ann.status().paused == "paused by the owner"
+            await pilot.press("r")
+            await until_shown(pilot, "sentence", "Lends 1 core")
+            assert ann.status().paused == ""
+
+    asyncio.run(scene())
+
+
+def test_a_node_that_stops_and_starts_again_is_found_again(mesh):
+    ann = mesh.provider("ann")
+
+    async def scene():
+        async with running(socket_of(ann)) as (app, pilot):
+            await until_shown(pilot, "sentence", "Lends 1 core")
+            await asyncio.to_thread(ann.stop)
+            await until_shown(pilot, "sentence", "No node answers on this machine.")
+            assert "0 of 1 in use" in shown(app, "devices")
+            await asyncio.to_thread(ann.start)
+            await until_shown(pilot, "sentence", "Lends 1 core")
+            await pilot.press("p")
+            await until_shown(pilot, "sentence", "Paused")
+
+    asyncio.run(scene())
+
+
+def test_work_for_others_shows_on_both_sides_and_pause_now_ends_it(mesh):
+    bob = mesh.caller("bob")
+    ann = mesh.provider("ann")
+    wait_until(lambda: bob.status().peers, "finding ann")
+    client = subprocess.Popen([sys.executable, "-c", CALLER], env=bob.env)
+    try:
+        asyncio.run(scene_of_work(ann, bob))
+    finally:
+        client.kill()
+        client.wait()
+
+
+async def scene_of_work(ann, bob):
+    async with running(socket_of(ann)) as (app, pilot):
+        await until_shown(pilot, "workers", "running")
+        assert "sleep" in shown(app, "workers")
+        assert bob.status().peer[-8:] in shown(app, "workers")
+        assert "1 of 1 in use" in shown(app, "devices")
+        await see_from_caller(bob)
+        await pilot.press("n", "y")
+        await until_shown(pilot, "workers", "Nobody uses this machine now.")
+        assert not ann.status().workers
+        await until_shown(pilot, "ledger", "1 receipt")
+        assert "1 input run for others" in shown(app, "ledger")
+
+
+async def see_from_caller(bob):
+    async with running(socket_of(bob)) as (app, pilot):
+        await until_shown(pilot, "calls", "0 of 1 done")
+        assert "Only calls" in shown(app, "sentence")
+        assert "ann" in shown(app, "peers")
+        await until(pilot, lambda: "busy" in shown(app, "peers"), "ann is busy")

@@ -1,0 +1,187 @@
+"""The screen of the contributor: who uses this machine, what is called from it, and what it gave."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+from typing import ClassVar
+
+from textual.app import App, ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Horizontal, VerticalScroll
+from textual.screen import Screen
+from textual.widgets import Footer, Static
+
+from potluck import wire
+from potluck.errors import Error
+from potluck.wire import control
+from potluck_tui.fit import share
+from potluck_tui.link import POLL_S, Link
+from potluck_tui.model import View, make_view
+from potluck_tui.widgets import Section
+from potluck_tui.words import age, counted
+
+# Rates are taken over this long: short enough to follow a change, long enough not to jump with every input.
+RATE_S = 5.0
+# Lines that are always there: machine, sentence (two), five headings, three of ledger, keys.
+FIXED_LINES = 12
+# From this height on, a blank line parts each section from the next.
+TALL_LINES = 32
+GAPS = 4
+STATES = ("lends", "paused", "calls")
+LOOKING = "Looking for the node of this machine …"
+# Figures younger than this are as good as live.
+STALE_S = 2.0
+
+
+class PotluckApp(App[None]):
+    """A client of the node at `path`."""
+
+    TITLE = "Potluck"
+    CSS_PATH = "app.tcss"
+    ENABLE_COMMAND_PALETTE = False
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("p", "pause", "Pause"),
+        Binding("r", "resume", "Resume"),
+        Binding("n", "pause_now", "Pause now"),
+        Binding("question_mark", "help", "Help", key_display="?"),
+        Binding("q", "quit", "Quit"),
+    ]
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self._link = Link(path, self)
+        self._history: deque[control.Status] = deque(maxlen=round(RATE_S / POLL_S))
+        self._view: View | None = None
+        self._seen_at = 0.0
+        self._connected = False
+
+    def compose(self) -> ComposeResult:
+        with Horizontal(id="machine"):
+            yield Static("Potluck", id="name", markup=False)
+            yield Static("", id="about", markup=False)
+        with VerticalScroll(id="body"):
+            yield Static(LOOKING, id="sentence", markup=False)
+            yield Section("This machine", "devices")
+            yield Section("Workers", "workers")
+            yield Section("Calls from here", "calls")
+            yield Section("Peers", "peers")
+            yield Section("Ledger", "ledger")
+        yield Footer()
+
+    def on_mount(self) -> None:
+        self.theme = "nord"
+        self._mark("unknown")
+        self.run_worker(self._link.follow(), group="link")
+
+    def on_resize(self) -> None:
+        self.call_after_refresh(self._show_lists)
+
+    # What the link sees
+
+    def seen(self, status: control.Status) -> None:
+        if self._history and self._history[-1].started_us != status.started_us:
+            self._history.clear()
+        self._history.append(status)
+        self._connected, self._seen_at = True, time.monotonic()
+        self._view = make_view(status, self._history[0])
+        self._show(self._view)
+
+    def lost(self, error: Error, retry_s: float) -> None:
+        self._connected = False
+        self._say(_lost_text(error, retry_s, time.monotonic() - self._seen_at if self._view else None))
+        self._mark("lost" if self._view else "unknown")
+
+    # What is shown
+
+    def _show(self, view: View) -> None:
+        machine = view.machine
+        self._say(machine.sentence)
+        self._say(f"{machine.name} · mesh {machine.mesh}", "#name")
+        self._say(machine.about, "#about")
+        self._mark(machine.state)
+        self._show_lists()
+
+    def _show_lists(self) -> None:
+        view = self._view
+        if view is None:
+            return
+        listings = {"workers": view.workers, "calls": view.calls, "peers": view.peers}
+        wanted = [len(view.devices), *(len(listing.rows) for listing in listings.values())]
+        tall = self.size.height >= TALL_LINES
+        self._home.set_class(tall, "tall")
+        rooms = share(wanted, self.size.height - FIXED_LINES - (GAPS if tall else 0))
+        self._section("devices").show_devices(view.devices, rooms[0])
+        for (name, listing), room in zip(listings.items(), rooms[1:], strict=True):
+            self._section(name).show_listing(listing, room)
+        self._section("ledger").show_rows(view.ledger)
+
+    @property
+    def _home(self) -> Screen[object]:
+        """The screen itself, also while a dialog lies over it."""
+        return self.screen_stack[0]
+
+    def _section(self, name: str) -> Section:
+        return self._home.query_one(f"#{name}", Section)
+
+    def _say(self, text: str, where: str = "#sentence") -> None:
+        self._home.query_one(where, Static).update(text)
+
+    def _mark(self, state: str) -> None:
+        """Colours and keys follow the state; the sentence says it too."""
+        for each in (*STATES, "lost", "unknown"):
+            self._home.set_class(each == state, each)
+        self.refresh_bindings()
+
+    # Keys
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """Keys that would do nothing now are shown dimmed."""
+        state = self._view.machine.state if self._view and self._connected else ""
+        useful = {"pause": state == "lends", "resume": state == "paused", "pause_now": state in ("lends", "paused")}
+        return True if useful.get(action, True) else None
+
+    def action_pause(self) -> None:
+        self._tell(control.Pause)
+
+    def action_resume(self) -> None:
+        self._tell(control.Resume)
+
+    def action_pause_now(self) -> None:
+        from potluck_tui.dialogs import Confirm
+
+        running = sum(worker.state == "running" for worker in self._history[-1].workers)
+        ends = f"{counted(running, 'input')} of others would start again elsewhere."
+        self.push_screen(
+            Confirm(f"Pause now? {ends if running else 'Nothing runs for others.'}"), self._pause_now_answered
+        )
+
+    def _pause_now_answered(self, yes: bool | None) -> None:
+        if yes:
+            self._tell(lambda number: control.Pause(number, now=True))
+
+    def action_help(self) -> None:
+        from potluck_tui.dialogs import Help
+
+        self.push_screen(Help())
+
+    def _tell(self, make: Callable[[int], wire.Message]) -> None:
+        self.run_worker(self._told(make), group="tell")
+
+    async def _told(self, make: Callable[[int], wire.Message]) -> None:
+        try:
+            await self._link.ask(make, control.Done)
+        except Error as error:
+            self.notify(str(error), title="The node did not do it", severity="error", markup=False)
+
+
+def _lost_text(error: Error, retry_s: float, stale_s: float | None) -> str:
+    again = f"Trying again in {retry_s:g} s."
+    if stale_s is None:
+        return "\n".join(
+            part for part in (error.what, f"{error.fix} This screen then fills by itself. {again}") if part
+        )
+    old = f" Figures are {age(round(stale_s * 1e6))} old." if stale_s > STALE_S else ""
+    return f"{error.what}{old}\n{error.fix} {again}"

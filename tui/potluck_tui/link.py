@@ -1,0 +1,106 @@
+"""Follows the local node: asks how it is, again and again, and finds it again when it went away. No textual here."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+from potluck import wire
+from potluck.aio import AsyncClient
+from potluck.errors import ConnectionError, Error
+from potluck.wire import control
+
+AnswerT = TypeVar("AnswerT", bound=wire.Message)
+
+# Often enough to look live, rare enough to cost nothing: a status is about 1 KiB and a fraction of a millisecond.
+POLL_S = 0.5
+# A node answers at once; one that has not after this long is stopped, or the machine is out of memory.
+ANSWER_TIMEOUT_S = 5.0
+# A node is back about a second after its start: the first attempts are quick, and later ones cost no battery.
+RETRY_FIRST_S = 0.25
+RETRY_MAX_S = 4.0
+
+
+class Watcher(Protocol):
+    """Told what `Link` sees."""
+
+    def seen(self, status: control.Status) -> None: ...
+    def lost(self, error: Error, retry_s: float) -> None:
+        """The node does not answer; the next attempt is in `retry_s` seconds."""
+        ...
+
+
+class Silent:
+    """A session's listener with nothing to hear: this client opens no calls and builds no images."""
+
+    def notice(self, message: control.CallNotice) -> None: ...
+    def log(self, message: control.CallLog) -> None: ...
+    def progress(self, text: str) -> None: ...
+
+
+class Link:
+    """One connection at a time to the node at `path`, made again as long as `follow` runs."""
+
+    def __init__(self, path: Path, watcher: Watcher) -> None:
+        self._path, self._watcher = path, watcher
+        self._client: AsyncClient | None = None
+        self._retry_s = RETRY_FIRST_S
+        self._now = asyncio.Event()
+
+    async def follow(self) -> None:
+        """Until cancelled."""
+        while True:
+            try:
+                self._client = await AsyncClient.connect(self._path, Silent())
+                await self._watch(self._client)
+            except Error as error:
+                self._watcher.lost(error, self._retry_s)
+            finally:
+                await self._close()
+            await self._pause(self._retry_s)
+            self._retry_s = min(self._retry_s * 2, RETRY_MAX_S)
+
+    async def _watch(self, client: AsyncClient) -> None:
+        while True:
+            self._watcher.seen(await _ask(client, control.AskStatus, control.Status))
+            self._retry_s = RETRY_FIRST_S
+            await self._pause(POLL_S)
+
+    async def _close(self) -> None:
+        client, self._client = self._client, None
+        if client:
+            await client.aclose()
+
+    async def _pause(self, seconds: float) -> None:
+        """Shorter when `hurry` is called."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._now.wait()
+        self._now.clear()
+
+    def hurry(self) -> None:
+        """Look again at once."""
+        self._now.set()
+
+    async def ask(self, make: Callable[[int], wire.Message], kind: type[AnswerT]) -> AnswerT:
+        """Ask the node. Raises its error, or `ConnectionError` when it is not there."""
+        if self._client is None:
+            raise ConnectionError("No node answers on this machine.", fix="Start one with `potluck up`.")
+        answer = await _ask(self._client, make, kind)
+        self.hurry()
+        return answer
+
+
+async def _ask(client: AsyncClient, make: Callable[[int], wire.Message], kind: type[AnswerT]) -> AnswerT:
+    try:
+        async with asyncio.timeout(ANSWER_TIMEOUT_S):
+            return await client.ask(make, kind)
+    except TimeoutError:
+        raise ConnectionError(
+            "The local node does not answer.",
+            why=f"it has not for {ANSWER_TIMEOUT_S:g} s",
+            fix="Restart it: `potluck down`, `potluck up`.",
+        ) from None

@@ -1,0 +1,67 @@
+"""The parts of the screen. Everything is shown as plain text: no markup is read from what other machines say."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from textual.content import Content
+from textual.widgets import Static
+
+from potluck_tui.fit import GAP, align, cut
+from potluck_tui.model import Device, Listing
+from potluck_tui.words import bar
+
+# Wide enough to tell a tenth from a quarter, and leaves 50 columns of 80 for words.
+BAR_WIDTH = 20
+
+
+class Section(Static):
+    """A heading with lines below it."""
+
+    def __init__(self, title: str, name: str) -> None:
+        super().__init__(id=name)
+        self.border_title = f" {title} "
+
+    def show_listing(self, listing: Listing, room: int) -> None:
+        """At most `room` lines."""
+        if not listing.rows:
+            self.update(Content.styled(listing.empty, "dim"))
+            return
+        rows, hidden = cut(listing.rows, room)
+        self._show_lines([_line(cells) for cells in align(rows, self._width)], hidden)
+
+    def show_devices(self, devices: Sequence[Device], room: int) -> None:
+        """At most `room` lines, each with a bar."""
+        if not devices:
+            self.update(Content.styled("Nothing is lent. To lend, restart the node with: potluck up --offer", "dim"))
+            return
+        shown, hidden = cut(devices, room)
+        cells = align([(device.name, device.words) for device in shown], self._width - BAR_WIDTH - GAP)
+        self._show_lines([_device_line(*each) for each in zip(shown, cells, strict=True)], hidden)
+
+    def show_rows(self, rows: Sequence[Sequence[str]]) -> None:
+        """All rows, however many."""
+        self._show_lines([_line(cells) for cells in align(rows, self._width)], 0)
+
+    def _show_lines(self, lines: list[Content], hidden: int) -> None:
+        if hidden:
+            lines.append(Content.styled(f"… {hidden} more, in a taller window", "dim"))
+        self.update(Content("\n").join(lines))
+
+    @property
+    def _width(self) -> int:
+        return self.content_size.width
+
+
+def _line(cells: Sequence[str]) -> Content:
+    first, *rest = cells
+    return Content.assemble((first, "bold"), *(" " * GAP + cell for cell in rest))
+
+
+def _device_line(device: Device, cells: Sequence[str]) -> Content:
+    name, words = cells
+    full = bar(device.used, device.total, BAR_WIDTH)
+    filled = full.count("█")
+    return Content.assemble(
+        (name, "bold"), " " * GAP, (full[:filled], "$primary"), (full[filled:], "$surface-lighten-2"), " " * GAP, words
+    )
