@@ -40,7 +40,7 @@ class FileCache:
         """Write those that are not here yet. Raises what the store raises, `ImageError`, `StoreFullError`."""
         missing = {self.path(file): (file, layer) for file, layer in files}
         jobs = _by_first_chunk([item for path, item in missing.items() if not path.exists()])
-        with ThreadPoolExecutor(thread_name_prefix="materialise") as pool:
+        with ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="materialise") as pool:
             futures = [pool.submit(self._write_all, job) for job in jobs]
             try:
                 for future in futures:
