@@ -49,7 +49,7 @@ class Desk:
         self.silent = False
         self.asked: list[object] = []
         self.left = asyncio.Event()
-        self._writers: set[asyncio.StreamWriter] = set()
+        self._connections: dict[asyncio.Task, asyncio.StreamWriter] = {}
 
     async def __aenter__(self):
         self._server = await asyncio.start_unix_server(self._serve, self.path)
@@ -60,12 +60,13 @@ class Desk:
 
     async def stop(self) -> None:
         self._server.close()
-        for writer in self._writers:
+        for writer in self._connections.values():
             writer.close()
+        await asyncio.gather(*self._connections)
         self.path.unlink(missing_ok=True)
 
     async def _serve(self, reader, writer) -> None:
-        self._writers.add(writer)
+        self._connections[asyncio.current_task()] = writer
         frames = FrameReader()
         while data := await reader.read(65536):
             for frame in frames.feed(data):

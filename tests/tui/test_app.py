@@ -241,6 +241,7 @@ class TestLosingTheNode:
                     await until(pilot, lambda: len(pauses) == 3, "three attempts")
                     assert "The node is older." in shown(app, "sentence")
                     assert "Upgrade the node." in shown(app, "sentence")
+                    assert desk.left.is_set(), "a refused connection was not closed"
 
         asyncio.run(scene())
         assert pauses == [0.25, 0.5, 1.0]

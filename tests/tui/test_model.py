@@ -41,7 +41,7 @@ class TestDevices:
         gpu = GpuOffer("GPU-1", "NVIDIA A10G", memory_mib=24576, memory_free_mib=8192, state="in use by its owner")
         view = make_view(a_status(gpus=(gpu,)))
         assert view.devices[2].name == "GPU 0"
-        assert view.devices[2].words == "NVIDIA A10G, in use by its owner, 16.0 GiB of 24.0 GiB"
+        assert view.devices[2].words == "NVIDIA A10G, in use by its owner, 16.0 GiB of 24.0 GiB in use"
         assert "1 GPU" in view.machine.sentence
 
 

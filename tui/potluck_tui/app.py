@@ -11,8 +11,9 @@ from typing import ClassVar
 from textual.app import App, ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, VerticalScroll
+from textual.content import Content
 from textual.screen import Screen
-from textual.widgets import Footer, Static
+from textual.widgets import Footer
 
 from potluck import wire
 from potluck.errors import Error
@@ -20,7 +21,7 @@ from potluck.wire import control
 from potluck_tui.fit import share
 from potluck_tui.link import POLL_S, Link
 from potluck_tui.model import View, make_view
-from potluck_tui.widgets import Section
+from potluck_tui.widgets import Section, Words
 from potluck_tui.words import age, counted
 
 # Rates are taken over this long: short enough to follow a change, long enough not to jump with every input.
@@ -30,7 +31,7 @@ FIXED_LINES = 12
 # From this height on, a blank line parts each section from the next.
 TALL_LINES = 32
 GAPS = 4
-STATES = ("lends", "paused", "calls")
+STATES = ("lends", "paused", "calls", "lost", "unknown")
 LOOKING = "Looking for the node of this machine …"
 # Figures younger than this are as good as live.
 STALE_S = 2.0
@@ -60,10 +61,10 @@ class PotluckApp(App[None]):
 
     def compose(self) -> ComposeResult:
         with Horizontal(id="machine"):
-            yield Static("Potluck", id="name", markup=False)
-            yield Static("", id="about", markup=False)
+            yield Words("name", "Potluck")
+            yield Words("about")
         with VerticalScroll(id="body"):
-            yield Static(LOOKING, id="sentence", markup=False)
+            yield Words("sentence", LOOKING)
             yield Section("This machine", "devices")
             yield Section("Workers", "workers")
             yield Section("Calls from here", "calls")
@@ -127,13 +128,13 @@ class PotluckApp(App[None]):
         return self._home.query_one(f"#{name}", Section)
 
     def _say(self, text: str, where: str = "#sentence") -> None:
-        self._home.query_one(where, Static).update(text)
+        self._home.query_one(where, Words).show(Content(text))
 
     def _mark(self, state: str) -> None:
         """Colours and keys follow the state; the sentence says it too."""
-        for each in (*STATES, "lost", "unknown"):
-            self._home.set_class(each == state, each)
-        self.refresh_bindings()
+        if not self._home.has_class(state):
+            self._home.remove_class(*STATES).add_class(state)
+            self.refresh_bindings()
 
     # Keys
 

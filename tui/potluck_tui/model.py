@@ -101,9 +101,8 @@ def _devices(now: Status) -> tuple[Device, ...]:
 
 def _gpu(number: int, gpu: GpuOffer) -> Device:
     used = gpu.memory_mib - gpu.memory_free_mib
-    return Device(
-        f"GPU {number}", used, gpu.memory_mib, f"{plain(gpu.model)}, {plain(gpu.state)}, {_of(used, gpu.memory_mib)}"
-    )
+    words = f"{plain(gpu.model)}, {plain(gpu.state)}, {_of(used, gpu.memory_mib)} in use"
+    return Device(f"GPU {number}", used, gpu.memory_mib, words)
 
 
 def _of(used_mib: int, total_mib: int) -> str:

@@ -15,17 +15,30 @@ from potluck_tui.words import bar
 BAR_WIDTH = 20
 
 
-class Section(Static):
+class Words(Static):
+    """Text that is laid out again only when it has changed: the node is asked far more often than it has news."""
+
+    def __init__(self, name: str, text: str = "") -> None:
+        super().__init__(text, id=name, markup=False)
+        self._last = Content(text)
+
+    def show(self, content: Content) -> None:
+        if not content.is_same(self._last):
+            self._last = content
+            self.update(content)
+
+
+class Section(Words):
     """A heading with lines below it."""
 
     def __init__(self, title: str, name: str) -> None:
-        super().__init__(id=name)
+        super().__init__(name)
         self.border_title = f" {title} "
 
     def show_listing(self, listing: Listing, room: int) -> None:
         """At most `room` lines."""
         if not listing.rows:
-            self.update(Content.styled(listing.empty, "dim"))
+            self.show(Content.styled(listing.empty, "dim"))
             return
         rows, hidden = cut(listing.rows, room)
         self._show_lines([_line(cells) for cells in align(rows, self._width)], hidden)
@@ -33,7 +46,7 @@ class Section(Static):
     def show_devices(self, devices: Sequence[Device], room: int) -> None:
         """At most `room` lines, each with a bar."""
         if not devices:
-            self.update(Content.styled("Nothing is lent. To lend, restart the node with: potluck up --offer", "dim"))
+            self.show(Content.styled("Nothing is lent. To lend, restart the node with: potluck up --offer", "dim"))
             return
         shown, hidden = cut(devices, room)
         cells = align([(device.name, device.words) for device in shown], self._width - BAR_WIDTH - GAP)
@@ -46,7 +59,7 @@ class Section(Static):
     def _show_lines(self, lines: list[Content], hidden: int) -> None:
         if hidden:
             lines.append(Content.styled(f"… {hidden} more, in a taller window", "dim"))
-        self.update(Content("\n").join(lines))
+        self.show(Content("\n").join(lines))
 
     @property
     def _width(self) -> int:
