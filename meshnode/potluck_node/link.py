@@ -95,11 +95,11 @@ class StreamLink:
             while True:
                 frame = await self._stream.receive()
                 self._heard_us = self._clock.now_us()
-                for data in self._receiver.feed(frame):
-                    self._take(wire.decode(data, self._kind))
-                self._waiting = True
-                await self._ready()
-                self._waiting, self._heard_us = False, self._clock.now_us()
+                taken = [self._take(wire.decode(data, self._kind)) for data in self._receiver.feed(frame)]
+                if any(taken):
+                    self._waiting = True
+                    await self._ready()
+                    self._waiting, self._heard_us = False, self._clock.now_us()
                 due = self._receiver.credit_due()
                 if due:
                     self.post(Credit(due))
@@ -108,13 +108,16 @@ class StreamLink:
         except RemoteProtocolError as error:
             self._end(f"the peer broke the protocol: {error.what} {error.why}")
 
-    def _take(self, message: object) -> None:
+    def _take(self, message: object) -> bool:
+        """Whether the message went to whoever takes them."""
         if isinstance(message, Credit):
             self._sender.grant(message.bytes)
             self._wake.set()
         elif not isinstance(message, Heartbeat):
             assert isinstance(message, wire.Message)
             self._on_message(message)
+            return True
+        return False
 
     async def _write(self) -> None:
         try:

@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 import functools
-import inspect
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, cast
 
-from potluck import mapping, outcomes
 from potluck.errors import InvalidError
 from potluck.image import Image
-from potluck.retries import policy
-from potluck.serialize import dumps
-from potluck.source import refer
-from potluck.wire import FunctionSpec, Resources
+from potluck.retries import Retries, checked
 
+# Whatever calls need is imported by the first call: `import potluck` happens in every script, notebook and sandbox.
 if TYPE_CHECKING:
     from potluck.app import App
-    from potluck.retries import Retries
     from potluck.running import Running
 
 P = ParamSpec("P")
@@ -25,6 +20,9 @@ R = TypeVar("R", covariant=True)
 
 # A function that runs longer than a day should checkpoint; as Modal's limit.
 TIMEOUT_S_MAX = 24 * 3600
+
+# As in the module `inspect`, which is slow to import.
+CO_GENERATOR, CO_ASYNC_GENERATOR = 0x20, 0x200
 
 
 class Options:
@@ -40,11 +38,10 @@ class Options:
             raise InvalidError(f"memory={memory} is not a size.", fix="Give mebibytes, for example memory=2048.")
         if not 1 <= timeout <= TIMEOUT_S_MAX:
             raise InvalidError(f"timeout={timeout} is out of range.", fix=f"Give seconds, from 1 to {TIMEOUT_S_MAX}.")
-        gpus = () if gpu is None else (gpu,) if isinstance(gpu, str) else tuple(gpu)
         self.name, self.image, self.serialized = name, image, serialized
-        self.resources = Resources(gpus, round((cpu or 1.0) * 1000), memory or 512)
-        self.timeout_us = round(timeout * 1e6)
-        self.retries = policy(retries)
+        self.gpu = () if gpu is None else (gpu,) if isinstance(gpu, str) else tuple(gpu)
+        self.cpu, self.memory, self.timeout = cpu, memory, timeout
+        self.retries = checked(retries)
         self.env = tuple(sorted((key, value) for key, value in (env or {}).items() if value is not None))
 
 
@@ -55,6 +52,8 @@ class Remote(Generic[P, R]):
         self._function = function
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        from potluck import outcomes
+
         running, payload = self._function._begin(args, kwargs)
         client = running.client
         call = client.open_call(running.spec(self._function))
@@ -66,6 +65,8 @@ class Remote(Generic[P, R]):
             client.close_call(call, "the caller left")
 
     async def aio(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        from potluck import outcomes
+
         running, payload = self._function._begin(args, kwargs)
         client = await running.async_client()
         call = client.open_call(await running.spec_async(self._function))
@@ -90,7 +91,9 @@ class Map(Generic[R]):
         order_outputs: bool = True,
         return_exceptions: bool = False,
     ) -> Iterator[R]:
-        inputs = self._inputs(zip(*iterables, strict=False), kwargs)
+        from potluck import mapping
+
+        inputs = self._function._payloads(zip(*iterables, strict=False), kwargs)
         return mapping.run(self._function, inputs, ordered=order_outputs, keep_errors=return_exceptions)
 
     def aio(
@@ -100,18 +103,19 @@ class Map(Generic[R]):
         order_outputs: bool = True,
         return_exceptions: bool = False,
     ) -> AsyncIterator[R]:
-        inputs = self._inputs(zip(*iterables, strict=False), kwargs)
+        from potluck import mapping
+
+        inputs = self._function._payloads(zip(*iterables, strict=False), kwargs)
         return mapping.run_async(self._function, inputs, ordered=order_outputs, keep_errors=return_exceptions)
 
-    def _inputs(self, tuples: Iterable[Iterable[Any]], kwargs: Mapping[str, Any] | None) -> Iterator[bytes]:
-        shared = dict(kwargs or {})
-        return (self._function._payload(tuple(each), shared) for each in tuples)
 
-
-class StarMap(Map[R]):
+class StarMap(Generic[R]):
     """`f.starmap([(1, 2), (3, 4)])` calls `f(1, 2)` and `f(3, 4)`."""
 
-    def __call__(  # type: ignore[override]
+    def __init__(self, function: Function[Any, R]) -> None:
+        self._function = function
+
+    def __call__(
         self,
         input_iterator: Iterable[Iterable[Any]],
         /,
@@ -120,10 +124,12 @@ class StarMap(Map[R]):
         order_outputs: bool = True,
         return_exceptions: bool = False,
     ) -> Iterator[R]:
-        inputs = self._inputs(input_iterator, kwargs)
+        from potluck import mapping
+
+        inputs = self._function._payloads(input_iterator, kwargs)
         return mapping.run(self._function, inputs, ordered=order_outputs, keep_errors=return_exceptions)
 
-    def aio(  # type: ignore[override]
+    def aio(
         self,
         input_iterator: Iterable[Iterable[Any]],
         /,
@@ -132,7 +138,9 @@ class StarMap(Map[R]):
         order_outputs: bool = True,
         return_exceptions: bool = False,
     ) -> AsyncIterator[R]:
-        inputs = self._inputs(input_iterator, kwargs)
+        from potluck import mapping
+
+        inputs = self._function._payloads(input_iterator, kwargs)
         return mapping.run_async(self._function, inputs, ordered=order_outputs, keep_errors=return_exceptions)
 
 
@@ -163,7 +171,8 @@ class Function(Generic[P, R]):
     """A function that can run on the mesh. Made by `@app.function()`, never by hand."""
 
     def __init__(self, app: App, raw: Callable[..., Any], options: Options) -> None:
-        if inspect.isgeneratorfunction(raw) or inspect.isasyncgenfunction(raw):
+        flags = getattr(getattr(raw, "__code__", None), "co_flags", 0)
+        if flags & (CO_GENERATOR | CO_ASYNC_GENERATOR):
             raise InvalidError(
                 f"{raw.__name__} is a generator, which cannot run remotely yet.", fix="Return a list instead."
             )
@@ -208,24 +217,14 @@ class Function(Generic[P, R]):
         running = self._app._require_run(self.name)
         return running, self._payload(args, kwargs)
 
-    def _payload(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bytes:
-        return dumps((args, dict(kwargs)), f"arguments of {self.name}()")
+    def _payloads(self, tuples: Iterable[Iterable[Any]], kwargs: Mapping[str, Any] | None) -> Iterator[bytes]:
+        shared = dict(kwargs or {})
+        return (self._payload(tuple(each), shared) for each in tuples)
 
-    def _spec(self, image: str, python: str) -> FunctionSpec:
-        reference, options = refer(self._raw, serialized=self._options.serialized), self._options
-        return FunctionSpec(
-            app=self._app.name,
-            name=self.name,
-            image=image,
-            python=python,
-            module=reference.module,
-            qualname=reference.qualname,
-            pickled=reference.pickled,
-            resources=options.resources,
-            timeout_us=options.timeout_us,
-            retries=options.retries,
-            env=options.env,
-        )
+    def _payload(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bytes:
+        from potluck.serialize import dumps
+
+        return dumps((args, dict(kwargs)), f"arguments of {self.name}()")
 
 
 def _detached(app_name: str, raw: Callable[..., Any]) -> Function[..., Any]:

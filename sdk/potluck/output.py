@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import sys
 import threading
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from potluck.wire.control import CallLog, CallNotice
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.status import Status
 
 
@@ -70,15 +71,15 @@ class LiveOutput(PlainOutput):
         super().__init__()
         self._status: Status | None = None
 
-    def _console(self) -> Any:
+    def _console(self) -> Console:
         from rich.console import Console
 
         return Console(stderr=True)
 
     def _show(self, text: str) -> None:
         if text and self._status is None:
-            self._status = self._console().status(text)
-            self._status.start()
+            status = self._status = self._console().status(text)
+            status.start()
         elif self._status and text:
             self._status.update(text)
         elif self._status:

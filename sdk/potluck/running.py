@@ -13,6 +13,7 @@ from potluck.client import Client
 from potluck.errors import PythonVersionError
 from potluck.output import make_output
 from potluck.source import refer
+from potluck.spec import make_spec
 from potluck.wire import FunctionSpec, control
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ class Running:
                 fix=f"Run this program with Python {built.python}, or use an image with {ours}.",
             )
         self.output.progress("")
-        return function._spec(built.image, built.python)
+        return make_spec(function, reference, built.image, built.python)
 
     async def async_client(self) -> AsyncClient:
         """The connection of the running event loop."""

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from potluck.serialize import dumps
 
@@ -14,8 +13,7 @@ from potluck.serialize import dumps
 SOURCE_ROOT = "/app"
 
 
-@dataclass(frozen=True)
-class Reference:
+class Reference(NamedTuple):
     """Either `module` and `qualname`, with `files` to ship, or `pickled`."""
 
     module: str = ""

@@ -5,7 +5,6 @@ import socket
 import threading
 
 import pytest
-from potluck_ledger.journal import compare, verify
 from tests.e2e import sample
 from tests.e2e.mesh import wait_until
 
@@ -18,6 +17,7 @@ from potluck.errors import (
     ResourceExceededError,
     SerializationError,
 )
+from potluck_ledger.journal import compare, verify
 
 
 @pytest.fixture(autouse=True)
@@ -70,7 +70,8 @@ class TestCalls:
     def test_prints_appear_with_the_workers_name(self, capsys):
         sample.chat.remote("hello")
         shown = capsys.readouterr()
-        assert any(line.startswith(("ann-", "bob-")) and line.endswith("│ out hello") for line in shown.out.splitlines())
+        (line,) = [line for line in shown.out.splitlines() if line.endswith("│ out hello")]
+        assert line.startswith(("ann-", "bob-"))
         assert "│ err hello" in shown.err
 
     def test_an_exception_keeps_its_type_and_shows_the_remote_source(self):
@@ -105,9 +106,7 @@ class TestCalls:
 
     def test_threads_share_a_run(self):
         results = {}
-        threads = [
-            threading.Thread(target=lambda n=n: results.update({n: sample.add.remote(n)})) for n in range(8)
-        ]
+        threads = [threading.Thread(target=lambda n=n: results.update({n: sample.add.remote(n)})) for n in range(8)]
         for thread in threads:
             thread.start()
         for thread in threads:
@@ -171,18 +170,20 @@ class TestBadInput:
 def test_another_python_than_the_images(monkeypatch):
     with sample.app.run(show_progress=False):
         monkeypatch.setattr("sys.version_info", (3, 99, 0, "final", 0))
-        with pytest.raises(PythonVersionError, match="this program runs 3.99"):
+        with pytest.raises(PythonVersionError, match=r"this program runs 3\.99"):
             sample.add.remote(1)
 
 
 def test_both_sides_sign_and_their_journals_agree(trio_of_nodes):
     with sample.app.run(show_progress=False):
         list(sample.add.map(range(20)))
-    caller, *providers = trio_of_nodes.nodes
+    caller = trio_of_nodes.nodes[0]
     wait_until(lambda: not caller.status().calls, "closing all calls")
 
     def settled():
-        journals = [(owner, verify(owner, entries)) for owner, entries in (node.journal() for node in trio_of_nodes.nodes)]
+        journals = [
+            (owner, verify(owner, entries)) for owner, entries in (node.journal() for node in trio_of_nodes.nodes)
+        ]
         agree = all(not compare(journals[0], other) for other in journals[1:])
         return agree and all(entries for _, entries in journals) and journals
 

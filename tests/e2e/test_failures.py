@@ -9,14 +9,14 @@ import threading
 import time
 
 import pytest
-from potluck_ledger.journal import verify
 from tests.e2e import sample
 from tests.e2e.mesh import Mesh, run_cli, wait_until
 
 from potluck import wire
-from potluck.errors import NoPeerError, NodeStartError
+from potluck.errors import NodeStartError, NoPeerError
 from potluck.frames import FrameReader, encode_frame
 from potluck.wire import control
+from potluck_ledger.journal import verify
 
 
 def trio_mesh(mesh: Mesh):

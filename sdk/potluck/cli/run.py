@@ -97,13 +97,15 @@ def _named(
 def _only(
     entries: dict[str, LocalEntrypoint], functions: dict[str, Function[..., Any]], target: str
 ) -> LocalEntrypoint | Function[..., Any]:
-    for several in (entries, functions):
-        if len(several) == 1:
-            return next(iter(several.values()))
-        if several:
-            names = ", ".join(f"{target}::{name}" for name in several)
-            raise InvalidError(f"{target} has several things to run.", fix=f"Choose one: {names}")
-    raise NotFoundError(f"{target} has nothing to run.", fix="Decorate a function with @app.local_entrypoint().")
+    """The one entrypoint, or without any the one function."""
+    several: dict[str, Any] = dict(entries or functions)
+    if not several:
+        raise NotFoundError(f"{target} has nothing to run.", fix="Decorate a function with @app.local_entrypoint().")
+    if len(several) > 1:
+        names = ", ".join(f"{target}::{name}" for name in several)
+        raise InvalidError(f"{target} has several things to run.", fix=f"Choose one: {names}")
+    found: LocalEntrypoint | Function[..., Any] = several.popitem()[1]
+    return found
 
 
 _TYPES: dict[Any, Any] = {

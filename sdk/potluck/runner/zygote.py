@@ -5,7 +5,7 @@ It is process 1 of its sandbox: signals from inside cannot end it, it inherits o
 
 from __future__ import annotations
 
-import _signal as signal  # type: ignore[import-not-found]
+import _signal as signal  # type: ignore[import-not-found]  # pyright: ignore[reportMissingImports]
 import _socket as socket
 import ctypes
 import gc
@@ -182,8 +182,8 @@ class Zygote:
             _leave_zygote(self._wakeup, self._handlers)
             worker.run(fd, self._function)
             status = 0
-        except BaseException:  # noqa: BLE001 - reported, then the process ends whatever it was
-            sys.excepthook(*sys.exc_info())
+        except BaseException as error:  # noqa: BLE001 - reported, then the process ends whatever it was
+            sys.excepthook(type(error), error, error.__traceback__)
         finally:
             os._exit(status)
 

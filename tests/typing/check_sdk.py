@@ -1,0 +1,47 @@
+"""Checked by mypy and pyright, never run: a function keeps its signature through the decorator."""
+
+from collections.abc import AsyncIterator, Iterator
+from typing import assert_type
+
+import potluck
+
+app = potluck.App("typing", image=potluck.Image.local_python().pip_install("numpy"))
+
+
+@app.function(gpu=["A10G", "any"], cpu=2, memory=1024, timeout=60, retries=potluck.Retries(max_retries=3))
+def scale(values: list[int], factor: float = 2.0) -> list[float]:
+    return [factor * value for value in values]
+
+
+@app.function()
+async def greet(name: str) -> str:
+    return f"hello {name}"
+
+
+@app.local_entrypoint()
+def main(count: int = 3) -> None:
+    assert_type(scale.remote([1, 2], factor=1.5), list[float])
+    assert_type(scale.remote([1, 2]), list[float])
+    assert_type(scale.local([1]), list[float])
+    assert_type(scale.map([[1], [2]]), Iterator[list[float]])
+    assert_type(scale.starmap([([1], 2.0)]), Iterator[list[float]])
+    assert_type(scale.map.aio([[1]]), AsyncIterator[list[float]])
+    assert_type(scale.for_each([[1]]), None)
+    assert_type(greet.remote("you"), str)
+    with app.run() as running:
+        assert_type(running, potluck.App)
+
+
+async def awaited() -> None:
+    assert_type(await scale.remote.aio([1]), list[float])
+    assert_type(await greet.remote.aio("you"), str)
+    async for each in greet.map.aio(["a"]):
+        assert_type(each, str)
+
+
+def mistakes() -> None:
+    scale.remote("text")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    scale.remote([1], factor="two")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    scale.remote()  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    greet.remote(3)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    app.function(gpus="A10G")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
