@@ -429,13 +429,15 @@ class CallCore:
     def _shrink(self, function: _Function, now_us: int) -> None:
         for name in sorted(function.leases):
             lease = self._leases[name]
-            unused = lease.slots and not lease.inputs and not function.queue and not function.delayed
             unwanted = not lease.slots and not function.calls
-            if unwanted or (unused and now_us >= lease.idle_us + LINGER_US):
+            if unwanted or (self._unused(function, lease) and now_us >= lease.idle_us + LINGER_US):
                 self._drop_lease(name)
                 self._actions.append(ev.EndLease(name, "done"))
         if not function.calls and not function.leases:
             self._functions.pop(function.name, None)
+
+    def _unused(self, function: _Function, lease: _Lease) -> bool:
+        return bool(lease.slots and not lease.inputs and not function.queue and not function.delayed)
 
     # Words and time
 
@@ -470,11 +472,8 @@ class CallCore:
         times: list[int] = []
         for function in self._functions.values():
             times += [self._inputs[number].not_before_us for number in function.delayed]
-            times += [
-                lease.idle_us + LINGER_US
-                for lease in map(self._leases.__getitem__, function.leases)
-                if not lease.inputs
-            ]
+            leases = map(self._leases.__getitem__, function.leases)
+            times += [lease.idle_us + LINGER_US for lease in leases if self._unused(function, lease)]
             if function.queue:
                 times += [time for time in function.not_before.values() if time > now_us]
                 times.append(max(now_us + BUSY_RETRY_US, function.since_us + NO_PEER_GRACE_US))

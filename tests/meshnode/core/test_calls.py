@@ -74,6 +74,17 @@ class Caller:
         return self.send(ev.InputFinished(lease, done))
 
 
+def wakes(caller, duration_us):
+    """When the core is woken within this time, at its own wish."""
+    end, times = caller.now_us + duration_us, []
+    while caller.core.wake_us is not None and caller.core.wake_us <= end:
+        caller.now_us = caller.core.wake_us
+        caller.renew()
+        caller.send(ev.Tick())
+        times.append(caller.now_us)
+    return times
+
+
 def test_a_call_is_placed_sent_delivered_and_ended():
     caller = Caller("ann")
     caller.call()
@@ -236,6 +247,19 @@ def test_an_idle_lease_lingers_then_ends_and_nothing_is_left():
     assert caller.only(ev.EndLease).lease == lease
     assert caller.core.wake_us is None
     assert not list(caller.core.leases())
+
+
+def test_a_lease_that_is_not_answered_wakes_nobody_in_vain():
+    caller = Caller("ann")
+    caller.call()
+    assert len(wakes(caller, limits.LINGER_US + 5_000_000)) < 20
+
+
+def test_an_idle_lease_kept_for_a_retry_wakes_nobody_in_vain():
+    caller = Caller("ann", function=spec(retries=RetryPolicy(max_retries=1, initial_delay_us=60_000_000)))
+    lease = caller.lease()
+    caller.finish(lease, caller.only(ev.SendInput), exception=BOOM)
+    assert len(wakes(caller, limits.LINGER_US + 5_000_000)) < 20
 
 
 def test_calls_of_one_function_share_its_lease():
