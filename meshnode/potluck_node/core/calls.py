@@ -27,7 +27,7 @@ NO_PEER_GRACE_US = 8_000_000
 LINGER_US = 2_000_000
 # A peer that failed is avoided 2 s, then twice as long each time, at most 2 min.
 BAN_FIRST_US, BAN_MAX_US = 2_000_000, 120_000_000
-# A busy peer is asked again after this long when it does not say itself.
+# A busy peer is asked again after this long, and so is one that was lost.
 BUSY_RETRY_US = 1_000_000
 # An input that took five machines down is taken for the cause.
 LOSSES_MAX = 5
@@ -261,6 +261,7 @@ class CallCore:
         self._strike(lease.peer, now_us)
         lost = sorted(lease.inputs, reverse=True)
         function = self._drop_lease(event.lease)
+        function.not_before[lease.peer] = now_us + BUSY_RETRY_US
         for number in lost:
             item = self._inputs.get(number)
             if item:

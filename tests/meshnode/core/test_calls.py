@@ -142,6 +142,15 @@ def test_a_lost_lease_puts_its_inputs_elsewhere_and_bans_the_peer():
     assert (caller.only(ev.SendInput).input, caller.only(ev.SendInput).attempt) == (1, 2)
 
 
+def test_the_only_peer_is_not_pestered_while_it_cannot_be_reached():
+    caller = Caller("ann")
+    caller.call()
+    caller.send(ev.LeaseLost(caller.only(ev.OpenLease).lease, "connection refused"))
+    assert not caller.all(ev.OpenLease)
+    caller.wait(limits.BUSY_RETRY_US)
+    assert caller.only(ev.OpenLease).peer == "ann"
+
+
 def test_an_input_that_takes_machine_after_machine_down_fails_in_the_end():
     caller = Caller("ann")
     caller.call()
