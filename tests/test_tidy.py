@@ -74,7 +74,9 @@ def test_no_module_is_dead():
     for path in OURS:
         name = module_name(path)
         if path.name not in ("__init__.py", "__main__.py"):
-            assert name in used or any(f'"{name}' in text for text in texts), name
+            # Sandboxes see the runner's folder under a name of its own.
+            inside = name.replace("potluck.runner", "potluck_runner")
+            assert name in used or any(f'"{name}' in text or inside in text for text in texts), name
 
 
 @pytest.mark.parametrize("path", PYTHON, ids=named)
