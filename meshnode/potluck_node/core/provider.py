@@ -124,6 +124,10 @@ class ProviderCore:
     def handle(self, event: ev.Event, now_us: int) -> list[ev.Action]:
         """Take one event and return what to do, in order."""
         self._handlers[type(event)](event, now_us)
+        # Any event may have made room that a pool waits for.
+        for pool in list(self._pools.values()):
+            if pool.queue:
+                self._feed(pool, now_us)
         self._plan_wake()
         actions, self._actions = self._actions, []
         return actions
@@ -252,7 +256,6 @@ class ProviderCore:
             return
         pool.state, pool.used_us = "ready", now_us
         self._actions.append(ev.OfferChanged())
-        self._feed(pool, now_us)
 
     def _pool_failed(self, event: ev.PoolFailed, now_us: int) -> None:
         """The image could not be had, the sandbox did not start, or it died."""
@@ -278,7 +281,6 @@ class ProviderCore:
             return
         worker.ready, worker.since_us, pool.failed_starts = True, now_us, 0
         self._tell_ready(pool)
-        self._feed(pool, now_us)
 
     def _tell_ready(self, pool: _Pool) -> None:
         count = sum(worker.ready for worker in pool.workers.values())
@@ -300,9 +302,6 @@ class ProviderCore:
             if pool.failed_starts >= STARTS_MAX:
                 error = ExecutionError(f"{pool.spec.name} cannot be started on {self._node}.", why=event.reason)
                 self._pool_failed(ev.PoolFailed(pool.name, "sandbox", Failure.of(error)), now_us)
-                return
-        for each in list(self._pools.values()):
-            self._feed(each, now_us)
 
     def _died_running(self, worker: _Worker, reason: str, now_us: int) -> None:
         assert worker.item
@@ -373,7 +372,6 @@ class ProviderCore:
         pool = self._pools[lease.pool]
         pool.queue.append(_Item(event.lease, event.message, payload_digest(event.message.payload)))
         pool.used_us = now_us
-        self._feed(pool, now_us)
 
     def _run(self, pool: _Pool, worker: _Worker, item: _Item, now_us: int) -> None:
         worker.item, worker.since_us = item, now_us
@@ -392,7 +390,6 @@ class ProviderCore:
         # A worker cannot have computed longer than it ran, whatever it says of itself.
         cpu_us = min(max(0, event.outcome.cpu_us), run_us)
         self._finish(item, cpu_us, _as_done(item.message, run_us, event.outcome))
-        self._feed(pool, now_us)
 
     def _finish(self, item: _Item, cpu_us: int, done: InputDone) -> None:
         lease = self._leases.get(item.lease)

@@ -131,6 +131,35 @@ def test_workers_never_exceed_what_is_lent_and_an_idle_one_makes_room():
     assert provider.only(ev.SpawnWorker).pool == other
 
 
+def waiting_for_room():
+    """One caller's worker runs while another caller's input waits for its room."""
+    provider = Provider(cpu_milli=1000)
+    pool, worker = provider.ready()
+    provider.succeed(pool, worker)
+    provider.ask("l2", caller="dan")
+    other = provider.only(ev.PreparePool).pool
+    provider.send(ev.InputCame("l1", Input(2, 1, b"payload")))
+    provider.send(ev.PoolReady(other))
+    provider.send(ev.InputCame("l2", Input(1, 1, b"payload")))
+    assert not provider.all(ev.KillWorker)
+    assert not provider.all(ev.SpawnWorker)
+    return provider, pool, worker, other
+
+
+def test_who_waits_for_room_gets_it_when_a_worker_of_another_falls_idle():
+    provider, pool, worker, other = waiting_for_room()
+    provider.succeed(pool, worker, number=2)
+    assert provider.only(ev.KillWorker) == ev.KillWorker(pool, worker)
+    provider.send(ev.WorkerGone(pool, worker, "killed"))
+    assert provider.only(ev.SpawnWorker).pool == other
+
+
+def test_who_waits_for_room_gets_it_when_a_sandbox_of_another_ends():
+    provider, pool, _worker, other = waiting_for_room()
+    provider.send(ev.PoolFailed(pool, "sandbox", BROKEN))
+    assert provider.only(ev.SpawnWorker).pool == other
+
+
 def test_an_idle_pool_is_closed_after_its_time():
     provider = Provider()
     pool, worker = provider.ready()
