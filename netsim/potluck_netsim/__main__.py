@@ -1,0 +1,60 @@
+"""`python -m potluck_netsim lab --seed 7`: run a scenario, print its report or the broken promise."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+
+from potluck_netsim.faults import Faults
+from potluck_netsim.scenarios import SCENARIOS, Options, faults_of
+from potluck_netsim.world import PromiseBroken
+
+
+def _fault_options(command: Callable[..., None]) -> Callable[..., None]:
+    """An option for each fault; without it, the seed decides."""
+    for field in dataclasses.fields(Faults):
+        command = click.option("--" + field.name.replace("_", "-"), type=click.IntRange(min=0))(command)
+    return command
+
+
+@click.command()
+@click.argument("scenario", type=click.Choice(sorted(SCENARIOS)))
+@click.option("--seed", type=int, required=True, help="The same seed and options give the same history.")
+@click.option("--nodes", type=click.IntRange(min=1), default=50, show_default=True)
+@click.option("--minutes", type=click.FloatRange(min=0), default=10.0, show_default=True, help="Before faults cease.")
+@click.option("--trace", type=click.Path(path_type=Path), help="Write every line of the history to this file.")
+@_fault_options
+def main(scenario: str, seed: int, nodes: int, minutes: float, trace: Path | None, **faults: Any) -> None:
+    """Run SCENARIO; ends with 1 when a promise to users was broken."""
+    given = {name: value for name, value in faults.items() if value is not None}
+    options = Options(seed, nodes, minutes, dataclasses.replace(faults_of(seed), **given))
+    with _writer(trace) as write:
+        started = time.monotonic()
+        try:
+            report = SCENARIOS[scenario](options, write).run()
+        except PromiseBroken as broken:
+            click.echo(broken)
+            sys.exit(1)
+    spent_s = time.monotonic() - started
+    click.echo(report)
+    click.echo(f"speed     {report.events / spent_s:.0f} events a second, {spent_s:.1f} s")
+
+
+@contextmanager
+def _writer(path: Path | None) -> Iterator[Callable[[str], None] | None]:
+    if path is None:
+        yield None
+        return
+    with path.open("w", encoding="utf-8", newline="\n") as file:
+        yield lambda line: print(line, file=file)
+
+
+if __name__ == "__main__":
+    main()

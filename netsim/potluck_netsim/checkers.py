@@ -1,0 +1,149 @@
+"""Promises to users, each watched by one checker from outside of the cores."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from potluck_netsim import facts
+from potluck_netsim.workload import exception_of, raises, result_of
+from potluck_netsim.world import Checker, Fact, World
+
+# A core that is woken more often waits for something that no waking brings. Retries after a refusal take 1 s each and
+# lingering leases 2 s, so twenty leases and a map's retries stay far below.
+TICKS_MAX, ASKS_MAX, WINDOW_US = 200, 10, 1_000_000
+
+
+@dataclass
+class EveryCallEnds:
+    """With a result or an error for each input, once faults have ceased; unless its own node died."""
+
+    promise = "every call ends"
+    open: dict[tuple[str, str], set[int]] = field(default_factory=dict)
+
+    def see(self, fact: Fact, world: World) -> None:
+        if isinstance(fact, facts.CallPlaced):
+            self.open[fact.node, fact.call] = set()
+        elif isinstance(fact, facts.InputGiven):
+            self.open[fact.node, fact.call].add(fact.index)
+        elif isinstance(fact, facts.Delivered):
+            self.open.get((fact.node, fact.call), set()).discard(fact.index)
+        elif isinstance(fact, facts.CallDropped):
+            self.open.pop((fact.node, fact.call), None)
+        elif isinstance(fact, facts.CallOver):
+            self._over(fact, world)
+        elif isinstance(fact, facts.NodeDied):
+            self.open = {key: inputs for key, inputs in self.open.items() if key[0] != fact.node}
+        elif isinstance(fact, facts.Quiet):
+            for node, call in self.open:
+                inputs = sorted(self.open[node, call])
+                world.broken(self.promise, f"{call} of {node} still waits for its inputs {inputs}", node)
+
+    def _over(self, fact: facts.CallOver, world: World) -> None:
+        left = sorted(self.open.pop((fact.node, fact.call), set()))
+        if left:
+            world.broken(self.promise, f"{fact.call} ended without an outcome of its inputs {left}", fact.node)
+
+
+@dataclass
+class DeliveredOnce:
+    """Each input's own outcome, once, and none to a call that was cancelled or is over."""
+
+    promise = "every result is delivered exactly once, and never to a call that was cancelled"
+    given: dict[tuple[str, str, int], bytes] = field(default_factory=dict)
+    cancelled: set[tuple[str, str]] = field(default_factory=set)
+
+    def see(self, fact: Fact, world: World) -> None:
+        if isinstance(fact, facts.InputGiven):
+            self.given[fact.node, fact.call, fact.index] = fact.payload
+        elif isinstance(fact, facts.CallDropped):
+            self.cancelled.add((fact.node, fact.call))
+        elif isinstance(fact, facts.Delivered):
+            self._delivered(fact, world)
+
+    def _delivered(self, fact: facts.Delivered, world: World) -> None:
+        what = f"input {fact.index} of {fact.call}"
+        if (fact.node, fact.call) in self.cancelled:
+            world.broken(self.promise, f"{what} was delivered although the call was cancelled", fact.node)
+        payload = self.given.pop((fact.node, fact.call, fact.index), None)
+        if payload is None:
+            world.broken(self.promise, f"{what} was delivered again", fact.node)
+        elif not _is_own(payload, fact):
+            world.broken(self.promise, f"{what} got an outcome that is not its own", fact.node)
+
+
+def _is_own(payload: bytes, fact: facts.Delivered) -> bool:
+    """Whether exactly one outcome is set, and it is what the function makes of the payload, or a failure to run it."""
+    if [fact.payload, fact.exception, fact.failure].count(None) != 2:
+        return False
+    if raises(payload):
+        return fact.failure is not None or fact.exception == exception_of(payload)
+    return fact.failure is not None or fact.payload == result_of(payload)
+
+
+@dataclass
+class LendsNoMore:
+    """The processes on a machine, as they are started and end, never need more than its owner lends."""
+
+    promise = "a node never runs more workers than it lends"
+
+    def see(self, fact: Fact, world: World) -> None:
+        if not isinstance(fact, facts.WorkersChanged):
+            return
+        if fact.cpu_milli > fact.lent_cpu_milli or fact.memory_mib > fact.lent_memory_mib:
+            used = f"{fact.workers} workers use {fact.cpu_milli / 1000:g} CPUs and {fact.memory_mib} MiB"
+            lent = f"{fact.lent_cpu_milli / 1000:g} CPUs and {fact.lent_memory_mib} MiB are lent"
+            world.broken(self.promise, f"{used}; {lent}", fact.node)
+
+
+@dataclass
+class HonestReceipts:
+    """Among honest nodes each receipt is signed, and what is billed was seen by the caller's own clock."""
+
+    promise = "an honest receipt is accepted, and bills no more than the caller saw"
+
+    def see(self, fact: Fact, world: World) -> None:
+        if not isinstance(fact, facts.ReceiptChecked):
+            return
+        if fact.objection:
+            world.broken(self.promise, fact.objection, fact.node, fact.provider)
+        if not fact.receipt.busy_us <= fact.receipt.lease_us <= fact.meter.seen_us:
+            bill = f"busy {fact.receipt.busy_us} µs, billed {fact.receipt.lease_us} µs, seen {fact.meter.seen_us} µs"
+            world.broken(self.promise, bill, fact.node, fact.provider)
+
+
+@dataclass
+class NoBusyWaiting:
+    """A node that waits neither spins nor pesters its peers."""
+
+    promise = "a node that waits stays calm"
+    window: int = 0
+    counts: dict[tuple[str, ...], int] = field(default_factory=dict)
+
+    def see(self, fact: Fact, world: World) -> None:
+        if isinstance(fact, facts.Ticked):
+            self._count((fact.node, fact.core), TICKS_MAX, world)
+        elif isinstance(fact, facts.LeaseWanted):
+            self._count((fact.node, fact.peer, fact.function), ASKS_MAX, world)
+
+    def _count(self, key: tuple[str, ...], limit: int, world: World) -> None:
+        window = world.now_us // WINDOW_US
+        if window != self.window:
+            self.window, self.counts = window, {}
+        self.counts[key] = self.counts.get(key, 0) + 1
+        if self.counts[key] > limit:
+            world.broken(self.promise, f"{' '.join(key)}: more than {limit} times in a second", key[0])
+
+
+@dataclass
+class NothingLeft:
+    """A quiet mesh holds no lease, no worker and no timer."""
+
+    promise = "a quiet node is empty"
+
+    def see(self, fact: Fact, world: World) -> None:
+        if isinstance(fact, facts.Leftover):
+            world.broken(self.promise, f"{fact.node} still has {fact.what}", fact.node)
+
+
+def all_checkers() -> list[Checker]:
+    return [EveryCallEnds(), DeliveredOnce(), LendsNoMore(), HonestReceipts(), NoBusyWaiting(), NothingLeft()]

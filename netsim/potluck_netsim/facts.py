@@ -1,0 +1,110 @@
+"""What a checker can see: facts as a user would put them, not the state inside of the cores."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from potluck.wire import Failure, RemoteException
+from potluck_ledger.entries import Receipt
+from potluck_netsim.world import Fact
+from potluck_node.core.receipts import CallerMeter
+
+
+@dataclass(frozen=True, slots=True)
+class CallPlaced(Fact):
+    node: str
+    call: str
+
+
+@dataclass(frozen=True, slots=True)
+class InputGiven(Fact):
+    """`payload` says what the function will do with it, see `workload.py`."""
+
+    node: str
+    call: str
+    index: int
+    payload: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Delivered(Fact):
+    """One outcome reached whoever placed the call."""
+
+    node: str
+    call: str
+    index: int
+    payload: bytes | None
+    exception: RemoteException | None
+    failure: Failure | None
+
+
+@dataclass(frozen=True, slots=True)
+class CallOver(Fact):
+    node: str
+    call: str
+
+
+@dataclass(frozen=True, slots=True)
+class CallDropped(Fact):
+    """Whoever placed the call cancelled it."""
+
+    node: str
+    call: str
+
+
+@dataclass(frozen=True, slots=True)
+class NodeDied(Fact):
+    """The node and everything that it only had in memory, its calls among them."""
+
+    node: str
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseWanted(Fact):
+    node: str
+    peer: str
+    function: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ticked(Fact):
+    """A core was woken because it asked to be."""
+
+    node: str
+    core: str
+
+
+@dataclass(frozen=True, slots=True)
+class WorkersChanged(Fact):
+    """Processes of workers on a machine, in sum: what they may use, and what the owner lends."""
+
+    node: str
+    workers: int
+    cpu_milli: int
+    memory_mib: int
+    lent_cpu_milli: int
+    lent_memory_mib: int
+
+
+@dataclass(frozen=True, slots=True)
+class ReceiptChecked(Fact):
+    """A caller looked at a provider's receipt; `objection` is why it would not sign."""
+
+    node: str
+    provider: str
+    receipt: Receipt
+    objection: str
+    meter: CallerMeter
+
+
+@dataclass(frozen=True, slots=True)
+class Quiet(Fact):
+    """Faults have ceased, no call was placed since, and there was time enough for everything to end."""
+
+
+@dataclass(frozen=True, slots=True)
+class Leftover(Fact):
+    """Something that a node still holds although the mesh is quiet."""
+
+    node: str
+    what: str

@@ -1,0 +1,40 @@
+"""What the two sides of leases need of the simulated node that they belong to."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from potluck.wire.offer import Offer
+from potluck_ledger.keys import PrivateKey
+from potluck_netsim.faults import Faults
+from potluck_netsim.network import End, Host, Network
+from potluck_netsim.world import World
+from potluck_node.core.offers import OfferBook
+from potluck_node.core.provider import Capacity
+from potluck_node.link import LocalLink
+
+# A lease's conversation: with another node, or of a node with itself.
+Link = End | LocalLink
+
+
+class SimNode(Host, Protocol):
+    world: World
+    network: Network
+    faults: Faults
+    key: PrivateKey
+    book: OfferBook
+    capacity: Capacity
+    images: dict[str, None]
+    slow: int
+
+    def make_offer(self) -> Offer | None:
+        """What the node offers now."""
+        ...
+
+    def offer_changed(self) -> None:
+        """Tell the mesh, soon."""
+        ...
+
+    def open_local(self, lease: str) -> LocalLink:
+        """The caller's end of a lease of the node with itself."""
+        ...

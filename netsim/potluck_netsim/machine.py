@@ -1,0 +1,123 @@
+"""The machine under a simulated provider: sandboxes and workers that take time, succeed, raise and crash.
+
+A kill ends the process at once and is reported a little later, as SIGKILL is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+from potluck.errors import ImageImportError, SandboxError
+from potluck.wire import Failure
+from potluck.wire.worker import InputRaised, InputSucceeded
+from potluck_netsim.facts import WorkersChanged
+from potluck_netsim.interface import SimNode
+from potluck_netsim.workload import BROKEN, exception_of, raises, result_of, run_us
+from potluck_node.core import provider_events as ev
+
+# Measured on the real thing: a sandbox 30 ms, a fork 5 ms, a death noticed in a few; fetching an image takes seconds.
+IMAGE_US, SANDBOX_US, FORK_US, NOTICED_US = 2_000_000, 30_000, 5_000, 3_000
+
+
+@dataclass(eq=False)
+class _Pool:
+    action: ev.PreparePool
+    workers: dict[str, None]
+
+
+class Machine:
+    """`submit` takes what happens."""
+
+    def __init__(self, node: SimNode, submit: Callable[[ev.Event], None]) -> None:
+        self._node, self._world, self._submit = node, node.world, submit
+        self._pools: dict[str, _Pool] = {}
+
+    def prepare(self, action: ev.PreparePool) -> None:
+        pool = self._pools[action.pool] = _Pool(action, {})
+        image = action.function.image
+        needed_us = SANDBOX_US + (0 if image in self._node.images else self._world.around(IMAGE_US))
+        self._later(needed_us, partial(self._prepared, pool))
+
+    def _prepared(self, pool: _Pool) -> None:
+        name, function = pool.action.pool, pool.action.function
+        if name not in self._pools:
+            return
+        self._node.images[function.image] = None
+        if function.name == BROKEN:
+            self._fail(name, "function", Failure.of(ImageImportError("No module named 'numpy'.")))
+        elif self._world.chance(self._node.faults.pool_failed_milli):
+            self._fail(name, "sandbox", Failure.of(SandboxError("The sandbox could not be started.")))
+        else:
+            self._submit(ev.PoolReady(name))
+
+    def _fail(self, pool: str, reason: str, failure: Failure) -> None:
+        self.close(pool)
+        self._submit(ev.PoolFailed(pool, reason, failure))
+
+    def close(self, pool: str) -> None:
+        """End the sandbox and everything in it."""
+        if self._pools.pop(pool, None):
+            self._changed()
+
+    def spawn(self, pool: str, worker: str) -> None:
+        if pool not in self._pools:
+            return
+        self._pools[pool].workers[worker] = None
+        self._changed()
+        self._later(self._world.around(FORK_US), partial(self._spawned, pool, worker))
+
+    def _spawned(self, pool: str, worker: str) -> None:
+        if not self._alive(pool, worker):
+            return
+        if self._world.chance(self._node.faults.start_failed_milli):
+            self._die(pool, worker, "exit status 1")
+        else:
+            self._submit(ev.WorkerUp(pool, worker))
+
+    def run(self, action: ev.Run) -> None:
+        if not self._alive(action.pool, action.worker):
+            return
+        function = self._pools[action.pool].action.function
+        needed_us = self._node.slow * run_us(function, action.payload, self._world)
+        if self._world.chance(self._node.faults.crash_milli):
+            crash = partial(self._die, action.pool, action.worker, "killed by signal 11")
+            self._later(self._world.dice.randrange(needed_us), crash)
+        else:
+            self._later(needed_us, partial(self._ran, action, needed_us))
+
+    def _ran(self, action: ev.Run, cpu_us: int) -> None:
+        if not self._alive(action.pool, action.worker):
+            return
+        if raises(action.payload):
+            raised = InputRaised(action.number, exception_of(action.payload), cpu_us)
+            self._submit(ev.OutcomeCame(action.pool, action.worker, raised))
+        else:
+            succeeded = InputSucceeded(action.number, result_of(action.payload), cpu_us)
+            self._submit(ev.OutcomeCame(action.pool, action.worker, succeeded))
+
+    def kill(self, pool: str, worker: str) -> None:
+        self._die(pool, worker, "killed by signal 9")
+
+    def _die(self, pool: str, worker: str, reason: str) -> None:
+        if self._alive(pool, worker):
+            del self._pools[pool].workers[worker]
+            self._changed()
+            self._later(NOTICED_US, partial(self._noticed, pool, worker, reason))
+
+    def _noticed(self, pool: str, worker: str, reason: str) -> None:
+        if pool in self._pools:
+            self._submit(ev.WorkerGone(pool, worker, reason))
+
+    def _alive(self, pool: str, worker: str) -> bool:
+        return pool in self._pools and worker in self._pools[pool].workers
+
+    def _later(self, delay_us: int, do: Callable[[], None]) -> None:
+        self._node.later(delay_us, do)
+
+    def _changed(self) -> None:
+        workers = [pool.action.function.resources for pool in self._pools.values() for _ in pool.workers]
+        used = (sum(each.cpu_milli for each in workers), sum(each.memory_mib for each in workers))
+        lent = self._node.capacity
+        self._world.fact(WorkersChanged(self._node.name, len(workers), *used, lent.cpu_milli, lent.memory_mib))

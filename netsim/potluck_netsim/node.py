@@ -1,0 +1,154 @@
+"""A simulated node: the node's own cores, and as little around them as makes them run on virtual time."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+from functools import partial
+
+from potluck.wire.offer import Offer
+from potluck_ledger.keys import PrivateKey
+from potluck_netsim.caller import SimCaller
+from potluck_netsim.facts import NodeDied
+from potluck_netsim.network import End, Network
+from potluck_netsim.provider import SimProvider
+from potluck_netsim.world import Do
+from potluck_node.core import events as ev
+from potluck_node.core import provider_events as pev
+from potluck_node.core.offers import OFFER_LIFE_US, OFFER_REPEAT_US, OfferBook, read_offer, sign_offer
+from potluck_node.core.provider import Capacity
+from potluck_node.discovery import SETTLE_S
+from potluck_node.link import LocalLink
+
+MESH = "lab"
+SETTLE_US = int(SETTLE_S * 1e6)
+
+# Every receiver would verify the very same bytes with the very same result; one does it for all.
+_read_offer = functools.lru_cache(maxsize=1024)(read_offer)
+
+
+class Node:
+    """Its key, images and sequence outlive a death; its cores, book, calls and leases do not."""
+
+    def __init__(self, network: Network, number: int, capacity: Capacity, slow: int, offers: bool) -> None:
+        self.network, self.world, self.faults = network, network.world, network.faults
+        self.name, self.capacity, self.slow, self._offers = f"node-{number:02d}", capacity, slow, offers
+        self.key = PrivateKey(self.world.dice.randbytes(32))
+        self.peer = self.key.peer
+        self.images: dict[str, None] = {}
+        self.life, self.alive, self.unplugged, self.frozen_until_us = 0, False, False, 0
+        self._sequence = self._telling = 0
+        network.add(self)
+        self.be_born()
+
+    # Life and death
+
+    def be_born(self) -> None:
+        self.life += 1
+        self.alive, self.unplugged, self.frozen_until_us = True, False, 0
+        self.book = OfferBook(MESH, self.peer)
+        self.caller = SimCaller(self)
+        self.provider = SimProvider(self) if self._offers else None
+        self._settling = False
+        self.world.tell(self.name, "is up")
+        self._tell_offer(self._telling)
+
+    def die(self, unplugged: bool) -> None:
+        self.world.tell(self.name, "is unplugged" if unplugged else "is killed")
+        self.alive, self.unplugged = False, unplugged
+        self.network.died(self)
+        self.world.fact(NodeDied(self.name))
+
+    def freeze(self, for_us: int) -> None:
+        self.world.tell(self.name, f"freezes for {for_us / 1e6:.1f} s")
+        self.frozen_until_us = self.world.now_us + for_us
+        self.network.froze(self)
+
+    def pause(self, now: bool) -> None:
+        if self.provider:
+            self.provider.submit(pev.Paused("the owner is back", now))
+
+    def resume(self) -> None:
+        if self.provider and self.provider.core.paused:
+            self.provider.submit(pev.Resumed())
+
+    def later(self, delay_us: int, do: Do) -> None:
+        self.world.after(delay_us, partial(self.in_life, self.life, do))
+
+    def in_life(self, life: int, do: Do) -> None:
+        if life != self.life or not self.alive:
+            return
+        if self.world.now_us < self.frozen_until_us:
+            self.world.at(self.frozen_until_us, partial(self.in_life, life, do))
+        else:
+            do()
+
+    def leftovers(self) -> Iterator[str]:
+        """What a quiet node should not have any more, in words."""
+        yield from (f"lease {lease}" for lease in self.caller.leases)
+        yield from (f"call {call[0]}" for call in self.caller.core.calls())
+        yield from (f"a lease with {lease[1]}" for lease in self.caller.core.leases())
+        if self.caller.core.wake_us is not None:
+            yield "a timer of its calls"
+        if self.provider:
+            yield from (f"provided lease {lease}" for lease in self.provider.held)
+            yield from (f"worker {worker[0]}" for worker in self.provider.core.workers())
+            if self.provider.core.wake_us is not None:
+                yield "a timer of its pools"
+
+    # Leases
+
+    def accept(self, end: End) -> None:
+        if self.provider:
+            self.provider.accept(end)
+        else:
+            end.finish()
+
+    def open_local(self, lease: str) -> LocalLink:
+        assert self.provider
+        return self.provider.open_local(lease)
+
+    # Offers, as the node's `node.py` makes them and its `discovery.py` tells them
+
+    def make_offer(self) -> Offer | None:
+        if self.provider is None:
+            return None
+        core, now_us = self.provider.core, self.world.now_us
+        free, idle = core.free(), core.idle()
+        self._sequence = max(self._sequence + 1, now_us)
+        return Offer(
+            peer=self.peer,
+            name=self.name,
+            mesh=MESH,
+            sequence=self._sequence,
+            issued_us=now_us,
+            expires_us=now_us + OFFER_LIFE_US,
+            state="paused" if core.paused else "open",
+            cpu_milli=self.capacity.cpu_milli,
+            cpu_free_milli=free[0] + idle[0],
+            memory_mib=self.capacity.memory_mib,
+            memory_free_mib=free[1] + idle[1],
+            slots_free=(free[0] + idle[0]) // 1000,
+            images=tuple(self.images),
+            warm=core.warm(),
+        )
+
+    def offer_changed(self) -> None:
+        if not self._settling:
+            self._settling = True
+            self.later(SETTLE_US, partial(self._tell_offer, self._telling))
+        self.caller.submit(ev.OffersChanged())
+
+    def _tell_offer(self, telling: int) -> None:
+        """Tell it, unless somebody else has meanwhile, and again after a while."""
+        if telling != self._telling:
+            return
+        self._telling, self._settling = self._telling + 1, False
+        offer = self.make_offer()
+        if offer:
+            self.network.publish(self, sign_offer(self.key, offer))
+            self.later(OFFER_REPEAT_US, partial(self._tell_offer, self._telling))
+
+    def gossiped(self, data: bytes) -> None:
+        if self.book.add(_read_offer(data), self.world.now_us) is None:
+            self.caller.submit(ev.OffersChanged())

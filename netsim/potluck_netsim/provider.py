@@ -1,0 +1,148 @@
+"""The provider's side of leases in a simulated node: does with its core's actions what `provider.py` does."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from potluck.errors import RefusedError
+from potluck.wire import Failure
+from potluck.wire import lease as messages
+from potluck_ledger.entries import RECEIPT_KIND, encode
+from potluck_ledger.envelope import seal
+from potluck_netsim.driver import Driver
+from potluck_netsim.interface import Link, SimNode
+from potluck_netsim.machine import Machine
+from potluck_netsim.network import End
+from potluck_node.core import provider_events as ev
+from potluck_node.core.provider import IDLE_US, ProviderCore
+from potluck_node.core.receipts import write_receipt
+from potluck_node.link import LocalLink, local_links
+from potluck_node.provider import COUNTERSIGN_TIMEOUT_S, LEASES_MAX
+
+COUNTERSIGN_TIMEOUT_US = int(COUNTERSIGN_TIMEOUT_S * 1e6)
+
+
+@dataclass(eq=False)
+class _Held:
+    caller: str
+    link: Link
+    settling: bool = False
+
+
+class SimProvider:
+    def __init__(self, node: SimNode) -> None:
+        self._node, self._world = node, node.world
+        self.core = ProviderCore(node.name, node.capacity, "netsim", IDLE_US)
+        self._driver = Driver[ev.Event, ev.Action](node, "pools", self.core, self._do, ev.Tick())
+        self._machine = Machine(node, self.submit)
+        self.held: dict[str, _Held] = {}
+
+    def submit(self, event: ev.Event) -> None:
+        self._driver.submit(event)
+
+    # Leases
+
+    def accept(self, end: End) -> None:
+        """Serve one lease stream."""
+        names: list[str] = []
+
+        def take(message: Any) -> None:
+            if names:
+                self._take(names[0], message)
+            else:
+                names.append(self._ask(message, end.peer, end))
+
+        end.on_message = take
+        end.on_end = lambda why: self._gone(names[0], why or "the caller is done") if names else None
+
+    def open_local(self, lease: str) -> LocalLink:
+        ours, theirs = local_links()
+        ours.on_message = lambda message: self._take_local(lease, ours, message)
+        return theirs
+
+    def _take_local(self, lease: str, link: LocalLink, message: Any) -> None:
+        if lease in self.held:
+            self._take(lease, message)
+        else:
+            self._ask(message, self._node.peer, link)
+
+    def _ask(self, message: Any, caller: str, link: Link) -> str:
+        assert isinstance(message, messages.LeaseRequest), f"a lease begins with {message!r}"
+        if message.lease in self.held or len(self.held) >= LEASES_MAX:
+            link.post(messages.LeaseRefused("busy", Failure.of(RefusedError("This node holds too many leases."))))
+            link.finish()
+            return ""
+        self.held[message.lease] = _Held(caller, link)
+        self.submit(ev.LeaseAsked(message.lease, caller, message))
+        return message.lease
+
+    def _take(self, lease: str, message: Any) -> None:
+        if isinstance(message, messages.Input):
+            self.submit(ev.InputCame(lease, message))
+        elif isinstance(message, messages.CancelInput):
+            self.submit(ev.InputDropped(lease, message.input, message.reason))
+        elif isinstance(message, messages.CloseLease):
+            self.submit(ev.LeaseGone(lease, message.reason))
+        elif isinstance(message, messages.ReceiptSigned):
+            self._let_go(lease)
+
+    def _gone(self, lease: str, why: str) -> None:
+        self.submit(ev.LeaseGone(lease, why))
+        self.held.pop(lease, None)
+
+    # Actions
+
+    def _do(self, action: ev.Action) -> None:
+        if isinstance(action, ev.Post):
+            if action.lease in self.held:
+                self.held[action.lease].link.post(action.message)
+        elif isinstance(action, ev.Run):
+            self._machine.run(action)
+        elif isinstance(action, ev.SpawnWorker):
+            self._machine.spawn(action.pool, action.worker)
+        elif isinstance(action, ev.KillWorker):
+            self._machine.kill(action.pool, action.worker)
+        elif isinstance(action, ev.PreparePool):
+            self._machine.prepare(action)
+        elif isinstance(action, ev.ClosePool):
+            self._machine.close(action.pool)
+        elif isinstance(action, ev.SettleLease):
+            # The real one starts a task for it, which runs after the actions that follow.
+            self._node.later(0, partial(self._settle, action))
+        elif isinstance(action, ev.Hangup):
+            held = self.held.pop(action.lease, None)
+            if held:
+                held.link.finish()
+        else:
+            self._node.offer_changed()
+
+    # Receipts
+
+    def _settle(self, action: ev.SettleLease) -> None:
+        held = self.held.get(action.lease)
+        if held and action.function and action.meter.inputs and action.caller != self._node.peer:
+            held.link.post(messages.ReceiptOffered(self._receipt(action)))
+            self._node.later(COUNTERSIGN_TIMEOUT_US, partial(self._let_go, action.lease))
+        else:
+            self._let_go(action.lease)
+
+    def _let_go(self, lease: str) -> None:
+        held = self.held.pop(lease, None)
+        if held:
+            held.link.finish()
+
+    def _receipt(self, action: ev.SettleLease) -> bytes:
+        assert action.function
+        receipt = write_receipt(
+            lease=action.lease,
+            caller=action.caller,
+            provider=self._node.peer,
+            spec=action.function,
+            meter=action.meter,
+            times=(action.started_us, self._world.now_us),
+            nonce=self._world.dice.randbytes(16),
+            reason=action.reason,
+        )
+        return seal(self._node.key, RECEIPT_KIND, encode(receipt)).encode()

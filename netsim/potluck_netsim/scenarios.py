@@ -1,0 +1,160 @@
+"""Scenarios: who is there, what is called, what goes wrong, and when it must be over."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+
+from potluck_netsim import facts
+from potluck_netsim.checkers import all_checkers
+from potluck_netsim.faults import Faults, draw_faults
+from potluck_netsim.network import Network
+from potluck_netsim.node import Node
+from potluck_netsim.report import Report, Tally
+from potluck_netsim.workload import draw_function, draw_payload
+from potluck_netsim.world import START_US, Do, World
+from potluck_node.core.provider import Capacity
+
+MINUTE_US = 60_000_000
+# A node places a call this often, and a map has at most so many inputs: a third of what a mesh of such machines bears.
+CALL_EVERY_US, INPUTS_MAX = 15_000_000, 40
+# After the faults: the longest ban (2 min), then one more try of the slowest straggler on the slowest machine.
+QUIET_US = 15 * MINUTE_US
+# After the last call: leases linger 2 s, receipts take 5 s, sandboxes stay warm for a minute.
+EMPTY_US = 2 * MINUTE_US
+
+
+@dataclass(frozen=True)
+class Options:
+    seed: int
+    nodes: int = 50
+    minutes: float = 10.0
+    faults: Faults | None = None
+
+
+def faults_of(seed: int) -> Faults:
+    """The faults that a seed draws, with dice of their own: setting one fault leaves the others as they are."""
+    return draw_faults(random.Random(f"faults of {seed}"))
+
+
+class Lab:
+    """A mesh of machines whose users call each other's, for a while; then the faults stop and everything must end."""
+
+    def __init__(self, options: Options, write: Callable[[str], None] | None = None) -> None:
+        self.world = World(options.seed, write)
+        self.faults = options.faults or faults_of(options.seed)
+        self.tally = Tally()
+        self.world.checkers = [*all_checkers(), self.tally]
+        self.network = Network(self.world, self.faults)
+        self.nodes = [self._node(number) for number in range(options.nodes)]
+        self.ends_us = START_US + int(options.minutes * MINUTE_US)
+        self._calls = 0
+
+    def _node(self, number: int) -> Node:
+        dice = self.world.dice
+        capacity = Capacity(1000 * dice.choice((1, 2, 4, 8)), 1024 * dice.choice((2, 4, 16)))
+        slow = self.faults.slow_factor if self.world.chance(self.faults.slow_milli) else 1
+        # The first always lends, so that the mesh is not empty.
+        return Node(self.network, number, capacity, slow, offers=number == 0 or self.world.chance(800))
+
+    def run(self) -> Report:
+        """Raises `PromiseBroken`."""
+        self.world.tell("world", f"{len(self.nodes)} nodes, {self.faults}")
+        for node in self.nodes:
+            self._plan(node)
+        self.world.run(self.ends_us)
+        self._cease()
+        quiet_us = self.world.now_us + QUIET_US
+        while self.world.now_us < quiet_us and any(node.caller.calls for node in self.nodes):
+            self.world.run(self.world.now_us + 1_000_000)
+        self.world.fact(facts.Quiet())
+        self.world.run(self.world.now_us + EMPTY_US)
+        for fact in self._leftovers():
+            self.world.fact(fact)
+        return self.tally.report(self.world, len(self.nodes), self.faults)
+
+    # What users do
+
+    def _plan(self, node: Node) -> None:
+        """The clockwork of one node: calls, and each kind of fault at its own rate."""
+        faults, hour_us = self.faults, 60 * MINUTE_US
+        self._often(CALL_EVERY_US, partial(self._call, node))
+        for rate, fault in (
+            (faults.deaths_per_hour, self._kill),
+            (faults.freezes_per_hour, self._freeze),
+            (faults.pauses_per_hour, self._pause),
+        ):
+            if rate:
+                self._often(hour_us / rate, partial(fault, node))
+
+    def _often(self, every_us: float, do: Do) -> None:
+        """Do something again and again, at random, until the faults stop."""
+
+        def again() -> None:
+            if self.world.now_us < self.ends_us:
+                do()
+                self.world.after(self.world.around(every_us), again)
+
+        self.world.after(self.world.around(every_us), again)
+
+    def _call(self, node: Node) -> None:
+        if not node.alive or self.world.now_us < node.frozen_until_us:
+            return
+        dice = self.world.dice
+        self._calls += 1
+        call = f"call-{self._calls}"
+        inputs = 1 if dice.randrange(3) else dice.randrange(2, INPUTS_MAX)
+        node.caller.open(call, draw_function(self.world))
+        # All at once, or one by one as a generator yields them.
+        gap_us = dice.choice((0, 0, 20_000))
+        for index in range(inputs):
+            node.later(index * gap_us, partial(self._give, node, call, index))
+        node.later(inputs * gap_us, partial(self._end, node, call))
+        if self.world.chance(self.faults.cancelled_milli):
+            node.later(self.world.around(2_000_000), partial(node.caller.cancel, call, "ctrl-c"))
+
+    def _give(self, node: Node, call: str, index: int) -> None:
+        if call in node.caller.calls:
+            node.caller.give(call, index, draw_payload(self.world, self.faults, call, index))
+
+    def _end(self, node: Node, call: str) -> None:
+        node.caller.end(call)
+
+    # What goes wrong
+
+    def _kill(self, node: Node) -> None:
+        if node.alive:
+            node.die(self.world.chance(self.faults.silent_milli))
+            self.world.after(self.world.around(self.faults.away_us), partial(self._revive, node, node.life))
+
+    def _revive(self, node: Node, life: int) -> None:
+        if not node.alive and node.life == life:
+            node.be_born()
+
+    def _freeze(self, node: Node) -> None:
+        if node.alive and self.world.now_us >= node.frozen_until_us:
+            node.freeze(self.world.around(self.faults.freeze_us))
+
+    def _pause(self, node: Node) -> None:
+        if node.alive:
+            node.later(0, partial(node.pause, self.world.chance(500)))
+            node.later(self.world.around(self.faults.away_us), node.resume)
+
+    def _cease(self) -> None:
+        """No more faults: whoever is dead comes back, whoever is frozen thaws, owners lend again."""
+        self.world.tell("world", "no more faults from here on")
+        for node in self.nodes:
+            if not node.alive:
+                node.be_born()
+            node.frozen_until_us = min(node.frozen_until_us, self.world.now_us)
+            node.resume()
+
+    def _leftovers(self) -> Iterator[facts.Leftover]:
+        for node in self.nodes:
+            for what in node.leftovers():
+                yield facts.Leftover(node.name, what)
+
+
+SCENARIOS: dict[str, Callable[[Options, Callable[[str], None] | None], Lab]] = {"lab": Lab}
