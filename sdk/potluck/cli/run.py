@@ -139,14 +139,12 @@ def _option(function: str, parameter: inspect.Parameter, kind: Any) -> click.Opt
             fix="Use int, float, str, bool or pathlib.Path, or give it in the code.",
         )
     flag = "--" + parameter.name.replace("_", "-")
+    # An explicit default of None would satisfy click's `required`.
     required = parameter.default is parameter.empty
-    default = None if required else parameter.default
+    more: dict[str, Any] = {"required": True} if required else {"default": parameter.default, "show_default": True}
     if kind is bool:
-        names = [f"{flag}/--no-{flag.removeprefix('--')}", parameter.name]
-        return click.Option(names, required=required, default=default, show_default=True)
-    return click.Option(
-        [flag, parameter.name], type=_TYPES[kind], required=required, default=default, show_default=True
-    )
+        return click.Option([f"{flag}/--no-{flag.removeprefix('--')}", parameter.name], **more)
+    return click.Option([flag, parameter.name], type=_TYPES[kind], **more)
 
 
 def _unwrap_optional(kind: Any) -> Any:

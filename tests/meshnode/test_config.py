@@ -1,0 +1,35 @@
+import pytest
+
+from potluck.errors import InvalidError
+from potluck_node.config import load
+
+
+def test_defaults_fit_the_machine(tmp_path):
+    settings = load(tmp_path, {})
+    assert settings.name
+    assert settings.cpus >= 1
+    assert settings.memory_mib > 0
+    assert all("127.0.0.1" in address for address in settings.listen)
+
+
+def test_the_file_is_read_and_flags_override_it(tmp_path):
+    (tmp_path / "config.toml").write_text('name = "mira"\ncpus = 3\nlabels = {room = "12"}\n')
+    settings = load(tmp_path, {"cpus": 2.0})
+    assert (settings.name, settings.cpus, settings.labels) == ("mira", 2.0, {"room": "12"})
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("cpu = 3", "Did you mean 'cpus'"),
+        ("zzz = 3", "Known settings"),
+        ("cpus = 'many'", "does not fit"),
+        ("cpus = -1", "less than nothing"),
+        ("name = 'a b'", "not a name"),
+        ("cpus = ", "not valid TOML"),
+    ],
+)
+def test_bad_settings_are_refused_with_a_hint(tmp_path, text, words):
+    (tmp_path / "config.toml").write_text(text)
+    with pytest.raises(InvalidError, match=words):
+        load(tmp_path, {})
