@@ -1,6 +1,6 @@
 """Warm no-op calls and maps: one node, through a second node, a bare Unix socket, and Ray, in the same run.
 
-    python benchmarks/calls.py [--calls 300] [--rounds 3]
+python benchmarks/calls.py [--calls 300] [--rounds 3]
 """
 
 from __future__ import annotations
@@ -47,7 +47,10 @@ ray.shutdown()
 def potluck_figures(env: dict[str, str], calls: int) -> dict[str, float]:
     """Measured in a process of its own, as a user's program would be."""
     output = subprocess.run(
-        [sys.executable, str(Path(__file__)), "--measure", "--calls", str(calls)], env=env, check=True, capture_output=True
+        [sys.executable, str(Path(__file__)), "--measure", "--calls", str(calls)],
+        env=env,
+        check=True,
+        capture_output=True,
     )
     return dict(json.loads(output.stdout))
 
@@ -120,7 +123,9 @@ def main() -> None:
         return
     rounds: list[dict[str, Any]] = []
     for _ in range(options.rounds):
-        rounds.append({"unix": unix_echo_us(options.calls), "one": one_node(options.calls), "two": two_nodes(options.calls)})
+        rounds.append(
+            {"unix": unix_echo_us(options.calls), "one": one_node(options.calls), "two": two_nodes(options.calls)}
+        )
         if not options.without_ray:
             rounds[-1]["ray"] = ray_figures(options.calls)
 

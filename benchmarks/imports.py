@@ -1,6 +1,6 @@
 """Import time of the SDK against Modal's and a bare interpreter, alternating in the same run.
 
-    python benchmarks/imports.py [--rounds 15]
+python benchmarks/imports.py [--rounds 15]
 """
 
 from __future__ import annotations

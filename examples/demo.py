@@ -43,7 +43,7 @@ class Node:
         subprocess.run([*POTLUCK, "down"], env=self.env, check=False, stdout=subprocess.DEVNULL)
 
 
-def wait_until(what: str, condition) -> None:  # noqa: ANN001
+def wait_until(what: str, condition) -> None:
     deadline = time.monotonic() + RECEIPTS_TIMEOUT_S
     while not condition():
         if time.monotonic() > deadline:

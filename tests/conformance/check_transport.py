@@ -72,7 +72,7 @@ async def ended(stream: Stream) -> str:
 async def eventually(condition: Callable[[], object]) -> None:
     """Wait until `condition` holds. Raises `trio.TooSlowError` after `SETTLE_S`."""
     with trio.fail_after(SETTLE_S):
-        while not condition():  # noqa: ASYNC110 - what others know cannot set an event here
+        while not condition():
             await trio.sleep(0.05)
 
 
@@ -286,7 +286,7 @@ async def check_record(world: World) -> None:
 
 async def _until_record(transport: Transport, key: str, value: bytes) -> None:
     with trio.fail_after(SETTLE_S):
-        while await transport.get_record(key) != value:  # noqa: ASYNC110 - as above
+        while await transport.get_record(key) != value:
             await trio.sleep(0.1)
 
 

@@ -132,8 +132,8 @@ class Zygote(Protocol):
         ...
 
     async def spawn(self, worker: str) -> Worker:
-        """Fork a worker named `worker` (never used before in this sandbox). Raises `SandboxError` when the zygote is gone or does
-        not answer within `SPAWN_TIMEOUT_S`."""
+        """Fork a worker named `worker` (never used before in this sandbox). Raises `SandboxError` when the zygote is
+        gone or does not answer within `SPAWN_TIMEOUT_S`."""
         ...
 
     async def wait_ended(self) -> str:

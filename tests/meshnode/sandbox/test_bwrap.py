@@ -110,7 +110,7 @@ async def test_cancelled_while_starting(launcher: BwrapLauncher, tmp_path: Path)
         async with trio.open_nursery() as starting:
             starting.start_soon(launcher.start, nursery, spec)
             with trio.fail_after(PATIENCE_S):
-                while not host_processes(token):  # noqa: ASYNC110 - processes tell nobody that they exist
+                while not host_processes(token):
                     await trio.sleep(0.01)
             starting.cancel_scope.cancel()
         assert host_processes(token) == []
