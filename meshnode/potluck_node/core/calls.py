@@ -193,8 +193,8 @@ class CallCore:
             self._inputs.pop(number, None)
         function.queue = deque(number for number in function.queue if number not in call.waiting)
         function.delayed = [number for number in function.delayed if number not in call.waiting]
-        for lease in function.leases:
-            for number in self._leases[lease].inputs & call.waiting:
+        for lease in sorted(function.leases):
+            for number in sorted(self._leases[lease].inputs & call.waiting):
                 self._actions.append(ev.AbortInput(lease, number, event.reason))
         self._pump(function, now_us)
 
