@@ -214,16 +214,15 @@ class CallCore:
         unsent = [number for number in lease.inputs if number in self._inputs]
         function = self._drop_lease(event.lease)
         function.queue.extendleft(sorted(unsent, reverse=True))
-        if event.reason == "function":
-            self._fail_all(function, event.failure, now_us)
-            return
         wait_us = event.retry_after_us or BUSY_RETRY_US
-        if event.reason not in ("busy", "paused"):
+        if event.reason not in ("busy", "paused", "function"):
             wait_us = self._strike(lease.peer, now_us)
             function.refusals += 1
             function.last_refusal = event.failure
         function.not_before[lease.peer] = now_us + wait_us
-        if function.refusals >= REFUSALS_MAX and not function.leases and function.last_refusal:
+        if event.reason == "function":
+            self._fail_all(function, event.failure, now_us)
+        elif function.refusals >= REFUSALS_MAX and not function.leases and function.last_refusal:
             self._fail_all(function, function.last_refusal, now_us)
         self._pump(function, now_us)
 

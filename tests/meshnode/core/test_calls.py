@@ -209,6 +209,17 @@ def test_a_refusal_that_would_be_the_same_everywhere_fails_the_call():
     assert [deliver.failure for deliver in caller.all(ev.Deliver)] == [failure, failure]
 
 
+def test_a_peer_is_not_asked_for_a_failing_function_as_fast_as_inputs_come():
+    caller = Caller("ann")
+    caller.call(ended=False)
+    caller.send(ev.LeaseDenied(caller.only(ev.OpenLease).lease, "function", Failure.of(ImageImportError("no numpy"))))
+    assert caller.only(ev.Deliver)
+    caller.send(ev.InputAdded("c", 1, b""))
+    assert not caller.all(ev.OpenLease)
+    caller.wait(limits.BUSY_RETRY_US)
+    assert caller.only(ev.OpenLease).peer == "ann"
+
+
 def test_inputs_already_sent_are_not_forgotten_when_the_lease_is_denied_late():
     caller = Caller("ann", "bob")
     lease = caller.lease()
