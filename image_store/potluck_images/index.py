@@ -69,10 +69,7 @@ class Index:
         """Index durable records; `pack` is now known up to `end`. Adds nothing when it raises `StoreFullError`."""
         try:
             with self._db:
-                self._db.execute(
-                    "INSERT INTO packs (name, end) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET end = excluded.end",
-                    (pack, end),
-                )
+                self._set_end(pack, end)
                 (pack_id,) = self._db.execute("SELECT id FROM packs WHERE name = ?", (pack,)).fetchone()
                 beyond = (pack_id, HEADER.size, end)
                 self._db.execute("DELETE FROM chunks WHERE pack = ? AND offset + frame_size + ? > ?", beyond)
@@ -87,8 +84,67 @@ class Index:
         with self._db:
             self._db.executemany("DELETE FROM chunks WHERE digest = ?", ((digest,) for digest in digests))
 
+    def forget(self, pack: str, record: Record) -> None:
+        """Remove a record that went bad, unless the chunk has been moved or stored again meanwhile."""
+        with self._db:
+            self._db.execute(
+                "DELETE FROM chunks WHERE digest = ? AND offset = ? AND pack = (SELECT id FROM packs WHERE name = ?)",
+                (record.digest, record.offset, pack),
+            )
+
+    def live(self) -> dict[str, int]:
+        """Bytes of indexed records by pack; packs without any are left out."""
+        rows = self._db.execute(
+            "SELECT name, sum(frame_size + ?) FROM chunks JOIN packs ON packs.id = pack GROUP BY pack", (HEADER.size,)
+        )
+        return dict(rows.fetchall())
+
+    def records(self, pack: str) -> list[Record]:
+        """What is indexed in `pack`, in its order."""
+        rows = self._db.execute(
+            "SELECT digest, offset, frame_size FROM chunks"
+            " JOIN packs ON packs.id = pack WHERE name = ? ORDER BY offset",
+            (pack,),
+        )
+        return [Record(*row) for row in rows]
+
+    def move(self, old: str, new: str, records: Iterable[Record], end: int) -> None:
+        """Records of `old` lie in `new` now, durable, which is known up to `end`. Raises `StoreFullError`.
+
+        What was removed meanwhile stays removed. The commit is durable: `old` is about to be deleted.
+        """
+        moved = ((record.offset, new, record.digest, old) for record in records)
+        try:
+            self._db.execute("PRAGMA synchronous = FULL")
+            with self._db:
+                self._set_end(new, end)
+                self._db.executemany(
+                    "UPDATE chunks SET offset = ?, pack = (SELECT id FROM packs WHERE name = ?)"
+                    " WHERE digest = ? AND pack = (SELECT id FROM packs WHERE name = ?)",
+                    moved,
+                )
+        except sqlite3.OperationalError as error:
+            raise store_full(error) if _is_full(error) else error from None
+        finally:
+            self._db.execute("PRAGMA synchronous = NORMAL")
+
+    def packs(self) -> list[str]:
+        return [row[0] for row in self._db.execute("SELECT name FROM packs")]
+
+    def drop_pack(self, pack: str) -> None:
+        """Forget a pack that no longer exists, with what was indexed in it."""
+        with self._db:
+            self._db.execute("DELETE FROM chunks WHERE pack = (SELECT id FROM packs WHERE name = ?)", (pack,))
+            self._db.execute("DELETE FROM packs WHERE name = ?", (pack,))
+
     def close(self) -> None:
         self._db.close()
+
+    def _set_end(self, pack: str, end: int) -> None:
+        self._db.execute(
+            "INSERT INTO packs (name, end) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET end = excluded.end",
+            (pack, end),
+        )
 
 
 def _open(path: Path) -> sqlite3.Connection:

@@ -77,6 +77,9 @@ class PackFile:
         except BlockingIOError:
             os.close(descriptor)
             return None
+        if not os.fstat(descriptor).st_nlink:  # removed between opening and locking it
+            os.close(descriptor)
+            return None
         return cls(path, descriptor)
 
     def append(self, chunk: Chunk) -> Record:
@@ -117,6 +120,20 @@ class PackFile:
             self.end = record.end
             if _is_valid(frame, record.digest):
                 yield record
+
+    def read(self, record: Record) -> Chunk | None:
+        """The record's chunk, verified; None when it went bad."""
+        data = os.pread(self._descriptor, HEADER.size + record.frame_size, record.offset)
+        try:
+            chunk = check_frame(data[HEADER.size :])
+        except CorruptDataError:
+            return None
+        return chunk if chunk.digest == record.digest else None
+
+    def remove(self) -> None:
+        """Delete the file; nobody can open it for writing meanwhile, since the lock is held until `close`."""
+        self.path.unlink()
+        sync_folder(self.path.parent)
 
     def close(self) -> None:
         os.close(self._descriptor)
