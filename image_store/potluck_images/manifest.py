@@ -79,11 +79,16 @@ Entry = Dir | File | Symlink
 
 
 class Manifest(_Part, frozen=True):
-    """One layer. Paths are relative to the image's root, sorted by their components."""
+    """One layer. Paths are relative to the image's root, sorted by their components.
+
+    What layers below have at a path in `removed` is gone; then `entries` are added. A folder that is named in both is
+    one that shows nothing of what lies below it.
+    """
 
     format: int
     chunks: tuple[ChunkRef, ...]
     entries: tuple[Entry, ...]
+    removed: tuple[str, ...] = ()
 
     @property
     def size(self) -> int:
@@ -135,7 +140,10 @@ def _check(manifest: Manifest) -> None:
         raise _bad(f"format {manifest.format} is unknown here; upgrade Potluck if it is newer than {FORMAT}")
     if len(manifest.entries) > ENTRIES_MAX:
         raise _bad(f"{len(manifest.entries)} entries are over the limit of {ENTRIES_MAX}")
+    if len(manifest.removed) > ENTRIES_MAX:
+        raise _bad(f"{len(manifest.removed)} removed paths are over the limit of {ENTRIES_MAX}")
     _check_tree(manifest.entries)
+    _check_removed(manifest)
     _check_chunks(manifest)
     if manifest.size > LAYER_BYTES_MAX:
         raise _bad(f"{manifest.size} bytes of files are over the limit of {LAYER_BYTES_MAX}")
@@ -155,6 +163,20 @@ def _check_tree(entries: tuple[Entry, ...]) -> None:
             folders.add(entry.path)
         elif isinstance(entry, Symlink):
             check_target(entry.path, entry.target)
+        before = parts
+
+
+def _check_removed(manifest: Manifest) -> None:
+    """Sorted, each once, none below another, and none that an entry replaces anyway."""
+    replaced = {entry.path for entry in manifest.entries if not isinstance(entry, Dir)}
+    before: list[str] = [""]
+    for path in manifest.removed:
+        parts = sort_key(path)
+        check_path(path, parts)
+        if parts <= before or parts[: len(before)] == before:
+            raise _bad(f"the removed {path!r} is out of order, named twice, or below another one")
+        if path in replaced or any("/".join(parts[:depth]) in replaced for depth in range(1, len(parts))):
+            raise _bad(f"{path!r} is both removed and replaced")
         before = parts
 
 

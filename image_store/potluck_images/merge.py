@@ -1,4 +1,4 @@
-"""Layers merged into one tree: a file replaces what is below it, folders merge."""
+"""Layers merged into one tree: a file replaces what is below it, folders merge, what a layer removes is gone."""
 
 from __future__ import annotations
 
@@ -27,12 +27,25 @@ def merge(layers: Iterable[Manifest]) -> MergedTree:
     """Layers from the bottom to the top, and the standard folders."""
     root: MergedTree = {}
     for layer in layers:
+        for path in layer.removed:
+            _remove(root, path)
         for entry in layer.entries:
             _put(root, entry, layer)
     for name in STANDARD_FOLDERS:
         if not isinstance(root.get(name), dict):
             root[name] = {}
     return root
+
+
+def _remove(root: MergedTree, path: str) -> None:
+    *parents, name = path.split("/")
+    folder = root
+    for parent in parents:
+        below = folder.get(parent)
+        if not isinstance(below, dict):
+            return
+        folder = below
+    folder.pop(name, None)
 
 
 def _put(root: MergedTree, entry: Dir | File | Symlink, layer: Manifest) -> None:

@@ -24,7 +24,7 @@ from potluck_images.errors import ImageBuildError
 from potluck_images.image import put_manifest
 from potluck_images.manifest import FORMAT, ChunkRef, Dir, Entry, File, Manifest, Piece, Symlink
 from potluck_images.store import ChunkStore
-from potluck_images.tree import Folder, HostFile, Link, Node, Text, Tree
+from potluck_images.tree import Folder, HostFile, Link, Text, Tree
 
 # How often `progress` is called, and may cancel, while one large file is packed.
 _HEARTBEAT_S = 0.5
@@ -52,11 +52,11 @@ def pack(tree: Tree, store: ChunkStore, progress: Progress = lambda done: None) 
 
     Raises `ImageBuildError` for files that cannot be read or change meanwhile, and `StoreFullError`.
     """
-    nodes = tree.sorted()
+    files = {path: node for path, node in tree.sorted() if isinstance(node, HostFile | Text)}
     with store.batch():
         packer = _Packer(store)
-        contents = packer.run({path: node for path, node in nodes if isinstance(node, HostFile | Text)}, progress)
-        return put_manifest(store, _manifest(nodes, contents, packer.sizes))
+        contents = packer.run(files, progress)
+        return put_manifest(store, _manifest(tree, contents, packer.sizes))
 
 
 class _Packer:
@@ -122,10 +122,10 @@ class _Packer:
         return name
 
 
-def _manifest(nodes: list[tuple[str, Node]], contents: _Contents, sizes: dict[bytes, int]) -> Manifest:
+def _manifest(tree: Tree, contents: _Contents, sizes: dict[bytes, int]) -> Manifest:
     order: dict[bytes, int] = {}
     entries: list[Entry] = []
-    for path, node in nodes:
+    for path, node in tree.sorted():
         match node:
             case Folder():
                 entries.append(Dir(path))
@@ -133,7 +133,7 @@ def _manifest(nodes: list[tuple[str, Node]], contents: _Contents, sizes: dict[by
                 entries.append(Symlink(path, target))
             case _:
                 entries.append(_file(path, node, contents[path], order))
-    return Manifest(FORMAT, tuple(ChunkRef(name, sizes[name]) for name in order), tuple(entries))
+    return Manifest(FORMAT, tuple(ChunkRef(name, sizes[name]) for name in order), tuple(entries), tuple(tree.removed()))
 
 
 def _file(path: str, node: HostFile | Text, content: _Content, order: dict[bytes, int]) -> File:

@@ -47,6 +47,7 @@ class Tree:
 
     def __init__(self) -> None:
         self._nodes: dict[str, Node] = {}
+        self._removed: set[str] = set()
 
     def put(self, path: str, node: Node) -> None:
         """Add or replace. Raises `ImageError` when it leaves the root, `ImageBuildError` for a clash."""
@@ -66,6 +67,25 @@ class Tree:
             if isinstance(self._nodes.setdefault(path, Folder()), Folder):
                 continue
             raise _clash(path)
+
+    def remove(self, path: str) -> None:
+        """Hide what layers below have there; nodes of this tree stay. Raises `ImageError` when it leaves the root."""
+        check_path(path, sort_key(path))
+        self._removed.add(path)
+
+    def removed(self) -> list[str]:
+        """In the order of a manifest, without what is below another one or replaced by a file or link of this tree."""
+        kept: list[str] = []
+        for path in sorted(self._removed, key=sort_key):
+            covered = bool(kept) and f"{path}/".startswith(f"{kept[-1]}/")
+            if not covered and not self._is_replaced(path):
+                kept.append(path)
+        return kept
+
+    def _is_replaced(self, path: str) -> bool:
+        parts = path.split("/")
+        nodes = (self._nodes.get("/".join(parts[:depth])) for depth in range(1, len(parts) + 1))
+        return any(node is not None and not isinstance(node, Folder) for node in nodes)
 
     def put_file(self, path: str, source: Path) -> None:
         """Add one regular file of this machine, following links. Raises `ImageBuildError` when it cannot be read."""

@@ -44,7 +44,11 @@ def manifests(draw):
 
     walk("", draw(st.dictionaries(NAMES, tree, max_size=5)), 0)
     chunks = tuple(ChunkRef(digest(b"%d" % number), 100) for number in order)
-    return Manifest(manifest.FORMAT, chunks, tuple(entries))
+    replaced = {entry.path for entry in entries if not isinstance(entry, Dir)}
+    gone = {entry.path for entry in entries if isinstance(entry, Dir)} | draw(st.sets(NAMES, max_size=3))
+    removed = draw(st.lists(st.sampled_from(sorted(gone - replaced)), unique=True)) if gone - replaced else []
+    removed = [path for path in removed if not any(path.startswith(f"{other}/") for other in removed)]
+    return Manifest(manifest.FORMAT, chunks, tuple(entries), tuple(sorted(removed, key=manifest.sort_key)))
 
 
 @given(manifests())
@@ -133,16 +137,27 @@ def test_good_trees_are_accepted():
 
 def test_unknown_kinds_formats_and_chunk_lists_are_refused():
     other = ChunkRef(digest(b"other"), 100)
-    device = msgspec.msgpack.encode([1, [], [["c", "null", 0o644]]])
-    newer = msgspec.msgpack.encode([2, [], []])
-    extra = msgspec.msgpack.encode([1, [], [], []])
+    device = msgspec.msgpack.encode([1, [], [["c", "null", 0o644]], []])
+    newer = msgspec.msgpack.encode([2, [], [], []])
+    shorter = msgspec.msgpack.encode([1, [], []])
+    extra = msgspec.msgpack.encode([1, [], [], [], []])
     unused = _raw([file("a", WHOLE)], [CHUNK, other])
     disordered = _raw([file("a", Piece(1, 0, 1)), file("b", WHOLE)], [CHUNK, other])
     doubled = _raw([file("a", WHOLE, Piece(1, 0, 1))], [CHUNK, CHUNK])
     long_number = manifest.encode(Manifest(1, (), ())).replace(b"\x01", b"\xcc\x01", 1)
-    for data in (device, newer, extra, unused, disordered, doubled, long_number):
+    for data in (device, newer, shorter, extra, unused, disordered, doubled, long_number):
         with pytest.raises(ImageError):
             manifest.decode(data)
+
+
+@pytest.mark.parametrize(
+    "removed",
+    [("/a",), ("..",), ("a/../b",), ("",), ("b", "a"), ("a", "a"), ("a", "a/b"), ("f",), ("f/below",), ("a\0",)],
+)
+def test_bad_removals_are_refused(removed):
+    layer = Manifest(manifest.FORMAT, (), (file("f"),), removed)
+    with pytest.raises(ImageError):
+        manifest.decode(msgspec.msgpack.encode(layer))
 
 
 def test_config_roundtrip_and_id():

@@ -18,7 +18,7 @@ from potluck_images.manifest import ChunkRef, Manifest, Piece
 from potluck_images.materialise import materialise, prune
 from potluck_images.memory import MemoryStore
 from potluck_images.merge import STANDARD_FOLDERS
-from potluck_images.tree import Tree
+from potluck_images.tree import Text, Tree
 
 STANDARD = {f"{name}/": b"" for name in STANDARD_FOLDERS}
 
@@ -224,3 +224,24 @@ def test_another_boot_begins_anew(store, tmp_path, monkeypatch):
     prune(tmp_path / "home", store)
     assert second.exists()
     assert not first.exists()
+
+
+def test_a_layer_removes_what_lies_below(store, tmp_path):
+    upper = Tree()
+    upper.put("emptied/new", Text(b"upper"))
+    for path in ("emptied", "a/gone", "never/there", "a/kept/x", "link/x"):
+        upper.remove(path)
+    lower = {"emptied/old": b"", "a/gone": b"", "a/stays": b"", "a/kept": b"", "b/x": b"", "link": "b"}
+    image = image_of(store, lower, upper, {"a/gone": b"back"})
+    with materialise(store, image, tmp_path) as root:
+        assert listing(root) == STANDARD | {
+            "emptied/": b"",
+            "emptied/new": b"upper",
+            "a/": b"",
+            "a/stays": b"",
+            "a/kept": b"",
+            "a/gone": b"back",
+            "b/": b"",
+            "b/x": b"",
+            "link": "b",
+        }

@@ -142,3 +142,12 @@ def test_a_file_and_a_folder_of_one_name_clash():
         tree_of({"a": b"", "a/b": b""})
     with pytest.raises(ImageBuildError, match="both"):
         tree_of({"a/b": b"", "a": b""})
+
+
+def test_removals_are_written_in_canonical_form():
+    tree = tree_of({"b/new": b"x", "file": b"y"})
+    for path in ("b", "b/old", "file", "file/below", "a/gone"):
+        tree.remove(path)
+    assert tree.removed() == ["a/gone", "b"]
+    store = MemoryStore()
+    assert get_manifest(store, pack(tree, store)).removed == ("a/gone", "b")
