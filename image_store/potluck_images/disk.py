@@ -117,10 +117,17 @@ class DiskStore(StoreBase):
         with self._lock:
             return [*self._index.digests(), *self._pending]
 
-    def compact(self, progress: Progress = lambda done, total: None) -> int:
+    def sizes(self) -> dict[bytes, int]:
+        """The bytes that each chunk takes in its pack."""
+        with self._lock:
+            self._flush()
+            return self._index.sizes()
+
+    def compact(self, live_share_max: float = LIVE_SHARE_MAX, progress: Progress = lambda done, total: None) -> int:
         """Give the room of discarded chunks back to the disk; returns the bytes won.
 
-        Packs that are half dead are written anew, slice by slice; those that another process writes to are left out.
+        Packs of which no more than `live_share_max` (0 to 1) is in use are written anew, slice by slice; those that
+        another process writes to are left out.
         Each step leaves the store whole: a chunk is removed only where its copy is durable and indexed. `progress`
         receives packs done and to do; what it raises ends the work between two slices. Raises `StoreFullError`.
         """
@@ -129,14 +136,14 @@ class DiskStore(StoreBase):
             self._flush()
             self._close_writer()
         with ExitStack() as locks:
-            packs = self._half_dead(locks)
+            packs = self._mostly_dead(live_share_max, locks)
             for done, pack in enumerate(packs):
                 self._rewrite(pack, partial(progress, done, len(packs)))
         with self._lock:
             self._bytes = self.disk_bytes()
         return before - self._bytes
 
-    def _half_dead(self, locks: ExitStack) -> list[PackFile]:
+    def _mostly_dead(self, live_share_max: float, locks: ExitStack) -> list[PackFile]:
         """Locked, so that nothing is added to them, here or elsewhere. The emptiest first: they need the least room."""
         found = []
         for path, _ in self._sizes():
@@ -145,7 +152,7 @@ class DiskStore(StoreBase):
                     lock.callback(pack.close)
                     self._recover_pack(pack)
                     live = self._index.live().get(path.name, 0)
-                    if live <= pack.end * LIVE_SHARE_MAX:
+                    if live <= pack.end * live_share_max:
                         found.append((live, pack))
                         locks.push(lock.pop_all())
         return [pack for _, pack in sorted(found, key=lambda item: item[0])]

@@ -99,6 +99,10 @@ class Index:
         )
         return dict(rows.fetchall())
 
+    def sizes(self) -> dict[bytes, int]:
+        """Bytes of each chunk's record."""
+        return dict(self._db.execute("SELECT digest, frame_size + ? FROM chunks", (HEADER.size,)))
+
     def records(self, pack: str) -> list[Record]:
         """What is indexed in `pack`, in its order."""
         rows = self._db.execute(

@@ -66,7 +66,7 @@ def test_many_packs_and_slices(tmp_path, monkeypatch):
     assert packs > 8
     store.discard(digest(data(number)) for number in range(100) if number % 3)
     seen = []
-    store.compact(lambda done, total: seen.append((done, total)))
+    store.compact(progress=lambda done, total: seen.append((done, total)))
     assert seen[0] == (0, seen[0][1])
     assert len(list((tmp_path / "packs").iterdir())) < packs / 2
     assert holds(store, range(0, 100, 3))
