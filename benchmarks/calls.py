@@ -101,7 +101,7 @@ def two_nodes(calls: int) -> dict[str, float]:
     with node("--name", "caller", "--no-offer") as caller:
         address = status(caller)["addresses"][0]
         with node("--name", "provider", "--cpus", "2", "--bootstrap", address):
-            while not status(caller)["peers"]:
+            while not any(peer["state"] == "open" for peer in status(caller)["peers"]):
                 time.sleep(0.2)
             return potluck_figures(caller, calls)
 

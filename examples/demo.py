@@ -51,6 +51,10 @@ def wait_until(what: str, condition) -> None:
         time.sleep(0.2)
 
 
+def offering(node: Node) -> list[dict]:
+    return [peer for peer in node.status()["peers"] if peer["state"] == "open"]
+
+
 def demo(folder: Path, nodes: list[Node]) -> None:
     caller, *providers = nodes
     print("Starting three nodes: yours, which offers nothing, and two that lend one CPU each.")
@@ -58,7 +62,7 @@ def demo(folder: Path, nodes: list[Node]) -> None:
     address = caller.status()["addresses"][0]
     for provider in providers:
         provider.start("--cpus", "1", "--memory-mib", "2048", "--bootstrap", address)
-    wait_until("finding the providers", lambda: len(caller.status()["peers"]) == len(providers))
+    wait_until("finding the providers", lambda: len(offering(caller)) == len(providers))
     caller.run("status", show=True)
 
     print("\nSearching for the best settings of a classifier, one call each, on both providers:\n", flush=True)

@@ -38,7 +38,7 @@ def main() -> None:
             _show(settings)
             return
         _set_up_log()
-        node = Node(paths.home(), settings, _parts(SystemClock(offset_us), embedded))
+        node = Node(paths.home(), settings, _parts(settings, SystemClock(offset_us), embedded))
     except Error as error:
         sys.exit(f"error: {error}")
     trio.run(_run, node, strict_exception_groups=True)
@@ -76,20 +76,21 @@ def _set_up_log() -> None:
     logging.getLogger("libp2p").setLevel(logging.CRITICAL)
 
 
-def _parts(clock: Clock, embedded: bool) -> Parts:
+def _parts(settings: Settings, clock: Clock, embedded: bool) -> Parts:
     make = _no_network if embedded else _libp2p
-    return Parts(make, _launcher(), clock, paths.socket_path(), embedded)
+    launcher, warning = _launcher() if settings.offer else (None, "")
+    return Parts(make, launcher, clock, paths.socket_path(), embedded, warning)
 
 
-def _launcher() -> Launcher | None:
-    """The sandbox of this machine; without one the node only calls, and says so."""
+def _launcher() -> tuple[Launcher | None, str]:
+    """The sandbox of this machine; without one the node only calls, and says why."""
     from potluck_node.sandbox.bwrap import BwrapLauncher
 
     try:
-        return BwrapLauncher()
+        return BwrapLauncher(), ""
     except SandboxError as error:
         log.warning("this node runs no functions: %s", error)
-        return None
+        return None, f"This node runs no functions. {error}"
 
 
 def _libp2p(key: PrivateKey, settings: Settings, rank: RecordRank) -> Transport:

@@ -65,13 +65,15 @@ class Parts:
     clock: Clock
     socket: Path
     embedded: bool = False
+    warning: str = ""
 
 
 class Node:
     """Everything of one node. Raises `DataFolderBusyError`, or `InvalidError` when the folder cannot be used."""
 
     def __init__(self, home: Path, settings: Settings, parts: Parts) -> None:
-        self.settings, self._parts, self._clock = settings, parts, parts.clock
+        self.settings, self.warning = settings, parts.warning
+        self._parts, self._clock = parts, parts.clock
         self.home = Home(home)
         try:
             self.key = load_or_create(self.home.key)

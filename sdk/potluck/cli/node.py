@@ -52,6 +52,8 @@ def up(home: Path | None, foreground: bool, **flags: object) -> None:
     start.launch(arguments)
     status = ask_status()
     click.echo(f"{status.name} is up ({status.peer}).")
+    if status.warning:
+        click.secho(status.warning, fg="yellow", err=True)
     for address in status.addresses:
         click.echo(f"Others join with: potluck up --bootstrap {address}")
 
@@ -121,13 +123,20 @@ def status(as_json: bool) -> None:
     """What the node does: workers, calls, peers, balance."""
     answer = ask_status()
     if as_json:
-        click.echo(json.dumps(msgspec.to_builtins({f: getattr(answer, f) for f in answer.__struct_fields__}), indent=2))
+        click.echo(json.dumps(_named(answer), indent=2))
         return
     from rich.console import Console
 
     console = Console()
     for part in _tables(answer):
         console.print(part)
+
+
+def _named(value: object) -> object:
+    """Structs as objects with named fields, for JSON."""
+    if isinstance(value, msgspec.Struct):
+        return {name: _named(getattr(value, name)) for name in value.__struct_fields__}
+    return [_named(each) for each in value] if isinstance(value, tuple) else value
 
 
 def _tables(answer: control.Status) -> list[str | Table]:
@@ -137,6 +146,7 @@ def _tables(answer: control.Status) -> list[str | Table]:
         f"[bold]{answer.name}[/bold] on mesh {answer.mesh}: {state}",
         f"peer {answer.peer}",
         *answer.addresses,
+        *([f"[yellow]{answer.warning}[/yellow]"] if answer.warning else []),
     ]
     rows = [(w.worker, w.function, w.state) for w in answer.workers]
     parts += _table("Workers", ("worker", "function", "state"), rows)

@@ -184,7 +184,7 @@ class AccountStatus(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Status(Message, frozen=True):
-    """All that a terminal shows. Times are Unix microseconds."""
+    """All that a terminal shows. Times are Unix microseconds; `warning` is what the owner should mend."""
 
     question: int
     name: str
@@ -209,6 +209,7 @@ class Status(Message, frozen=True):
     entries: int = 0
     images: int = 0
     store_bytes: int = 0
+    warning: str = ""
 
 
 class JournalAnswer(Message, frozen=True):
