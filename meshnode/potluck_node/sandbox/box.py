@@ -203,5 +203,5 @@ async def _fail(box: Box) -> None:
     raise SandboxError(
         "The sandbox could not be started.",
         why=box.diagnosis() or "bwrap ended without a word",
-        fix="Run `potluck doctor`, which says what this machine lacks.",
+        fix="See the node's log; `potluck up` tries a sandbox at its start and says what is missing.",
     )

@@ -20,6 +20,7 @@ BWRAP_VERSION_MIN = (0, 8)
 TRIAL_TIMEOUT_S = 10.0
 
 INSTALL = "sudo apt install bubblewrap"
+ROOT_TOOLS = ("mount", "setpriv", "unshare")
 
 # (sysctl file, value that forbids user namespaces, command that allows them)
 _SWITCHES = (
@@ -56,10 +57,20 @@ def detect(
     bwrap = shutil.which("bwrap")
     if bwrap is None:
         raise SandboxError("Sandboxes need bubblewrap, which is not installed.", fix=f"Install it: {INSTALL}")
+    _require_tools(prefix)
     version = _version(bwrap)
     seccomp.programs()
     _try_namespaces([*prefix, bwrap], sysctl)
     return Machine(bwrap, version, cgroups.detect() if groups is None else groups)
+
+
+def _require_tools(prefix: Sequence[str]) -> None:
+    """As root, sandboxes are made ready with these; containers may lack them."""
+    missing = [tool for tool in ROOT_TOOLS if prefix and shutil.which(tool) is None]
+    if missing:
+        raise SandboxError(
+            f"As root, sandboxes need {', '.join(missing)}.", fix="Install them: apt install util-linux mount"
+        )
 
 
 def _version(bwrap: str) -> str:
