@@ -48,18 +48,19 @@ def _seconds(us: int) -> str:
 @ledger.command("list")
 def list_entries() -> None:
     """Every receipt, oldest first."""
+    from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
 
     owner, envelopes = _own()
-    table = Table()
-    for column in ("#", "when", "gave/used", "peer", "function", "inputs", "leased", "signed by"):
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    for column in ("#", "when", "", "peer", "function", "inputs", "leased", "signed"):
         table.add_column(column)
     for entry in _verified(owner, envelopes):
         receipt = entry.receipt
         gave = receipt.provider == owner
         other = receipt.caller if gave else receipt.provider
-        signed = "both" if entry.countersigned else "provider only"
+        signed = "both" if entry.countersigned else "one side"
         table.add_row(
             str(entry.sequence), _when(receipt.ended_us), "gave" if gave else "used", other[-8:], receipt.label,
             str(receipt.inputs), _seconds(receipt.lease_us), signed,
@@ -70,19 +71,20 @@ def list_entries() -> None:
 def _when(at_us: int) -> str:
     import datetime
 
-    return datetime.datetime.fromtimestamp(at_us / 1e6).strftime("%Y-%m-%d %H:%M:%S")
+    return datetime.datetime.fromtimestamp(at_us / 1e6).strftime("%m-%d %H:%M")
 
 
 @ledger.command("balance")
 def balance() -> None:
     """Time given to and used from each peer."""
+    from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
 
     from potluck_ledger.balance import accounts
 
     owner, envelopes = _own()
-    table = Table()
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
     for column in ("peer", "given", "used", "balance"):
         table.add_column(column)
     for account in accounts(owner, [entry.receipt for entry in _verified(owner, envelopes)]).values():

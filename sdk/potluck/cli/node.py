@@ -161,11 +161,12 @@ def _tables(answer: control.Status) -> list[str | Table]:
 
 
 def _table(title: str, columns: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> list[str | Table]:
+    from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
     if not rows:
         return []
-    table = Table(title=title, title_justify="left")
+    table = Table(title=f"[bold]{title}[/bold]", title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
     for column in columns:
         table.add_column(column)
     for row in rows:
