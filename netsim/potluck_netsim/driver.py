@@ -8,7 +8,6 @@ from functools import partial
 from typing import Generic, Protocol, TypeVar
 
 from potluck_netsim.facts import Ticked
-from potluck_netsim.words import tell
 from potluck_netsim.world import World
 from potluck_node.engine import Core
 
@@ -33,6 +32,7 @@ class Driver(Generic[EventT, ActionT]):
     def __init__(
         self, host: Host, label: str, core: Core[EventT, ActionT], do: Callable[[ActionT], None], tick: EventT
     ) -> None:
+        self._hears, self._says = f"{label} <", f"{label} >"
         self._host, self._label, self._core, self._do, self._tick = host, label, core, do, tick
         self._queue: deque[EventT] = deque()
         self._running = False
@@ -47,9 +47,9 @@ class Driver(Generic[EventT, ActionT]):
         world = self._host.world
         while self._queue:
             event = self._queue.popleft()
-            world.tell(self._host.name, f"{self._label} < {tell(event)}")
+            world.tell(self._host.name, self._hears, event)
             for action in self._core.handle(event, world.now_us):
-                world.tell(self._host.name, f"{self._label} > {tell(action)}")
+                world.tell(self._host.name, self._says, action)
                 self._do(action)
         self._running = False
         self._plan()

@@ -58,6 +58,7 @@ class Tally:
     failures: dict[str, int] = field(default_factory=dict)
     call_us: list[int] = field(default_factory=list)
     input_us: list[int] = field(default_factory=list)
+    delivered_us: int = 0
     _placed: dict[tuple[str, str], int] = field(default_factory=dict)
     _given: dict[tuple[str, str, int], int] = field(default_factory=dict)
 
@@ -73,6 +74,7 @@ class Tally:
             self._delivered(fact, world)
 
     def _delivered(self, fact: facts.Delivered, world: World) -> None:
+        self.delivered_us = world.now_us
         self.input_us.append(world.now_us - self._given[fact.node, fact.call, fact.index])
         if fact.failure:
             self.failures[fact.failure.kind] = self.failures.get(fact.failure.kind, 0) + 1

@@ -20,8 +20,9 @@ from potluck_node.core.provider import Capacity
 MINUTE_US = 60_000_000
 # A node places a call this often, and a map has at most so many inputs: a third of what a mesh of such machines bears.
 CALL_EVERY_US, INPUTS_MAX = 15_000_000, 40
-# After the faults: the longest ban (2 min), then one more try of the slowest straggler on the slowest machine.
-QUIET_US = 15 * MINUTE_US
+# After the faults, a mesh that has delivered nothing for this long is stuck: the longest ban takes 2 min, the longest
+# run 30 s.
+STUCK_US = 5 * MINUTE_US
 # After the last call: leases linger 2 s, receipts take 5 s, sandboxes stay warm for a minute.
 EMPTY_US = 2 * MINUTE_US
 
@@ -66,8 +67,7 @@ class Lab:
             self._plan(node)
         self.world.run(self.ends_us)
         self._cease()
-        quiet_us = self.world.now_us + QUIET_US
-        while self.world.now_us < quiet_us and any(node.caller.calls for node in self.nodes):
+        while any(node.caller.calls for node in self.nodes) and not self._stuck():
             self.world.run(self.world.now_us + 1_000_000)
         self.world.fact(facts.Quiet())
         self.world.run(self.world.now_us + EMPTY_US)
@@ -143,13 +143,15 @@ class Lab:
             node.later(self.world.around(self.faults.away_us), node.resume)
 
     def _cease(self) -> None:
-        """No more faults: whoever is dead comes back, whoever is frozen thaws, owners lend again."""
+        """No more faults: whoever is dead comes back, owners lend again; a freeze that has begun takes its time."""
         self.world.tell("world", "no more faults from here on")
         for node in self.nodes:
             if not node.alive:
                 node.be_born()
-            node.frozen_until_us = min(node.frozen_until_us, self.world.now_us)
-            node.resume()
+            node.later(0, node.resume)
+
+    def _stuck(self) -> bool:
+        return self.world.now_us > max(self.ends_us, self.tally.delivered_us) + STUCK_US
 
     def _leftovers(self) -> Iterator[facts.Leftover]:
         for node in self.nodes:

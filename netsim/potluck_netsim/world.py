@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from potluck_netsim.words import clock
+from potluck_netsim.words import clock, tell
 
 # When every history begins, Unix microseconds: early in 2027.
 START_US = 1_800_000_000_000_000
@@ -44,11 +44,13 @@ class _Line:
     at_us: int
     who: str
     text: str
+    thing: object
     times: int = 1
 
     def __str__(self) -> str:
+        what = f"{self.text} {tell(self.thing)}" if self.thing is not None else self.text
         again = f" ({self.times} times in a row)" if self.times > 1 else ""
-        return f"{clock(self.at_us - START_US)} {self.who} {self.text}{again}"
+        return f"{clock(self.at_us - START_US)} {self.who} {what}{again}"
 
 
 class World:
@@ -95,14 +97,14 @@ class World:
 
     # What happened
 
-    def tell(self, who: str, text: str) -> None:
-        """Add a line to the trace."""
+    def tell(self, who: str, text: str, thing: object = None) -> None:
+        """Add a line to the trace. `thing` is put into words only when somebody reads them."""
         self._told += 1
-        line = _Line(self._told, self.now_us, who, text)
+        line = _Line(self._told, self.now_us, who, text, thing)
         if self._write:
             self._write(str(line))
         recent = self._recent.setdefault(who, deque(maxlen=LINES_KEPT))
-        if recent and recent[-1].text == text:
+        if recent and recent[-1].text == text and recent[-1].thing == thing:
             recent[-1].times += 1
         else:
             recent.append(line)
