@@ -183,7 +183,8 @@ class ProviderCore:
 
     def _lease_asked(self, event: ev.LeaseAsked, now_us: int) -> None:
         request = event.request
-        machine = Machine(self._node, self.paused, self.workers_max(request.function), self._possible(request.function))
+        now = self._possible(request.function) if self._may_pool(event.caller, request.function) else 0
+        machine = Machine(self._node, self.paused, self.workers_max(request.function), now)
         refusal = refuse(request, machine, now_us)
         if refusal:
             self._actions.append(ev.Post(event.lease, refusal))
@@ -218,6 +219,12 @@ class ProviderCore:
         self._pools[pool.name] = pool
         self._actions.append(ev.PreparePool(pool.name, caller, spec, self.workers_max(spec)))
         return pool
+
+    def _may_pool(self, caller: str, spec: FunctionSpec) -> bool:
+        """Whether there is a pool already, or room for one more: sandboxes that still start hold no worker's room."""
+        wanted = (caller, function_id(spec))
+        pools = self._pools.values()
+        return len(pools) < POOLS_MAX or any(not p.busy() or (p.caller, p.function) == wanted for p in pools)
 
     def _make_pool_room(self) -> None:
         idle = sorted((pool for pool in self._pools.values() if not pool.busy()), key=lambda pool: pool.used_us)

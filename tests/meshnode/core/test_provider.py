@@ -287,6 +287,18 @@ def test_a_flood_of_inputs_ends_the_lease():
     assert provider.all(ev.SettleLease)
 
 
+def test_busy_pools_are_bounded_too():
+    provider = Provider(cpu_milli=100_000, memory_mib=1 << 20)
+    for number in range(limits.POOLS_MAX):
+        provider.ask(f"l{number}", caller=f"caller-{number}")
+        provider.send(ev.InputCame(f"l{number}", Input(1, 1, b"payload")))
+    provider.ask("late", caller="late")
+    assert provider.posts(LeaseRefused)[0].reason == "busy"
+    provider.ask("again", caller="caller-0")
+    assert provider.posts(LeaseGranted)
+    assert len(provider.core._pools) == limits.POOLS_MAX
+
+
 def test_pools_are_bounded():
     provider = Provider(cpu_milli=100_000, memory_mib=1 << 20)
     for number in range(limits.POOLS_MAX + 5):
