@@ -24,16 +24,23 @@ class Account:
         return self.given_us - self.used_us
 
 
-def accounts(owner: str, receipts: Iterable[Receipt]) -> dict[str, Account]:
-    """One account for each counterparty."""
-    found: dict[str, Account] = {}
-    for receipt in receipts:
-        if receipt.provider == owner:
-            account = found.setdefault(receipt.caller, Account(receipt.caller))
+class Accounts:
+    """One account for each counterparty of `owner`, kept up to date receipt by receipt."""
+
+    def __init__(self, owner: str, receipts: Iterable[Receipt] = ()) -> None:
+        self._owner = owner
+        self.by_peer: dict[str, Account] = {}
+        for receipt in receipts:
+            self.add(receipt)
+
+    def add(self, receipt: Receipt) -> None:
+        """Count one more receipt of the owner's."""
+        gave = receipt.provider == self._owner
+        peer = receipt.caller if gave else receipt.provider
+        account = self.by_peer.setdefault(peer, Account(peer))
+        if gave:
             account.given_us += receipt.lease_us
             account.inputs_given += receipt.inputs
         else:
-            account = found.setdefault(receipt.provider, Account(receipt.provider))
             account.used_us += receipt.lease_us
             account.inputs_used += receipt.inputs
-    return found

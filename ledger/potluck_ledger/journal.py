@@ -10,6 +10,7 @@ from pathlib import Path
 
 from blake3 import blake3
 
+from potluck_ledger.balance import Accounts
 from potluck_ledger.entries import ENTRY_KIND, Entry, Receipt, encode, read_entry, read_receipt
 from potluck_ledger.envelope import EnvelopeError, seal
 from potluck_ledger.keys import PrivateKey
@@ -36,13 +37,17 @@ def digest(data: bytes) -> bytes:
 
 
 class Journal:
-    """`path` is the database; `key` signs new entries and names the owner."""
+    """`path` is the database; `key` signs new entries and names the owner. `accounts` is the balance with each peer.
+
+    Opening verifies every entry, and raises `EnvelopeError` when one does not hold.
+    """
 
     def __init__(self, path: Path, key: PrivateKey) -> None:
         self._key = key
         self._db = sqlite3.connect(path, isolation_level=None)
         # FULL: an entry that was acknowledged to a peer must survive a power cut, else we would fork our own chain.
         self._db.executescript(f"PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; {_SCHEMA}")
+        self.accounts = Accounts(key.peer, self._receipts())
 
     @property
     def owner(self) -> str:
@@ -65,6 +70,7 @@ class Journal:
         self._db.execute(
             "INSERT INTO entries VALUES (?, ?, ?, ?)", (entry.sequence, digest(envelope), envelope, digest(content))
         )
+        self.accounts.add(receipt)
         return entry.sequence
 
     def head(self) -> tuple[int, bytes]:
@@ -77,8 +83,7 @@ class Journal:
         for (envelope,) in self._db.execute("SELECT envelope FROM entries ORDER BY sequence"):
             yield bytes(envelope)
 
-    def receipts(self) -> Iterator[Receipt]:
-        """The receipts of all entries; they were verified when they were appended."""
+    def _receipts(self) -> Iterator[Receipt]:
         for data in self.envelopes():
             yield read_receipt(read_entry(data, self.owner).content)[1]
 

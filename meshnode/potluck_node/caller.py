@@ -60,6 +60,7 @@ class _Lease:
     settled: trio.Event = field(default_factory=trio.Event)
     gone: trio.Event = field(default_factory=trio.Event)
     closing: bool = False
+    asked_us: int = 0
 
 
 class Caller:
@@ -148,7 +149,7 @@ class Caller:
 
     def _request(self, lease: _Lease) -> messages.LeaseRequest:
         action = lease.action
-        now_us = self._clock.now_us()
+        lease.asked_us = now_us = self._clock.now_us()
         return messages.LeaseRequest(
             PROTOCOL, action.lease, action.function, action.inputs_waiting, now_us, __version__
         )
@@ -232,6 +233,8 @@ class Caller:
             self._engine.submit(ev.InputBegan(name, message.input, message.worker))
         elif isinstance(message, messages.LeaseGranted):
             lease.answered.set()
+            # A grant comes back at once, so it took one round trip.
+            self.core.rtt_us[lease.action.peer] = self._clock.now_us() - lease.asked_us
             self._engine.submit(ev.LeaseAccepted(name, message.slots))
         elif isinstance(message, messages.LeaseProgress):
             self._engine.submit(ev.LeaseStage(name, _stage(self._who(lease), message)))

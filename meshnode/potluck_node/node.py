@@ -72,7 +72,7 @@ class Node:
     """Everything of one node. Raises `DataFolderBusyError`, or `InvalidError` when the folder cannot be used."""
 
     def __init__(self, home: Path, settings: Settings, parts: Parts) -> None:
-        self.settings, self.warning = settings, parts.warning
+        self.settings, self.warning, self.embedded = settings, parts.warning, parts.embedded
         self._parts, self._clock = parts, parts.clock
         self.home = Home(home)
         try:
@@ -133,7 +133,7 @@ class Node:
                     await nursery.start(self.discovery.serve)
                     await nursery.start(self.control.serve)
                     nursery.start_soon(self._end_when_stopped)
-                    if self._parts.embedded:
+                    if self.embedded:
                         nursery.start_soon(self._end_when_unused)
                     log.info("%s is up as %s", self.settings.name, self.key.peer)
                     task_status.started()

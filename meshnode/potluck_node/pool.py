@@ -23,6 +23,9 @@ log = logging.getLogger("potluck.pool")
 # What the zygote itself and page tables take beyond what the function asked for, MiB.
 ZYGOTE_MIB = 192
 
+# Processes and threads of one worker: numeric libraries start several pools with a thread per core each.
+PIDS_PER_WORKER = 256
+
 # Failures of a start that would be the same on every machine: asking the next peer is no use.
 _FUNCTION_KINDS = frozenset({"image-import", "python-version", "serialization", "remote", "invalid", "execution"})
 
@@ -107,6 +110,7 @@ class Pool:
         limits = Limits(
             memory_mib=spec.resources.memory_mib * count + ZYGOTE_MIB,
             cpu_milli=max(1000, spec.resources.cpu_milli * count),
+            pids=PIDS_PER_WORKER * count,
         )
         return SandboxSpec(image.root, spec, image.python, image.workdir, image.env, limits)
 

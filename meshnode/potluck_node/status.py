@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 from potluck import __version__
 from potluck.wire import control
-from potluck_ledger.balance import accounts
 from potluck_node.core.offers import skew_text
 
 if TYPE_CHECKING:
@@ -41,6 +40,7 @@ def make_status(node: Node, question: int, now_us: int) -> control.Status:
         entries=node.journal.head()[0],
         images=len(node.images.held()),
         warning=node.warning,
+        embedded=node.embedded,
     )
 
 
@@ -62,6 +62,7 @@ def _peers(node: Node, now_us: int) -> tuple[control.PeerStatus, ...]:
             cpu_milli=offer.cpu_milli,
             memory_mib=offer.memory_mib,
             gpus=tuple(gpu.model for gpu in offer.gpus),
+            rtt_us=node.caller.core.rtt_us.get(offer.peer, 0),
         )
         for offer in node.book.fresh(now_us)
     ]
@@ -76,8 +77,7 @@ def _silent(peer: str, connected: bool, note: str) -> control.PeerStatus:
 
 
 def _accounts(node: Node) -> tuple[control.AccountStatus, ...]:
-    found = accounts(node.key.peer, node.journal.receipts())
     return tuple(
         control.AccountStatus(each.peer, each.given_us, each.used_us, each.inputs_given, each.inputs_used)
-        for each in found.values()
+        for each in node.journal.accounts.by_peer.values()
     )

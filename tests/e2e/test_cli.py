@@ -66,6 +66,14 @@ def test_up_status_pause_resume_down(alone):
     assert "potluck up" in without.stderr
 
 
+def test_up_replaces_a_node_that_a_program_started_for_itself(alone):
+    assert alone("run", "examples/hello.py", "--count", "1").returncode == 0
+    assert json.loads(alone("status", "--json").stdout)["embedded"] is True
+    assert alone("up", "--name", "mira").returncode == 0
+    status = json.loads(alone("status", "--json").stdout)
+    assert (status["name"], status["embedded"]) == ("mira", False)
+
+
 def test_a_setting_that_is_misspelt_is_shown_when_the_node_starts(alone, tmp_path):
     (tmp_path / "home").mkdir()
     (tmp_path / "home" / "config.toml").write_text("cpsu = 1")

@@ -6,7 +6,7 @@ import textwrap
 import msgspec
 import pytest
 
-from potluck_ledger.balance import accounts
+from potluck_ledger.balance import Accounts
 from potluck_ledger.entries import (
     RECEIPT_BYTES_MAX,
     RECEIPT_KIND,
@@ -176,9 +176,20 @@ def test_two_journals_agree_or_say_where_not(journals):
 
 
 def test_balances():
-    found = accounts(CALLER.peer, [receipt(1), receipt(2)])
+    found = Accounts(CALLER.peer, [receipt(1), receipt(2)]).by_peer
     assert found[PROVIDER.peer].balance_us == -10_000
-    assert accounts(PROVIDER.peer, [receipt(1)])[CALLER.peer].balance_us == 5_000
+    assert Accounts(PROVIDER.peer, [receipt(1)]).by_peer[CALLER.peer].balance_us == 5_000
+
+
+def test_a_journal_keeps_its_balances_over_restarts(journals, tmp_path):
+    _, theirs = journals
+    theirs.append(signed(1), 1)
+    theirs.append(signed(1), 1)
+    assert theirs.accounts.by_peer[CALLER.peer].given_us == 5_000
+    theirs.close()
+    again = Journal(tmp_path / PROVIDER.peer, PROVIDER)
+    assert again.accounts.by_peer[CALLER.peer].given_us == 5_000
+    again.close()
 
 
 def test_a_killed_writer_leaves_a_journal_that_verifies(tmp_path):

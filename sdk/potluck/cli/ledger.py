@@ -81,13 +81,14 @@ def balance() -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from potluck_ledger.balance import accounts
+    from potluck_ledger.balance import Accounts
 
     owner, envelopes = _own()
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     for column in ("peer", "given", "used", "balance"):
         table.add_column(column)
-    for account in accounts(owner, [entry.receipt for entry in _verified(owner, envelopes)]).values():
+    receipts = [entry.receipt for entry in _verified(owner, envelopes)]
+    for account in Accounts(owner, receipts).by_peer.values():
         table.add_row(
             account.peer[-8:], _seconds(account.given_us), _seconds(account.used_us), _seconds(account.balance_us)
         )

@@ -46,8 +46,12 @@ def up(home: Path | None, foreground: bool, **flags: object) -> None:
     if foreground:
         _require_node()
         os.execv(sys.executable, [sys.executable, "-m", "potluck_node.main", *arguments])
-    if _running():
-        click.echo("A node is running already; see `potluck status`.")
+    running = _running()
+    if running and running.embedded:
+        # Started by some program for itself alone; whoever says "up" wants a real one.
+        _stop()
+    elif running:
+        click.echo(f"{running.name} is running already; see `potluck status`.")
         return
     start.launch(arguments)
     status = ask_status()
@@ -79,17 +83,21 @@ def _require_node() -> None:
         raise NodeStartError("The node is not installed.", fix="pip install 'potluck[node]'")
 
 
-def _running() -> bool:
+def _running() -> control.Status | None:
     try:
-        ask_status()
+        return ask_status()
     except ConnectionError:
-        return False
-    return True
+        return None
 
 
 @click.command()
 def down() -> None:
     """Stop the node on this machine."""
+    _stop()
+    click.echo("The node has stopped.")
+
+
+def _stop() -> None:
     connection = client()
     pid = connection.welcome.pid
     connection.ask(control.StopNode, control.Done)
@@ -100,7 +108,6 @@ def down() -> None:
             why=f"process {pid} still runs",
             fix=f"See its log in {paths.home()}, or end it with: kill -9 {pid}",
         )
-    click.echo("The node has stopped.")
 
 
 def _await_end(pid: int) -> bool:

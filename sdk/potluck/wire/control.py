@@ -210,6 +210,7 @@ class Status(Message, frozen=True):
     images: int = 0
     store_bytes: int = 0
     warning: str = ""
+    embedded: bool = False
 
 
 class JournalAnswer(Message, frozen=True):
