@@ -4,6 +4,7 @@ import platform
 import socket
 import subprocess
 import sys
+import sysconfig
 import time
 import zipfile
 from pathlib import Path
@@ -86,7 +87,7 @@ def test_byte_code_is_used_and_names_no_path_of_this_machine(place):
     code = "import json.decoder as d, sys; print(d.JSONDecoder.decode.__code__.co_filename)"
     assert run_in(store, image, home, "python3", "-c", code) == f"/opt/python/lib/{_library()}/json/decoder.py"
     with materialise(store, image, home) as root:
-        here = sys.base_prefix.encode()
+        here = sysconfig.get_path("stdlib").encode()
         pycs = list(root.rglob("*.pyc"))
         assert len(pycs) > 300
         named = [path for path in pycs if here in path.read_bytes() and "_sysconfigdata" not in path.name]

@@ -88,9 +88,9 @@ def test_a_long_row_is_cut_in_its_longest_column_and_keeps_its_state(path):
     worker = a_worker("ann-1")
     worker = type(worker)(worker.worker, "f" * 150, worker.caller, "running", worker.since_us)
 
-    async def check(app, _pilot, _desk):
+    async def check(app, pilot, _desk):
+        await until(pilot, lambda: "f…" in shown(app, "workers"), "the cut name")
         line = shown(app, "workers").splitlines()[1]
-        assert "f…" in line
         assert line.rstrip().endswith("running  for 12 s")
 
     on_screen(path, check, a_status(workers=(worker,)))
