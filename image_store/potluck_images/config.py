@@ -30,7 +30,8 @@ class LayerRef(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fiel
 
 class ImageConfig(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     """`layers` go from the bottom to the top. `python` is the interpreter's path in the image, `python_version` its
-    "major.minor.micro", `machine` what it runs on (x86_64, aarch64). `env` is sorted by name."""
+    "major.minor.micro", `machine` what it runs on (x86_64, aarch64). `env` is sorted by name. `entrypoint` and `cmd`
+    are kept for other runtimes; functions do not start through them."""
 
     layers: tuple[LayerRef, ...]
     env: tuple[tuple[str, str], ...] = ()
@@ -39,6 +40,8 @@ class ImageConfig(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_f
     python_version: str = ""
     machine: str = ""
     format: int = FORMAT
+    entrypoint: tuple[str, ...] = ()
+    cmd: tuple[str, ...] = ()
 
     @property
     def image(self) -> str:

@@ -19,11 +19,47 @@ class LocalPython(Step, frozen=True):
     version: str
 
 
+class DebianSlim(Step, frozen=True):
+    """A minimal Debian: the release whose own Python is the caller's (`executable`, `version` as in `LocalPython`)."""
+
+    executable: str
+    version: str
+    force: bool = False
+
+
+class Scratch(Step, frozen=True):
+    """Nothing at all."""
+
+
 class PipInstall(Step, frozen=True):
-    """Packages installed with uv for the interpreter below. `options` are passed on: index, find-links, pre…"""
+    """Packages installed with uv for the interpreter below. `options` are passed on: index, find-links, pre…
+
+    `requirements` are requirement files on this machine, `project` a folder with pyproject.toml and uv.lock, or "".
+    `project_options` choose from the lock: extra, group, no-group…
+    """
+
+    packages: tuple[str, ...] = ()
+    options: tuple[tuple[str, str], ...] = ()
+    requirements: tuple[str, ...] = ()
+    project: str = ""
+    project_options: tuple[tuple[str, str], ...] = ()
+    force: bool = False
+
+
+class AptInstall(Step, frozen=True):
+    """Debian packages and what they depend on."""
 
     packages: tuple[str, ...]
-    options: tuple[tuple[str, str], ...] = ()
+    force: bool = False
+
+
+class Run(Step, frozen=True):
+    """Commands, each given to the image's shell, with the network. `env` is theirs alone. A change of any of this, or
+    of what lies below, or `force`, runs all of them again."""
+
+    commands: tuple[str, ...]
+    env: tuple[tuple[str, str], ...] = ()
+    force: bool = False
 
 
 class Environment(Step, frozen=True):
@@ -34,6 +70,20 @@ class Workdir(Step, frozen=True):
     path: str
 
 
+class Shell(Step, frozen=True):
+    """What `Run` hands its commands to, as one more argument."""
+
+    words: tuple[str, ...]
+
+
+class Entrypoint(Step, frozen=True):
+    words: tuple[str, ...]
+
+
+class Cmd(Step, frozen=True):
+    words: tuple[str, ...]
+
+
 class Source(Step, frozen=True):
     """Local files: pairs of (absolute path in the image, absolute path on this machine). A folder is taken whole,
     without byte-code caches and hidden folders."""
@@ -41,7 +91,29 @@ class Source(Step, frozen=True):
     files: tuple[tuple[str, str], ...]
 
 
-AnyStep = LocalPython | PipInstall | Environment | Workdir | Source
+class AddFiles(Step, frozen=True):
+    """One local file or folder, all of it but what `ignore` names: patterns as in a .dockerignore file."""
+
+    path: str
+    local: str
+    ignore: tuple[str, ...] = ()
+
+
+AnyStep = (
+    LocalPython
+    | DebianSlim
+    | Scratch
+    | PipInstall
+    | AptInstall
+    | Run
+    | Environment
+    | Workdir
+    | Shell
+    | Entrypoint
+    | Cmd
+    | Source
+    | AddFiles
+)
 
 
 class ImageDefinition(msgspec.Struct, frozen=True, array_like=True):

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from potluck_images.errors import ImageError
 from potluck_images.manifest import Dir, File, Manifest, Symlink
 
 # Mount points and what every program expects. They win over all layers, so that none can be a link or a file.
 STANDARD_FOLDERS = ("proc", "dev", "tmp", "run", "sys", "etc", "opt", "app")
+
+# As Linux follows them.
+LINKS_MAX = 40
 
 
 class Leaf:
@@ -60,3 +64,31 @@ def _put(root: MergedTree, entry: Dir | File | Symlink, layer: Manifest) -> None
         folder[name] = Leaf(entry, layer)
     elif not isinstance(folder.get(name), dict):
         folder[name] = {}
+
+
+def real_path(root: MergedTree, path: str) -> str:
+    """Where `path` leads once links among its parents are followed, as a program inside would follow them.
+
+    A part that does not exist is kept as it is. Raises `ImageError` for links that go in circles.
+    """
+    todo, done = [*reversed(path.split("/"))], list[str]()
+    for _ in range(LINKS_MAX):
+        while todo:
+            name = todo.pop()
+            below = _find(root, [*done, name])
+            if todo and isinstance(below, Leaf) and isinstance(below.entry, Symlink):
+                target = below.entry.target
+                done = [] if target.startswith("/") else done
+                todo += [part for part in reversed(target.split("/")) if part]
+                break
+            done = done[:-1] if name == ".." else [*done, name]
+        else:
+            return "/".join(done)
+    raise ImageError(f"/{path} leads through links that go in circles.", fix="Give another path in the image.")
+
+
+def _find(root: MergedTree, parts: list[str]) -> MergedTree | Leaf | None:
+    below: MergedTree | Leaf | None = root
+    for part in parts:
+        below = below.get(part) if isinstance(below, dict) else None
+    return below

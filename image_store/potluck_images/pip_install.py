@@ -3,31 +3,24 @@
 from __future__ import annotations
 
 import os
-import queue
 import shutil
-import subprocess
 import sys
-import threading
-import time
-from collections import deque
-from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
 
+from potluck_images import process
 from potluck_images.bytecode import compile_tree
 from potluck_images.definition import PipInstall
 from potluck_images.digest import digest
 from potluck_images.errors import ImageBuildError
 from potluck_images.interpreter import Interpreter
 from potluck_images.local_python import PREFIX, SITE, is_byte_code
+from potluck_images.process import Say
 from potluck_images.tree import Tree
 
 # torch with CUDA is 3 GB; on a slow line that takes half an hour.
 UV_TIMEOUT_S = 3600
-# How often the caller may cancel while uv is silent.
-_HEARTBEAT_S = 0.5
-_ERROR_LINES = 20
 
 # Options of `uv pip install` that choose packages. All else could run foreign code here or write somewhere else.
 _OPTIONS = {
@@ -42,14 +35,16 @@ _OPTIONS = {
     "no-index",
     "pre",
     "prerelease",
+    "require-hashes",
     "resolution",
     "upgrade",
 }
 
-# uv's lock and notes, and where a local wheel lay on this machine: nothing of the package, and never the same twice.
-_LEFT_BY_UV = {".lock", "uv_cache.json", "direct_url.json"}
+# What a locked project is described by.
+PROJECT_FILES = ("pyproject.toml", "uv.lock")
 
-Say = Callable[[str], None]
+# uv's lock and notes, and where a local wheel lay on this machine: nothing of the package, and never the same twice.
+LEFT_BY_UV = {".lock", "uv_cache.json", "direct_url.json"}
 
 
 def site_tree(python: Interpreter, step: PipInstall, site: Path, work: Path, say: Say) -> Tree:
@@ -58,10 +53,10 @@ def site_tree(python: Interpreter, step: PipInstall, site: Path, work: Path, say
     `say` receives lines for the user, at least twice a second; what it raises ends uv and the build.
     Raises `ImageBuildError` with uv's last lines.
     """
-    _run(_command(python, step, site), site, say)
+    _run(_command(python, step, site, requirement_files(step, work, say)), site, say)
     _point_scripts_into_image(site / "bin", python)
     tree = Tree()
-    tree.put_folder(SITE, site, lambda entry: is_byte_code(entry) or entry.name in _LEFT_BY_UV)
+    tree.put_folder(SITE, site, lambda entry: is_byte_code(entry) or entry.name in LEFT_BY_UV)
     compile_tree(tree, python, work, lambda done, total: say(f"byte code {done}/{total}"))
     return tree
 
@@ -82,72 +77,62 @@ def find_uv() -> str:
     raise ImageBuildError("uv, which installs packages, is missing.", fix="pip install 'potluck[node]'")
 
 
-def _command(python: Interpreter, step: PipInstall, site: Path) -> list[str]:
+def _command(python: Interpreter, step: PipInstall, site: Path, requirements: list[str]) -> list[str]:
     command = [find_uv(), "pip", "install", "--python", python.executable, "--target", str(site)]
     command += ["--only-binary", ":all:", "--link-mode", "copy", "--color", "never", "--no-progress"]
-    for name, value in step.options:
-        if name.removeprefix("--") not in _OPTIONS:
-            raise ImageBuildError(
-                f"pip_install has no option {name!r}.", fix=f"Use one of: {', '.join(sorted(_OPTIONS))}"
-            )
-        command += [f"--{name.removeprefix('--')}"] + ([value] if value else [])
+    for name, value in checked_options(step):
+        command += [f"--{name}"] + ([value] if value else [])
+    for file in requirements:
+        command += ["--requirement", file]
     for package in step.packages:
         if package.startswith("-"):
             raise ImageBuildError(f"{package!r} is not a package.", fix="Give options by their own parameters.")
-    return [*command, "--", *step.packages]
+    return [*command, "--", *step.packages] if step.packages else command
+
+
+def checked_options(step: PipInstall) -> list[tuple[str, str]]:
+    """Names without dashes. Raises `ImageBuildError` for an option that is not passed on."""
+    options = [(name.removeprefix("--"), value) for name, value in step.options]
+    for name, _ in options:
+        if name not in _OPTIONS:
+            raise ImageBuildError(
+                f"pip_install has no option {name!r}.", fix=f"Use one of: {', '.join(sorted(_OPTIONS))}"
+            )
+    return options
+
+
+def requirement_files(step: PipInstall, work: Path, say: Say) -> list[str]:
+    """The step's files, and the locked versions of its project as one more, written into `work`."""
+    files = list(step.requirements)
+    if step.project:
+        files.append(str(_export(step, work, say)))
+    return files
+
+
+def _export(step: PipInstall, work: Path, say: Say) -> Path:
+    """uv reads the lock; nothing of the project itself runs or is built."""
+    project, target = work / "project", work / "locked.txt"
+    project.mkdir()
+    for name in PROJECT_FILES:
+        if not (Path(step.project) / name).is_file():
+            raise ImageBuildError(f"{step.project} has no {name}.", fix="Run `uv lock` in the project's folder.")
+        shutil.copy(Path(step.project) / name, project / name)
+    command = [find_uv(), "export", "--quiet", "--frozen", "--no-emit-workspace", "--no-header", "--no-annotate"]
+    for name, value in step.project_options:
+        command += [f"--{name}"] + ([value] if value else [])
+    _run([*command, "--output-file", str(target)], project, say)
+    return target
 
 
 def _run(command: list[str], folder: Path, say: Say) -> None:
-    """Run to the end, in `folder` where no project's own uv settings lie; `say` each line. The process never outlives
-    this call."""
-    lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
-    last: deque[str] = deque(maxlen=_ERROR_LINES)
-    process = subprocess.Popen(
-        command,
-        cwd=folder,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-    )
-    reader = threading.Thread(target=_read_lines, args=(process, lines), daemon=True)
-    reader.start()
-    try:
-        _follow(lines, last, say)
-        if process.wait():
-            raise ImageBuildError(
-                "uv could not install the packages.",
-                why="\n".join(last),
-                fix="Check names and versions; packages without a wheel for this Python cannot be installed.",
-            )
-    finally:
-        process.kill()
-        process.wait()
-        reader.join()
-
-
-def _read_lines(process: subprocess.Popen[str], lines: queue.SimpleQueue[str | None]) -> None:
-    assert process.stdout
-    with process.stdout as stdout:
-        for line in stdout:
-            lines.put(line.rstrip())
-    lines.put(None)
-
-
-def _follow(lines: queue.SimpleQueue[str | None], last: deque[str], say: Say) -> None:
-    deadline = time.monotonic() + UV_TIMEOUT_S
-    while time.monotonic() < deadline:
-        try:
-            line = lines.get(timeout=_HEARTBEAT_S)
-        except queue.Empty:
-            say(last[-1] if last else "resolving packages")
-            continue
-        if line is None:
-            return
-        last.append(line)
-        say(line)
-    raise ImageBuildError(f"uv was stopped after {UV_TIMEOUT_S} s.", why="\n".join(last))
+    """In `folder`, where no project's own uv settings lie."""
+    ended = process.run(command, lambda line: say(line or "resolving packages"), UV_TIMEOUT_S, cwd=folder)
+    if ended.status:
+        raise ImageBuildError(
+            "uv could not install the packages.",
+            why="\n".join(ended.lines),
+            fix="Check names and versions; packages without a wheel for this Python cannot be installed.",
+        )
 
 
 def _point_scripts_into_image(folder: Path, python: Interpreter) -> None:
@@ -160,6 +145,13 @@ def _point_scripts_into_image(folder: Path, python: Interpreter) -> None:
 
 
 def inputs(step: PipInstall) -> list[object]:
-    """What the result depends on: the step, and the content of wheels on this machine that it names."""
-    local = [digest(Path(name).read_bytes()) for name in step.packages if os.path.isfile(name)]
-    return [msgspec.msgpack.encode(step), local]
+    """What the result depends on: the step, and the content of files on this machine that it names.
+
+    Raises `ImageBuildError` when a requirement file cannot be read.
+    """
+    named = [name for name in step.packages if os.path.isfile(name)] + list(step.requirements)
+    named += [str(Path(step.project) / name) for name in PROJECT_FILES] if step.project else []
+    try:
+        return [msgspec.msgpack.encode(step), [digest(Path(name).read_bytes()) for name in named]]
+    except OSError as error:
+        raise ImageBuildError("A file that names packages cannot be read.", why=str(error)) from None

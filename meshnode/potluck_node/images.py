@@ -21,6 +21,7 @@ from potluck_images.errors import ImageStoreError
 from potluck_images.image import get_config
 from potluck_images.materialise import Root, materialise
 from potluck_images.pull import Progress, missing_chunks
+from potluck_node.builder import BwrapWorkshop
 from potluck_node.chunks import Puller, serve_chunks
 from potluck_node.clock import Clock
 from potluck_node.core.offers import OfferBook
@@ -44,6 +45,7 @@ class ImageService:
         self._users: Counter[str] = Counter()
         self._locks: dict[str, trio.Lock] = {}
         self._builds = trio.CapacityLimiter(BUILDS_MAX)
+        self._workshop = BwrapWorkshop()
         self._names = home / "images"
         self._names.mkdir(parents=True, exist_ok=True)
         self._held = self._read_names()
@@ -65,14 +67,20 @@ class ImageService:
     async def build(self, definition: ImageDefinition, progress: Callable[[str], None]) -> tuple[str, str]:
         """(image id, "major.minor" of its Python). Raises `ImageBuildError` and other errors of `potluck.errors`."""
 
+        said = ""
+
         def say(stage: str, text: str) -> None:
+            """Called again and again while a step is silent, so that it can be cancelled."""
+            nonlocal said
             trio.from_thread.check_cancelled()
-            trio.from_thread.run_sync(progress, f"building the image: {stage} {text}")
+            if text and text != said:
+                said = text
+                trio.from_thread.run_sync(progress, f"building the image: {stage} {text}")
 
         with own_errors():
             cache = self._home / "build"
             image = await trio.to_thread.run_sync(
-                partial(build, definition, self.store, cache, say), limiter=self._builds
+                partial(build, definition, self.store, cache, say, self._workshop), limiter=self._builds
             )
             config = await trio.to_thread.run_sync(get_config, self.store, image)
         self._note(image)

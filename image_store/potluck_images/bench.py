@@ -1,0 +1,110 @@
+"""A build step in the making: commands that run one after the other, and the layer they leave."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from potluck_images.changes import Skip, changed_tree
+from potluck_images.errors import ImageBuildError
+from potluck_images.process import Ended, Say
+from potluck_images.tree import HostFile, Tree
+from potluck_images.workshop import StepCommand, Workshop
+
+# Where the tools of a step are mounted: in RAM that goes with the step.
+TOOLS = "/run/potluck-build"
+
+# 1980-01-01, as all files of an image: tools that write down dates then write this one.
+_ENV = {
+    "SOURCE_DATE_EPOCH": "315532800",
+    "PYTHONDONTWRITEBYTECODE": "1",
+    "PYTHONHASHSEED": "0",
+    "APT_CONFIG": f"{TOOLS}/apt.conf",
+    "DEBIAN_FRONTEND": "noninteractive",
+}
+_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+# apt's download user does not exist in a sandbox with one user. Nobody needs the packages' files to survive a crash.
+_APT_CONF = 'APT::Sandbox::User "root";\nDpkg::Options:: "--force-unsafe-io";\nDpkg::Use-Pty "0";\n'
+
+# A program that was not found: of the shell, of bwrap.
+_NO_SUCH_PROGRAM = 127
+
+# Each group is compiled by a fresh process, the same on every machine: see `bytecode`.
+_COMPILE = """
+import json, multiprocessing, py_compile, sys
+
+def compile_group(paths):
+    for path in paths:
+        try:
+            py_compile.compile(path, quiet=2, invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH)
+        except Exception:
+            pass
+
+paths = json.load(open(sys.argv[1]))
+groups = [paths[start:start + 64] for start in range(0, len(paths), 64)]
+with multiprocessing.get_context("fork").Pool(maxtasksperchild=1) as pool:
+    pool.map(compile_group, groups, chunksize=1)
+"""
+
+
+class Bench:
+    """`root` is the tree below, `work` an empty folder that lasts until the layer is packed."""
+
+    def __init__(self, workshop: Workshop, root: Path, work: Path, env: Mapping[str, str], workdir: str) -> None:
+        self._workshop, self._root, self._env, self._workdir = workshop, root, env, workdir
+        self._upper, self._scratch, self.tools = work / "upper", work / "scratch", work / "tools"
+        for folder in (self._upper, self._scratch, self.tools):
+            folder.mkdir()
+        (self.tools / "apt.conf").write_text(_APT_CONF)
+
+    def run(
+        self,
+        argv: tuple[str, ...],
+        say: Say,
+        what: str,
+        *,
+        network: bool = True,
+        env: Mapping[str, str] | None = None,
+        binds: tuple[tuple[Path, str], ...] = (),
+    ) -> Ended:
+        """Raises `ImageBuildError` with the last lines when it fails; `what` names it there."""
+        base = {"PATH": _PATH, "HOME": "/root", "LANG": "C.UTF-8"}
+        command = StepCommand(
+            root=self._root,
+            upper=self._upper,
+            scratch=self._scratch,
+            argv=argv,
+            env=base | dict(self._env) | _ENV | dict(env or {}),
+            workdir=self._workdir,
+            network=network,
+            binds=((self.tools, TOOLS), *binds),
+        )
+        ended = self._workshop.run(command, say)
+        if ended.status:
+            raise _failed(what, ended)
+        return ended
+
+    def tree(self, told: Say, skip: Skip = lambda path: False) -> Tree:
+        """All that changed so far."""
+        return changed_tree(self._upper, self._root, told, skip)
+
+    def compile(self, python: str, say: Say, paths: Sequence[str] | None = None) -> None:
+        """Byte code for every module among `paths`, or among what was written, in place of what its package manager
+        made."""
+        if paths is None:
+            paths = [path for path, node in self.tree(lambda text: None).sorted() if isinstance(node, HostFile)]
+        found = [f"/{path}" for path in paths if path.endswith(".py")]
+        if found:
+            (self.tools / "modules.json").write_text(json.dumps(found))
+            say(f"byte code for {len(found)} modules")
+            argv = (python, "-I", "-c", _COMPILE, f"{TOOLS}/modules.json")
+            self.run(argv, lambda line: say(line or "byte code"), "Compiling", network=False)
+
+
+def _failed(what: str, ended: Ended) -> ImageBuildError:
+    fix = "Run the command by hand in such an image, or read the lines above."
+    if ended.status == _NO_SUCH_PROGRAM or any("execvp" in line for line in ended.lines):
+        fix = "A program is missing in the image: install it in an earlier step, or choose another base or shell()."
+    return ImageBuildError(f"{what} failed with status {ended.status}.", why="\n".join(ended.lines), fix=fix)

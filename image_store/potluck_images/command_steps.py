@@ -1,0 +1,75 @@
+"""Steps that run commands in the image, in the sandbox of a `Workshop`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+from potluck_images import debian, packages, pip_install
+from potluck_images.bench import Bench
+from potluck_images.definition import AptInstall, DebianSlim, PipInstall, Run
+from potluck_images.draft import Draft
+from potluck_images.interpreter import find_interpreter
+from potluck_images.layers import Made
+from potluck_images.python_steps import add_runtime
+
+
+def add_debian(draft: Draft, step: DebianSlim) -> None:
+    """Raises `ImageBuildError`, `PythonVersionError`."""
+    draft.begin("debian_slim")
+    release = debian.suite(step.version)
+    draft.progress("debian", release)
+    python = find_interpreter(step.executable, step.version)
+    key = [release, debian.PACKAGES, python.machine]
+    base = draft.cache.get(
+        "debian", key, lambda work: debian.make(draft.workshop(), release, work, draft.say("debian")), step.force
+    )
+    draft.foreign, draft.python, draft.force = True, python, draft.force or step.force
+    draft.push(base.ref)
+    add_runtime(draft, python)
+    draft.set_env(debian.ENV)
+    draft.change(python=debian.PYTHON, python_version=base.python, machine=python.machine)
+
+
+def run_commands(draft: Draft, step: Run) -> None:
+    """Raises `ImageBuildError` with a failed command's last lines."""
+
+    def work(bench: Bench) -> None:
+        for command in step.commands:
+            draft.progress("run", command)
+            bench.run((*draft.shell, command), draft.say("run"), f"`{command}`", env=dict(step.env))
+
+    _run(draft, "run", [step.commands, step.env], step.force, work)
+
+
+def install_debian_packages(draft: Draft, step: AptInstall) -> None:
+    """Raises `ImageBuildError` with apt's last lines."""
+    draft.progress("apt", ", ".join(step.packages))
+    _run(draft, "apt", [step.packages], step.force, lambda bench: packages.apt_install(bench, step, draft.say("apt")))
+
+
+def install_python_packages(draft: Draft, step: PipInstall) -> None:
+    """Raises `ImageBuildError` with uv's last lines."""
+    python = draft.config.python
+    key: list[object] = [pip_install.inputs(msgspec.structs.replace(step, force=False))]
+    _run(draft, "pip", key, step.force, lambda bench: packages.uv_install(bench, step, python, draft.say("pip")))
+
+
+def _run(draft: Draft, stage: str, inputs: list[object], force: bool, work: Callable[[Bench], None]) -> None:
+    """A layer of what `work` changes, made unless it was made before on the same layers."""
+    draft.foreign, draft.force = True, draft.force or force
+    key = [*draft.state(), *inputs]
+    layer = draft.cache.get(stage, key, lambda folder: _make(draft, stage, work, folder), draft.force)
+    draft.push(layer.ref)
+
+
+def _make(draft: Draft, stage: str, work: Callable[[Bench], None], folder: Path) -> Made:
+    workshop, say = draft.workshop(), draft.say(stage)
+    with draft.root() as root:
+        bench = Bench(workshop, root, folder, dict(draft.config.env), draft.config.workdir)
+        work(bench)
+        if draft.config.python:
+            bench.compile(draft.config.python, say)
+        return Made(bench.tree(say, packages.left_by_uv))

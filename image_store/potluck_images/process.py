@@ -1,0 +1,106 @@
+"""Programs that a build runs: each line goes to the user as it comes, and none outlives its build."""
+
+from __future__ import annotations
+
+import queue
+import subprocess
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from potluck_images.errors import ImageBuildError
+
+# How often the caller may cancel while the program is silent.
+HEARTBEAT_S = 0.5
+# Shown when the program fails.
+LAST_LINES = 20
+# A longer line is cut: a progress bar without line ends, or a flood.
+LINE_BYTES_MAX = 4 << 10
+# Lines read and not yet said; then the program waits.
+_LINES_AHEAD_MAX = 1000
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Ended:
+    """`status` is the exit code, or minus a signal number; `lines` are the last ones printed."""
+
+    status: int
+    lines: tuple[str, ...]
+
+
+def run(
+    command: Sequence[str],
+    say: Say,
+    timeout_s: float,
+    *,
+    cwd: Path | None = None,
+    env: Mapping[str, str] | None = None,
+    handed: Sequence[int] = (),
+    watch: Callable[[int], None] = lambda pid: None,
+) -> Ended:
+    """Run to the end. `say` receives lines, and the last one again while the program is silent; `watch` is called with
+    its pid about twice a second. What either raises ends the program, and so does the time limit (`ImageBuildError`).
+    """
+    process = subprocess.Popen(
+        command,
+        cwd=cwd,
+        env=env,
+        pass_fds=handed,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+    lines: queue.Queue[str | None] = queue.Queue(_LINES_AHEAD_MAX)
+    stopped = threading.Event()
+    reader = threading.Thread(target=_read_lines, args=(process, lines, stopped), daemon=True)
+    reader.start()
+    try:
+        last = _follow(lines, say, timeout_s, lambda: watch(process.pid))
+        return Ended(process.wait(), last)
+    finally:
+        stopped.set()
+        process.kill()
+        process.wait()
+        reader.join()
+
+
+def _read_lines(process: subprocess.Popen[bytes], lines: queue.Queue[str | None], stopped: threading.Event) -> None:
+    assert process.stdout
+    with process.stdout as stdout:
+        while line := stdout.readline(LINE_BYTES_MAX):
+            _put(lines, line.decode(errors="replace").rstrip(), stopped)
+    _put(lines, None, stopped)
+
+
+def _put(lines: queue.Queue[str | None], line: str | None, stopped: threading.Event) -> None:
+    while not stopped.is_set():
+        try:
+            lines.put(line, timeout=HEARTBEAT_S)
+            return
+        except queue.Full:
+            continue
+
+
+def _follow(lines: queue.Queue[str | None], say: Say, timeout_s: float, watch: Callable[[], None]) -> tuple[str, ...]:
+    last: deque[str] = deque(maxlen=LAST_LINES)
+    deadline = time.monotonic() + timeout_s
+    watch_at = time.monotonic() + HEARTBEAT_S
+    while time.monotonic() < deadline:
+        if time.monotonic() >= watch_at:
+            watch()
+            watch_at = time.monotonic() + HEARTBEAT_S
+        try:
+            line = lines.get(timeout=HEARTBEAT_S)
+        except queue.Empty:
+            say(last[-1] if last else "")
+            continue
+        if line is None:
+            return tuple(last)
+        last.append(line)
+        say(line)
+    raise ImageBuildError(f"A build step was stopped after {timeout_s:.0f} s.", why="\n".join(last))
