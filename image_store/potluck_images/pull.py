@@ -23,6 +23,8 @@ from potluck_images.manifest import LAYER_BYTES_MAX, Manifest
 from potluck_images.store import ChunkStore
 from potluck_images.sync import Action, ChunkSync, Done, Event, Store, Stuck
 
+Claim = Callable[[list[bytes]], list[bytes]]
+
 
 @dataclass(frozen=True, slots=True)
 class Progress:
@@ -33,13 +35,16 @@ class Progress:
 
 
 class ImagePull:
-    """`bytes_max` limits the raw size of the image: a policy of whoever pulls.
+    """`bytes_max` limits the raw size of the image: a policy of whoever pulls. `claim` chooses, of the data chunks that
+    are missing, those that this pull fetches; the others are somebody else's, and still missing at `Done`.
 
     All methods raise `ImageError` when the image itself is unusable; no peer is to blame for that, its id is.
     """
 
-    def __init__(self, store: ChunkStore, image: str, bytes_max: int = LAYER_BYTES_MAX) -> None:
-        self._store, self._bytes_max = store, bytes_max
+    def __init__(
+        self, store: ChunkStore, image: str, bytes_max: int = LAYER_BYTES_MAX, claim: Claim = lambda digests: digests
+    ) -> None:
+        self._store, self._bytes_max, self._claim = store, bytes_max, claim
         self._id = from_hex(image)
         self._sync = ChunkSync()
         self._stage: Callable[[], list[Action]] = self._read_config
@@ -107,7 +112,7 @@ class ImagePull:
         missing = self._store.missing(self._sizes)
         self._progress = Progress(total - sum(self._sizes[digest] for digest in missing), total)
         self._stage = self._finish
-        return self._sync.want(missing)
+        return self._sync.want(self._claim(missing))
 
     def _check_size(self, size: int) -> None:
         if size > self._bytes_max:

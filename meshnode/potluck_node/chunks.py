@@ -16,6 +16,7 @@ from potluck_images.errors import CorruptDataError, ImageError, ImageStoreError,
 from potluck_images.pull import ImagePull, Progress
 from potluck_images.store import ChunkStore
 from potluck_node.clock import Clock
+from potluck_node.core.rate import TokenBucket
 from potluck_node.link import StreamLink
 from potluck_node.transport.interface import Stream, Transport, TransportError
 
@@ -32,7 +33,41 @@ TICK_S = 1.0
 STUCK_TIMEOUT_S = 10.0
 
 
-async def serve_chunks(store: ChunkStore, clock: Clock, stream: Stream) -> None:
+class Claims:
+    """Which pull fetches which chunk, so that images that share chunks, pulled at once, fetch each only once."""
+
+    def __init__(self) -> None:
+        self._owners: dict[bytes, object] = {}
+        self._released = trio.Event()
+
+    def claim(self, owner: object, digests: list[bytes]) -> list[bytes]:
+        """Those that nobody else fetches now; they are the owner's until `release`. Called in worker threads, one at
+        a time for each owner; a dict's `setdefault` is atomic."""
+        return [digest for digest in digests if self._owners.setdefault(digest, owner) is owner]
+
+    def release(self, owner: object) -> None:
+        self._owners = {digest: other for digest, other in self._owners.items() if other is not owner}
+        self._released.set()
+        self._released = trio.Event()
+
+    async def wait(self) -> None:
+        """Wait until some other pull has ended."""
+        if self._owners:
+            await self._released.wait()
+
+
+class Throttle:
+    """One direction of this node's traffic in chunks, at most `bytes_per_s` (0: no cap)."""
+
+    def __init__(self, bytes_per_s: int, clock: Clock) -> None:
+        self._bucket, self._clock = TokenBucket(bytes_per_s), clock
+
+    async def take(self, amount: int) -> None:
+        """Wait until `amount` bytes may move."""
+        await trio.sleep(self._bucket.wait_us(amount, self._clock.now_us()) / 1e6)
+
+
+async def serve_chunks(store: ChunkStore, clock: Clock, stream: Stream, upload: Throttle) -> None:
     """Answer one peer's requests for as long as its stream lives."""
     asked, requests = trio.open_memory_channel[messages.WantChunks](REQUESTS_MAX)
 
@@ -43,17 +78,20 @@ async def serve_chunks(store: ChunkStore, clock: Clock, stream: Stream) -> None:
 
     link = StreamLink(stream, messages.ToServer, take, clock)
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(_answer, store, link, requests)
+        nursery.start_soon(_answer, store, link, requests, upload)
         await link.run()
         nursery.cancel_scope.cancel()
 
 
 async def _answer(
-    store: ChunkStore, link: StreamLink, requests: trio.MemoryReceiveChannel[messages.WantChunks]
+    store: ChunkStore, link: StreamLink, requests: trio.MemoryReceiveChannel[messages.WantChunks], upload: Throttle
 ) -> None:
     async for request in requests:
         for digest in request.digests[: messages.WANT_MAX]:
-            link.post(await trio.to_thread.run_sync(_load, store, digest))
+            answer = await trio.to_thread.run_sync(_load, store, digest)
+            if isinstance(answer, messages.ChunkData):
+                await upload.take(len(answer.frame))
+            link.post(answer)
             await link.drained()
 
 
@@ -65,11 +103,14 @@ def _load(store: ChunkStore, digest: bytes) -> messages.ChunkData | messages.Chu
 
 
 class Puller:
-    """Pulls one image into the store. `sources` may grow while it runs: `join`."""
+    """Pulls one image into the store. Sources may be added while it runs: `join`."""
 
-    def __init__(self, transport: Transport, store: ChunkStore, clock: Clock, image: str) -> None:
-        self._transport, self._store, self._clock = transport, store, clock
-        self._pull = ImagePull(store, image)
+    def __init__(
+        self, transport: Transport, store: ChunkStore, clock: Clock, image: str, download: Throttle, claims: Claims
+    ) -> None:
+        self._transport, self._store, self._clock, self._download = transport, store, clock, download
+        self._claims = claims
+        self._pull = ImagePull(store, image, claim=partial(claims.claim, self))
         self._links: dict[str, StreamLink] = {}
         self._arrived, self._events = trio.open_memory_channel[sync.Event](ARRIVED_MAX)
         self._known: set[str] = set()
@@ -77,13 +118,16 @@ class Puller:
         self._nursery: trio.Nursery | None = None
 
     async def run(self, peers: list[str], progress: Callable[[Progress], None]) -> None:
-        """Return when the store has the whole image. Raises `ImageStoreError` when no peer can give what is missing."""
-        async with trio.open_nursery() as self._nursery:
-            for peer in peers:
-                self.join(peer)
-            self._nursery.start_soon(self._tick)
-            await self._loop(progress)
-            self._nursery.cancel_scope.cancel()
+        """Return when the store has all that this pull claimed. Raises `ImageStoreError` when no peer can give it."""
+        try:
+            async with trio.open_nursery() as self._nursery:
+                for peer in peers:
+                    self.join(peer)
+                self._nursery.start_soon(self._tick)
+                await self._loop(progress)
+                self._nursery.cancel_scope.cancel()
+        finally:
+            self._claims.release(self)
 
     def join(self, peer: str) -> None:
         """Also ask this peer."""
@@ -107,7 +151,10 @@ class Puller:
 
         async def hand_on() -> None:
             while came:
-                await self._arrived.send(came.pop(0))
+                event = came.pop(0)
+                if isinstance(event, sync.Received):
+                    await self._download.take(len(event.frame))
+                await self._arrived.send(event)
 
         link = StreamLink(stream, messages.FromServer, partial(_take, peer, came), self._clock, hand_on)
         self._links[peer] = link

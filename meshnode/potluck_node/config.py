@@ -30,6 +30,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     mdns: bool = False
     idle_s: float = 60.0
     store_gib: float = 50.0
+    upload_mib_s: float = 0.0
+    download_mib_s: float = 0.0
     region: str = ""
     labels: dict[str, str] = {}
 
@@ -45,6 +47,8 @@ HELP = {
     "mdns": "Whether to find nodes on the local network by multicast DNS.",
     "idle_s": "Seconds that a worker without work stays warm.",
     "store_gib": "Upper bound of the image store in GiB.",
+    "upload_mib_s": "Cap on serving images to others, MiB a second; 0 means none.",
+    "download_mib_s": "Cap on fetching images from others, MiB a second; 0 means none.",
     "region": "Where the machine is, for functions that ask for a region.",
     "labels": "Free labels for functions that ask for them.",
 }
@@ -79,6 +83,6 @@ def _complete(settings: Settings) -> Settings:
         raise InvalidError(f"{name!r} is not a name for a node.", fix="Use up to 32 letters, digits, '-', '_' and '.'.")
     cpus = settings.cpus or max(1, cores() - 1)
     memory = settings.memory_mib or memory_mib() // 2
-    if cpus < 0 or memory < 0:
-        raise InvalidError("A node cannot lend less than nothing.", fix="Give cpus and memory_mib positive values.")
+    if min(cpus, memory, settings.upload_mib_s, settings.download_mib_s, settings.store_gib, settings.idle_s) < 0:
+        raise InvalidError("A node cannot lend less than nothing.", fix="Give its settings positive values.")
     return msgspec.structs.replace(settings, name=name, cpus=cpus, memory_mib=memory)

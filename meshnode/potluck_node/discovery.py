@@ -26,6 +26,8 @@ SETTLE_S = 0.2
 SEARCH_FIRST_S, SEARCH_S = 1.0, 30.0
 # The mesh's provider record is renewed long before py-libp2p drops it (48 h), and soon after the first peers came.
 PROVIDE_S = 60.0
+# py-libp2p's DHT takes at most ten provider records from a peer in ten seconds, and silently drops the rest.
+PROVIDES_MAX, PROVIDE_PAUSE_S = 8, 10.0
 
 
 class Discovery:
@@ -42,6 +44,7 @@ class Discovery:
         self._transport, self._key, self._book, self._clock, self._make = transport, key, book, clock, make_offer
         self._dirty = trio.Event()
         self.changed: Callable[[], None] = lambda: None
+        self.provided: Callable[[], tuple[str, ...]] = tuple
 
     @property
     def _topic(self) -> str:
@@ -95,13 +98,21 @@ class Discovery:
             self._dirty = trio.Event()
 
     async def _provide(self) -> None:
-        """Stand under the mesh's key in the DHT, so that newcomers find us before any gossip reaches them."""
+        """Stand in the DHT under the mesh's key, and under the keys of our images, so that others find us without
+        any gossip: at once when a key or a peer is new, and again long before the records lapse."""
+        done: dict[str, float] = {}
         peers: tuple[str, ...] = ()
         while True:
-            if self._make() and (self._transport.peers() != peers):
-                peers = self._transport.peers()
-                await self._transport.provide(self._mesh_key)
-            await trio.sleep(SEARCH_FIRST_S if len(peers) < 2 else PROVIDE_S)
+            if self._transport.peers() != peers:
+                peers, done = self._transport.peers(), {}
+            keys = [self._mesh_key] if self._make() else []
+            due = [
+                key for key in (*keys, *self.provided()) if trio.current_time() - done.get(key, -PROVIDE_S) >= PROVIDE_S
+            ]
+            for key in due[:PROVIDES_MAX] if peers else []:
+                await self._transport.provide(key)
+                done[key] = trio.current_time()
+            await trio.sleep(SEARCH_FIRST_S if len(due) <= PROVIDES_MAX else PROVIDE_PAUSE_S)
 
     async def _search(self) -> None:
         while True:

@@ -55,7 +55,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--mdns", action=argparse.BooleanOptionalAction, default=None, help=config.HELP["mdns"])
     for name, kind in (("name", str), ("mesh", str), ("region", str), ("cpus", float), ("memory-mib", int)):
         parser.add_argument(f"--{name}", type=kind, help=config.HELP[name.replace("-", "_")])
-    for name in ("idle-s", "store-gib"):
+    for name in ("idle-s", "store-gib", "upload-mib-s", "download-mib-s"):
         parser.add_argument(f"--{name}", type=float, help=config.HELP[name.replace("-", "_")])
     for name in ("listen", "bootstrap"):
         parser.add_argument(f"--{name}", action="append", help=config.HELP[name])

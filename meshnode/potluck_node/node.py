@@ -21,6 +21,7 @@ from potluck.errors import InvalidError
 from potluck.wire import control
 from potluck.wire.offer import Offer
 from potluck_images.definition import ImageDefinition
+from potluck_images.disk import DiskStore
 from potluck_ledger.journal import Journal
 from potluck_ledger.keys import KeyFileError, load_or_create
 from potluck_node import machine
@@ -34,7 +35,9 @@ from potluck_node.core import provider_events as pev
 from potluck_node.core.offers import OFFER_LIFE_US, OfferBook, rank_offer
 from potluck_node.core.provider import Capacity
 from potluck_node.discovery import Discovery
+from potluck_node.fetch import Fetcher
 from potluck_node.home import Home
+from potluck_node.image_desk import ImageDesk
 from potluck_node.images import ImageService
 from potluck_node.provider import Provider
 from potluck_node.sandbox.interface import Launcher
@@ -83,7 +86,8 @@ class Node:
         self.book = OfferBook(settings.mesh, self.key.peer)
         self.transport = parts.make_transport(self.key, settings, self._rank)
         store_bytes = int(settings.store_gib * (1 << 30))
-        self.images = ImageService(home, store_bytes, self.transport, self.book, self._clock)
+        self.images = ImageService(home, store_bytes, self._make_fetcher)
+        self.image_desk = ImageDesk(self.images, home)
         self.caller = Caller(self.transport, self.key, self.book, self.journal, self._clock)
         self.provider = self._make_provider() if settings.offer and parts.launcher else None
         self.discovery = Discovery(self.transport, self.key, self.book, self._clock, self.make_offer)
@@ -97,6 +101,12 @@ class Node:
     def _rank(self, key: str, value: bytes) -> int | None:
         return rank_offer(key, value, self._clock.now_us())
 
+    def _make_fetcher(self, store: DiskStore) -> Fetcher:
+        upload, download = (
+            round(mib * (1 << 20)) for mib in (self.settings.upload_mib_s, self.settings.download_mib_s)
+        )
+        return Fetcher(self.transport, store, self.book, self._clock, upload=upload, download=download)
+
     def _make_provider(self) -> Provider:
         settings = self.settings
         assert self._parts.launcher
@@ -109,9 +119,10 @@ class Node:
     def _wire_up(self) -> None:
         """Who tells whom."""
         self.caller.own_offer = self.own_offer
+        self.discovery.provided = self.images.provided
         self.discovery.changed = lambda: self.caller.submit(ev.OffersChanged())
         self.images.changed = self.discovery.touch
-        self.transport.handle(CHUNKS_PROTOCOL, self.images.serve)
+        self.transport.handle(CHUNKS_PROTOCOL, self.images.fetcher.serve)
         if self.provider:
             self.caller.open_local = self.provider.open_local
             self.provider.on_offer = self._offer_changed
@@ -218,6 +229,9 @@ class Node:
 
     async def build(self, definition: ImageDefinition, progress: Progress) -> tuple[str, str]:
         return await self.images.build(definition, progress)
+
+    async def answer_images(self, question: control.ImageQuestion, say: Progress) -> wire.Message:
+        return await self.image_desk.answer(question, say)
 
     def pause(self, reason: str, now: bool) -> None:
         if self.provider:

@@ -15,9 +15,13 @@ from potluck_images.memory import MemoryStore
 from potluck_images.pack import pack
 from potluck_images.pull import missing_chunks
 from potluck_images.tree import Text, Tree
-from potluck_node.chunks import CHUNKS_PROTOCOL, Puller, serve_chunks
+from potluck_node.chunks import CHUNKS_PROTOCOL, Claims, Puller, Throttle, serve_chunks
 from potluck_node.link import StreamLink
 from potluck_node.transport.memory import MemoryNetwork, MemoryTransport
+
+
+def unlimited():
+    return Throttle(0, TrioClock())
 
 
 def image(size=3 << 20):
@@ -31,7 +35,7 @@ def image(size=3 << 20):
 
 def honest(store):
     async def serve(stream):
-        await serve_chunks(store, TrioClock(), stream)
+        await serve_chunks(store, TrioClock(), stream, unlimited())
 
     return serve
 
@@ -72,7 +76,7 @@ async def peers(**handlers):
 async def pull(me, image_id, names, store=None):
     store = MemoryStore() if store is None else store
     seen = []
-    await Puller(me, store, TrioClock(), image_id).run(list(names), seen.append)
+    await Puller(me, store, TrioClock(), image_id, unlimited(), Claims()).run(list(names), seen.append)
     assert not missing_chunks(store, image_id)
     assert seen[-1].done == seen[-1].total
     return store
@@ -106,7 +110,7 @@ async def test_a_peer_that_dies_half_way_is_made_up_for():
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(cut)
-            await serve_chunks(Counting(store), TrioClock(), stream)
+            await serve_chunks(Counting(store), TrioClock(), stream, unlimited())
             nursery.cancel_scope.cancel()
 
     class Counting:

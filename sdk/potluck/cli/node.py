@@ -37,6 +37,8 @@ STOP_TIMEOUT_S = 20
 @click.option("--mdns/--no-mdns", default=None, help="Find nodes on the local network.")
 @click.option("--idle-s", type=float, help="Seconds that an unused worker stays warm.")
 @click.option("--store-gib", type=float, help="Upper bound of the image store.")
+@click.option("--upload-mib-s", type=float, help="Cap on serving images, MiB a second.")
+@click.option("--download-mib-s", type=float, help="Cap on fetching images, MiB a second.")
 @click.option("--foreground", is_flag=True, help="Stay in this terminal.")
 def up(home: Path | None, foreground: bool, **flags: object) -> None:
     """Start the node on this machine."""

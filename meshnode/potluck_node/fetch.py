@@ -1,0 +1,92 @@
+"""Fetching images from the mesh: from the caller, from whoever offers them, and from whoever the DHT says has part."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+import trio
+
+from potluck.wire.lease import LeaseProgress
+from potluck_images.disk import DiskStore
+from potluck_images.pull import Progress, missing_chunks
+from potluck_node.chunks import Claims, Puller, Throttle, serve_chunks
+from potluck_node.clock import Clock
+from potluck_node.core.offers import OfferBook
+from potluck_node.transport.interface import Stream, Transport
+
+log = logging.getLogger("potluck.fetch")
+
+# How often a running pull looks for further sources, seconds: soon enough to matter for a pull of a minute.
+SEARCH_S = 5.0
+
+
+def image_key(image: str) -> str:
+    """Under which nodes that have the image, or part of it, are found in the DHT."""
+    return f"image/{image}"
+
+
+class Fetcher:
+    """Moves images in and out, within the owner's caps in bytes per second (0: none)."""
+
+    def __init__(
+        self,
+        transport: Transport,
+        store: DiskStore,
+        book: OfferBook,
+        clock: Clock,
+        *,
+        upload: int = 0,
+        download: int = 0,
+    ) -> None:
+        self._transport, self._store, self._book, self._clock = transport, store, book, clock
+        self._upload, self._download = Throttle(upload, clock), Throttle(download, clock)
+        self._claims = Claims()
+        # Images that are on their way: what we have of them, we serve. A dict, for its order.
+        self.partial: dict[str, None] = {}
+
+    async def lacks(self, image: str) -> bool:
+        """Whether any chunk of the image is missing here."""
+        return bool(await trio.to_thread.run_sync(missing_chunks, self._store, image))
+
+    async def fetch(self, image: str, caller: str, progress: Callable[[LeaseProgress], None]) -> None:
+        """Return when the store has the whole image. Raises `ImageStoreError` when nobody can give what is missing.
+
+        Chunks that another fetch is after are left to it, and waited for.
+        """
+
+        def say(at: Progress) -> None:
+            progress(LeaseProgress("image", at.done, at.total))
+
+        self.partial[image] = None
+        try:
+            while await self.lacks(image):
+                await self._pull(image, caller, say)
+                if await self.lacks(image):
+                    await self._claims.wait()
+        finally:
+            self.partial.pop(image, None)
+
+    async def _pull(self, image: str, caller: str, say: Callable[[Progress], None]) -> None:
+        puller = Puller(self._transport, self._store, self._clock, image, self._download, self._claims)
+        sources = [peer for peer in dict.fromkeys([caller, *self._offering(image)]) if peer != self._transport.peer]
+        log.info("pulling image %s from %d peers", image[:12], len(sources))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._find_more, puller, image)
+            await puller.run(sources, say)
+            nursery.cancel_scope.cancel()
+
+    def _offering(self, image: str) -> list[str]:
+        return [offer.peer for offer in self._book.fresh(self._clock.now_us()) if image in offer.images]
+
+    async def _find_more(self, puller: Puller, image: str) -> None:
+        """Look for further sources while the pull runs."""
+        while True:
+            for peer in (*self._offering(image), *await self._transport.find_providers(image_key(image))):
+                if peer != self._transport.peer:
+                    puller.join(peer)
+            await trio.sleep(SEARCH_S)
+
+    async def serve(self, stream: Stream) -> None:
+        """Answer one incoming chunk stream."""
+        await serve_chunks(self._store, self._clock, stream, self._upload)
