@@ -68,6 +68,7 @@ class Bench:
         network: bool = True,
         env: Mapping[str, str] | None = None,
         binds: tuple[tuple[Path, str], ...] = (),
+        timeout_s: float = 0,
     ) -> Ended:
         """Raises `ImageBuildError` with the last lines when it fails; `what` names it there."""
         base = {"PATH": _PATH, "HOME": "/root", "LANG": "C.UTF-8"}
@@ -80,6 +81,7 @@ class Bench:
             workdir=self._workdir,
             network=network,
             binds=((self.tools, TOOLS), *binds),
+            timeout_s=timeout_s,
         )
         ended = self._workshop.run(command, say)
         if ended.status:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import msgspec
 
-from potluck_images import command_steps, python_steps
+from potluck_images import command_steps, python_steps, registry_step
 from potluck_images.config import encode
 from potluck_images.definition import (
     AddFiles,
@@ -24,7 +24,9 @@ from potluck_images.definition import (
     ImageDefinition,
     LocalPython,
     PipInstall,
+    Registry,
     Run,
+    RunFunction,
     Scratch,
     Shell,
     Source,
@@ -69,8 +71,12 @@ def _add(draft: Draft, step: AnyStep) -> None:
             python_steps.add_local_python(draft, step)
         case DebianSlim():
             command_steps.add_debian(draft, step)
+        case Registry():
+            registry_step.add_registry_image(draft, step)
         case Run():
             command_steps.run_commands(draft, step)
+        case RunFunction():
+            command_steps.run_function(draft, step)
         case AptInstall():
             command_steps.install_debian_packages(draft, step)
         case PipInstall():

@@ -8,12 +8,20 @@ from pathlib import Path
 import msgspec
 
 from potluck_images import debian, packages, pip_install
-from potluck_images.bench import Bench
-from potluck_images.definition import AptInstall, DebianSlim, PipInstall, Run
+from potluck_images.bench import TOOLS, Bench
+from potluck_images.definition import AptInstall, DebianSlim, PipInstall, Run, RunFunction
 from potluck_images.draft import Draft
+from potluck_images.errors import ImageBuildError
 from potluck_images.interpreter import find_interpreter
 from potluck_images.layers import Made
 from potluck_images.python_steps import add_runtime
+
+_CALL = """
+import sys, cloudpickle
+with open(sys.argv[1], "rb") as file:
+    function, args, kwargs = cloudpickle.load(file)
+function(*args, **kwargs)
+"""
 
 
 def add_debian(draft: Draft, step: DebianSlim) -> None:
@@ -30,7 +38,7 @@ def add_debian(draft: Draft, step: DebianSlim) -> None:
     draft.push(base.ref)
     add_runtime(draft, python)
     draft.set_env(debian.ENV)
-    draft.change(python=debian.PYTHON, python_version=base.python, machine=python.machine)
+    draft.change(python=debian.PYTHON, python_version=base.about, machine=python.machine)
 
 
 def run_commands(draft: Draft, step: Run) -> None:
@@ -44,10 +52,26 @@ def run_commands(draft: Draft, step: Run) -> None:
     _run(draft, "run", [step.commands, step.env], step.force, work)
 
 
+def run_function(draft: Draft, step: RunFunction) -> None:
+    """Raises `ImageBuildError` with the function's last lines, a traceback for example."""
+    python = draft.config.python
+    if not python:
+        raise ImageBuildError("run_function needs a Python below it.", fix="Begin with debian_slim().")
+    draft.progress("run", f"{step.name}()")
+
+    def work(bench: Bench) -> None:
+        (bench.tools / "call.pickle").write_bytes(step.pickled)
+        argv = (python, "-c", _CALL, f"{TOOLS}/call.pickle")
+        bench.run(argv, draft.say("run"), f"{step.name}()", env=dict(step.env), timeout_s=step.timeout_s)
+
+    _run(draft, "function", [step.pickled, step.env], step.force, work)
+
+
 def install_debian_packages(draft: Draft, step: AptInstall) -> None:
     """Raises `ImageBuildError` with apt's last lines."""
     draft.progress("apt", ", ".join(step.packages))
-    _run(draft, "apt", [step.packages], step.force, lambda bench: packages.apt_install(bench, step, draft.say("apt")))
+    key: list[object] = [step.packages, step.env]
+    _run(draft, "apt", key, step.force, lambda bench: packages.apt_install(bench, step, draft.say("apt")))
 
 
 def install_python_packages(draft: Draft, step: PipInstall) -> None:

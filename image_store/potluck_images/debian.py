@@ -42,7 +42,7 @@ def suite(version: str) -> str:
 
 
 def make(workshop: Workshop, release: str, work: Path, say: Say) -> Made:
-    """A minimal Debian with Python, and its byte code. Raises `ImageBuildError`."""
+    """A minimal Debian with Python, whose version it is about, and its byte code. Raises `ImageBuildError`."""
     root = work / "debian"
     root.mkdir()
     workshop.debian(release, PACKAGES, root, lambda line: say(line or f"installing {release}"))
@@ -54,4 +54,4 @@ def make(workshop: Workshop, release: str, work: Path, say: Say) -> Made:
     for path, node in bench.tree(say).sorted():
         tree.put(path, node)
     told = bench.run((PYTHON, "-I", "-c", _VERSION), lambda line: None, "python3", network=False)
-    return Made(tree, python=told.lines[-1])
+    return Made(tree, about=told.lines[-1])

@@ -27,6 +27,17 @@ class DebianSlim(Step, frozen=True):
     force: bool = False
 
 
+class Registry(Step, frozen=True):
+    """An image of an OCI registry. `add_python` copies the caller's own interpreter (`executable`, `version`) on top;
+    otherwise the image's own must be of the same "major.minor" version, or functions cannot run in it."""
+
+    reference: str
+    executable: str
+    version: str
+    add_python: bool = False
+    force: bool = False
+
+
 class Scratch(Step, frozen=True):
     """Nothing at all."""
 
@@ -43,6 +54,7 @@ class PipInstall(Step, frozen=True):
     requirements: tuple[str, ...] = ()
     project: str = ""
     project_options: tuple[tuple[str, str], ...] = ()
+    env: tuple[tuple[str, str], ...] = ()
     force: bool = False
 
 
@@ -50,6 +62,7 @@ class AptInstall(Step, frozen=True):
     """Debian packages and what they depend on."""
 
     packages: tuple[str, ...]
+    env: tuple[tuple[str, str], ...] = ()
     force: bool = False
 
 
@@ -59,6 +72,17 @@ class Run(Step, frozen=True):
 
     commands: tuple[str, ...]
     env: tuple[tuple[str, str], ...] = ()
+    force: bool = False
+
+
+class RunFunction(Step, frozen=True):
+    """A call of a Python function, as cloudpickle wrote it: (function, arguments, keyword arguments). It runs like a
+    command, for at most `timeout_s` seconds."""
+
+    name: str
+    pickled: bytes
+    env: tuple[tuple[str, str], ...] = ()
+    timeout_s: int = 3600
     force: bool = False
 
 
@@ -102,10 +126,12 @@ class AddFiles(Step, frozen=True):
 AnyStep = (
     LocalPython
     | DebianSlim
+    | Registry
     | Scratch
     | PipInstall
     | AptInstall
     | Run
+    | RunFunction
     | Environment
     | Workdir
     | Shell

@@ -13,7 +13,7 @@ from potluck_images.image import get_manifests, put_config
 from potluck_images.interpreter import Interpreter
 from potluck_images.layers import LayerCache, Progress
 from potluck_images.materialise import Root, materialise
-from potluck_images.merge import merge, real_path
+from potluck_images.merge import MergedTree, merge, real_path
 from potluck_images.process import Say
 from potluck_images.store import ChunkStore
 from potluck_images.workshop import Workshop
@@ -84,5 +84,8 @@ class Draft:
         """Where an absolute path leads in the image so far; a base may have links such as /bin → /usr/bin."""
         if not self.foreign or not path.startswith("/"):
             return path
-        tree = merge(get_manifests(self.config, self.store.get))
-        return "/" + real_path(tree, path.strip("/"))
+        return "/" + real_path(self.merged(), path.strip("/"))
+
+    def merged(self) -> MergedTree:
+        """All layers so far as one tree."""
+        return merge(get_manifests(self.config, self.store.get))

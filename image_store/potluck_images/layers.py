@@ -32,11 +32,11 @@ Progress = Callable[[str, str], None]
 
 @dataclass(frozen=True)
 class Made:
-    """A step's result before it is packed. `python` is the "major.minor.micro" that a base brings, or ""."""
+    """A step's result before it is packed. `about` is for the step itself to read."""
 
     tree: Tree
     env: dict[str, str] = field(default_factory=dict)
-    python: str = ""
+    about: str = ""
 
 
 class Layer(msgspec.Struct, frozen=True, array_like=True):
@@ -44,7 +44,7 @@ class Layer(msgspec.Struct, frozen=True, array_like=True):
 
     ref: LayerRef
     env: tuple[tuple[str, str], ...] = ()
-    python: str = ""
+    about: str = ""
 
 
 class LayerCache:
@@ -60,30 +60,39 @@ class LayerCache:
     def get(self, stage: str, inputs: Sequence[object], make: Callable[[Path], Made], force: bool = False) -> Layer:
         """The layer of an earlier build with the same inputs, if the store still has all of it, or a new one, for
         which `make` gets an empty folder. `force` makes a new one in any case."""
-        place = self._steps / digest(msgspec.msgpack.encode([_CACHE_FORMAT, stage, inputs])).hex()
-        if not force and (found := self._find(place)):
+        if not force and (found := self.find(stage, inputs)):
             return found
-        with self._work_folder() as work:
+        with self.folder() as work:
             made = make(work)
-            layer = Layer(self.pack(stage, made.tree), tuple(made.env.items()), made.python)
-            fresh = work / "result"
-            fresh.write_bytes(msgspec.msgpack.encode(layer))
-            fresh.replace(place)
+            layer = Layer(self.pack(stage, made.tree), tuple(made.env.items()), made.about)
+        self.keep(stage, inputs, layer)
         return layer
 
-    def pack(self, stage: str, tree: Tree) -> LayerRef:
-        return pack(tree, self._store, lambda done: self._progress(stage, f"packed {done >> 20} MiB"))
-
-    def _find(self, place: Path) -> Layer | None:
+    def find(self, stage: str, inputs: Sequence[object]) -> Layer | None:
+        """What `keep` was given for the same inputs, if the store still has all of it."""
         try:
-            layer = msgspec.msgpack.decode(place.read_bytes(), type=Layer)
+            layer = msgspec.msgpack.decode(self._place(stage, inputs).read_bytes(), type=Layer)
             chunks = [chunk.digest for chunk in get_manifest(self._store, layer.ref).chunks]
         except (OSError, msgspec.DecodeError, NotFoundError, CorruptDataError, ImageError):
             return None
         return None if self._store.missing(chunks) else layer
 
+    def keep(self, stage: str, inputs: Sequence[object], layer: Layer) -> None:
+        """For later builds."""
+        with self.folder() as work:
+            fresh = work / "result"
+            fresh.write_bytes(msgspec.msgpack.encode(layer))
+            fresh.replace(self._place(stage, inputs))
+
+    def _place(self, stage: str, inputs: Sequence[object]) -> Path:
+        return self._steps / digest(msgspec.msgpack.encode([_CACHE_FORMAT, stage, inputs])).hex()
+
+    def pack(self, stage: str, tree: Tree) -> LayerRef:
+        return pack(tree, self._store, lambda done: self._progress(stage, f"packed {done >> 20} MiB"))
+
     @contextmanager
-    def _work_folder(self) -> Iterator[Path]:
+    def folder(self) -> Iterator[Path]:
+        """A temporary one."""
         with tempfile.TemporaryDirectory(dir=self._temporary, ignore_cleanup_errors=True) as folder:
             yield Path(folder)
 

@@ -75,7 +75,7 @@ def real_path(root: MergedTree, path: str) -> str:
     for _ in range(LINKS_MAX):
         while todo:
             name = todo.pop()
-            below = _find(root, [*done, name])
+            below = find(root, [*done, name])
             if todo and isinstance(below, Leaf) and isinstance(below.entry, Symlink):
                 target = below.entry.target
                 done = [] if target.startswith("/") else done
@@ -87,7 +87,8 @@ def real_path(root: MergedTree, path: str) -> str:
     raise ImageError(f"/{path} leads through links that go in circles.", fix="Give another path in the image.")
 
 
-def _find(root: MergedTree, parts: list[str]) -> MergedTree | Leaf | None:
+def find(root: MergedTree, parts: list[str]) -> MergedTree | Leaf | None:
+    """What is at a path, without following links."""
     below: MergedTree | Leaf | None = root
     for part in parts:
         below = below.get(part) if isinstance(below, dict) else None

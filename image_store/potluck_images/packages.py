@@ -30,7 +30,7 @@ def apt_install(bench: Bench, step: AptInstall, say: Say) -> None:
             )
     names = shlex.join(step.packages)
     script = f"apt-get update -qq && apt-get install -y -qq --no-install-recommends {names}"
-    bench.run(("/bin/sh", "-c", script), say, "apt_install")
+    bench.run(("/bin/sh", "-c", script), say, "apt_install", env=dict(step.env))
 
 
 def uv_install(bench: Bench, step: PipInstall, python: str, say: Say) -> None:
@@ -48,7 +48,7 @@ def uv_install(bench: Bench, step: PipInstall, python: str, say: Say) -> None:
         (*argv, "--", *packages) if packages else tuple(argv),
         lambda line: say(line or "resolving packages"),
         "pip_install",
-        env=env,
+        env=env | dict(step.env),
         binds=binds,
     )
 

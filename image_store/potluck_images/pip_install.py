@@ -53,7 +53,7 @@ def site_tree(python: Interpreter, step: PipInstall, site: Path, work: Path, say
     `say` receives lines for the user, at least twice a second; what it raises ends uv and the build.
     Raises `ImageBuildError` with uv's last lines.
     """
-    _run(_command(python, step, site, requirement_files(step, work, say)), site, say)
+    _run(_command(python, step, site, requirement_files(step, work, say)), site, say, dict(step.env))
     _point_scripts_into_image(site / "bin", python)
     tree = Tree()
     tree.put_folder(SITE, site, lambda entry: is_byte_code(entry) or entry.name in LEFT_BY_UV)
@@ -120,13 +120,15 @@ def _export(step: PipInstall, work: Path, say: Say) -> Path:
     command = [find_uv(), "export", "--quiet", "--frozen", "--no-emit-workspace", "--no-header", "--no-annotate"]
     for name, value in step.project_options:
         command += [f"--{name}"] + ([value] if value else [])
-    _run([*command, "--output-file", str(target)], project, say)
+    _run([*command, "--output-file", str(target)], project, say, dict(step.env))
     return target
 
 
-def _run(command: list[str], folder: Path, say: Say) -> None:
+def _run(command: list[str], folder: Path, say: Say, env: dict[str, str]) -> None:
     """In `folder`, where no project's own uv settings lie."""
-    ended = process.run(command, lambda line: say(line or "resolving packages"), UV_TIMEOUT_S, cwd=folder)
+    ended = process.run(
+        command, lambda line: say(line or "resolving packages"), UV_TIMEOUT_S, cwd=folder, env=os.environ | env
+    )
     if ended.status:
         raise ImageBuildError(
             "uv could not install the packages.",

@@ -27,6 +27,8 @@ class StepCommand:
     workdir: str = "/"
     network: bool = False
     binds: tuple[tuple[Path, str], ...] = ()
+    # 0 means as long as any step may take.
+    timeout_s: float = 0
 
 
 class Workshop(Protocol):

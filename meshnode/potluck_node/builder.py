@@ -70,7 +70,8 @@ class BwrapWorkshop:
         self._make_place(command)
         with self._limited(command.upper, command.scratch) as (group, watch), contextlib.ExitStack() as files:
             words, handed = self._command(command, group, files)
-            ended = run(words, say, STEP_TIMEOUT_S, cwd=Path("/"), handed=handed, watch=watch)
+            timeout_s = min(command.timeout_s or STEP_TIMEOUT_S, STEP_TIMEOUT_S)
+            ended = run(words, say, timeout_s, cwd=Path("/"), handed=handed, watch=watch)
             watch.check_group(group)
         if ended.status and _NO_OVERLAY in ended.lines:
             raise _no_overlay(ended)
