@@ -28,7 +28,7 @@ CREATE TABLE IF NOT EXISTS entries (
 
 
 class JournalError(Exception):
-    """The journal does not verify; says at which entry and why."""
+    """The journal does not verify, and at which entry; or it cannot be written."""
 
 
 def digest(data: bytes) -> bytes:
@@ -44,6 +44,7 @@ class Journal:
 
     def __init__(self, path: Path, key: PrivateKey) -> None:
         self._key = key
+        path.touch(mode=0o600)
         self._db = sqlite3.connect(path, isolation_level=None)
         # FULL: an entry that was acknowledged to a peer must survive a power cut, else we would fork our own chain.
         self._db.executescript(f"PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; {_SCHEMA}")
@@ -56,7 +57,8 @@ class Journal:
     def append(self, content: bytes, at_us: int) -> int:
         """Sign and store a receipt's envelope; returns its sequence number. The same content is stored once.
 
-        It is on disk when this returns. Raises `EnvelopeError` when the content is not a valid receipt of ours.
+        It is on disk when this returns. Raises `EnvelopeError` when the content is not a valid receipt of ours, and
+        `JournalError` when it cannot be written; nothing is half written then.
         """
         _, receipt = read_receipt(content)
         if self.owner not in (receipt.caller, receipt.provider):
@@ -67,9 +69,11 @@ class Journal:
         sequence, previous = self.head()
         entry = Entry(sequence + 1, previous, at_us, content)
         envelope = seal(self._key, ENTRY_KIND, encode(entry)).encode()
-        self._db.execute(
-            "INSERT INTO entries VALUES (?, ?, ?, ?)", (entry.sequence, digest(envelope), envelope, digest(content))
-        )
+        row = (entry.sequence, digest(envelope), envelope, digest(content))
+        try:
+            self._db.execute("INSERT INTO entries VALUES (?, ?, ?, ?)", row)
+        except sqlite3.Error as error:
+            raise JournalError(f"the journal cannot be written: {error}") from None
         self.accounts.add(receipt)
         return entry.sequence
 

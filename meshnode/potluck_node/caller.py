@@ -16,8 +16,8 @@ from potluck.wire import PROTOCOL, Failure
 from potluck.wire import lease as messages
 from potluck.wire.offer import Offer
 from potluck_ledger.entries import read_receipt
-from potluck_ledger.envelope import EnvelopeError, countersign
-from potluck_ledger.journal import Journal
+from potluck_ledger.envelope import Envelope, EnvelopeError, countersign
+from potluck_ledger.journal import Journal, JournalError
 from potluck_ledger.keys import PrivateKey
 from potluck_node.clock import Clock
 from potluck_node.core import events as ev
@@ -272,14 +272,22 @@ class Caller:
             why = objection(receipt, action.lease, self._key.peer, action.peer, action.function, lease.meter)
         except EnvelopeError as error:
             why = str(error)
+        if not why:
+            why = self._sign(lease, envelope)
         if why:
             log.warning("not signing the receipt of %s: %s", self._who(lease), why)
             self._post(action.lease, messages.ReceiptSigned(refused=why))
-        else:
-            signed = countersign(self._key, envelope).encode()
-            self._journal.append(signed, self._clock.now_us())
-            self._post(action.lease, messages.ReceiptSigned(signed))
         lease.settled.set()
+
+    def _sign(self, lease: _Lease, envelope: Envelope) -> str:
+        """Keep the receipt with both signatures, then send it; returns why not."""
+        signed = countersign(self._key, envelope).encode()
+        try:
+            self._journal.append(signed, self._clock.now_us())
+        except JournalError as error:
+            return str(error)
+        self._post(lease.action.lease, messages.ReceiptSigned(signed))
+        return ""
 
 
 def _stage(who: str, message: messages.LeaseProgress) -> str:

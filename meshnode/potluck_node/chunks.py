@@ -106,11 +106,10 @@ class Puller:
     """Pulls one image into the store. Sources may be added while it runs: `join`."""
 
     def __init__(
-        self, transport: Transport, store: ChunkStore, clock: Clock, image: str, download: Throttle, claims: Claims
+        self, transport: Transport, store: ChunkStore, clock: Clock, pull: ImagePull, download: Throttle
     ) -> None:
-        self._transport, self._store, self._clock, self._download = transport, store, clock, download
-        self._claims = claims
-        self._pull = ImagePull(store, image, claim=partial(claims.claim, self))
+        self._transport, self._store, self._clock = transport, store, clock
+        self._pull, self._download = pull, download
         self._links: dict[str, StreamLink] = {}
         self._arrived, self._events = trio.open_memory_channel[sync.Event](ARRIVED_MAX)
         self._known: set[str] = set()
@@ -119,15 +118,12 @@ class Puller:
 
     async def run(self, peers: list[str], progress: Callable[[Progress], None]) -> None:
         """Return when the store has all that this pull claimed. Raises `ImageStoreError` when no peer can give it."""
-        try:
-            async with trio.open_nursery() as self._nursery:
-                for peer in peers:
-                    self.join(peer)
-                self._nursery.start_soon(self._tick)
-                await self._loop(progress)
-                self._nursery.cancel_scope.cancel()
-        finally:
-            self._claims.release(self)
+        async with trio.open_nursery() as self._nursery:
+            for peer in peers:
+                self.join(peer)
+            self._nursery.start_soon(self._tick)
+            await self._loop(progress)
+            self._nursery.cancel_scope.cancel()
 
     def join(self, peer: str) -> None:
         """Also ask this peer."""

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 
 import trio
 
 from potluck.wire.lease import LeaseProgress
 from potluck_images.disk import DiskStore
-from potluck_images.pull import Progress, missing_chunks
+from potluck_images.manifest import LAYER_BYTES_MAX
+from potluck_images.pull import ImagePull, Progress, missing_chunks
 from potluck_node.chunks import Claims, Puller, Throttle, serve_chunks
 from potluck_node.clock import Clock
 from potluck_node.core.offers import OfferBook
@@ -26,21 +29,24 @@ def image_key(image: str) -> str:
     return f"image/{image}"
 
 
+@dataclass(frozen=True)
+class Caps:
+    """What the owner allows: bytes per second each way (0: no cap), and the unpacked size of one image."""
+
+    upload: int = 0
+    download: int = 0
+    image_bytes: int = LAYER_BYTES_MAX
+
+
 class Fetcher:
-    """Moves images in and out, within the owner's caps in bytes per second (0: none)."""
+    """Moves images in and out, within the owner's caps."""
 
     def __init__(
-        self,
-        transport: Transport,
-        store: DiskStore,
-        book: OfferBook,
-        clock: Clock,
-        *,
-        upload: int = 0,
-        download: int = 0,
+        self, transport: Transport, store: DiskStore, book: OfferBook, clock: Clock, caps: Caps = Caps()
     ) -> None:
         self._transport, self._store, self._book, self._clock = transport, store, book, clock
-        self._upload, self._download = Throttle(upload, clock), Throttle(download, clock)
+        self._upload, self._download = Throttle(caps.upload, clock), Throttle(caps.download, clock)
+        self._image_bytes_max = caps.image_bytes
         self._claims = Claims()
         # Images that are on their way: what we have of them, we serve. A dict, for its order.
         self.partial: dict[str, None] = {}
@@ -68,12 +74,16 @@ class Fetcher:
             self.partial.pop(image, None)
 
     async def _pull(self, image: str, caller: str, say: Callable[[Progress], None]) -> None:
-        puller = Puller(self._transport, self._store, self._clock, image, self._download, self._claims)
+        pull = ImagePull(self._store, image, self._image_bytes_max, partial(self._claims.claim, image))
+        puller = Puller(self._transport, self._store, self._clock, pull, self._download)
         sources = [peer for peer in dict.fromkeys([caller, *self._offering(image)]) if peer != self._transport.peer]
         log.info("pulling image %s from %d peers", image[:12], len(sources))
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._find_more, puller, image)
-            await puller.run(sources, say)
+            try:
+                await puller.run(sources, say)
+            finally:
+                self._claims.release(image)
             nursery.cancel_scope.cancel()
 
     def _offering(self, image: str) -> list[str]:

@@ -17,7 +17,7 @@ from potluck.wire import lease as messages
 from potluck.wire.worker import WorkerLog
 from potluck_ledger.entries import RECEIPT_KIND, encode, read_receipt
 from potluck_ledger.envelope import EnvelopeError, seal
-from potluck_ledger.journal import Journal
+from potluck_ledger.journal import Journal, JournalError
 from potluck_ledger.keys import PrivateKey
 from potluck_node.clock import Clock
 from potluck_node.core import provider_events as ev
@@ -207,11 +207,19 @@ class Provider:
                 held.link.post(messages.ReceiptOffered(envelope))
                 with trio.move_on_after(COUNTERSIGN_TIMEOUT_S):
                     await held.signed.wait()
-            self._journal.append(self._better(envelope, held), self._clock.now_us())
+            self._keep(self._better(envelope, held))
         self._held.pop(action.lease, None)
         if held:
             held.link.finish()
             held.gone.set()
+
+    def _keep(self, envelope: bytes) -> None:
+        """Without a journal nothing can be billed, so nothing more is run until the owner has mended it."""
+        try:
+            self._journal.append(envelope, self._clock.now_us())
+        except JournalError as error:
+            log.error("no more work is taken: %s", error)
+            self.submit(ev.Paused(str(error)))
 
     def _receipt(self, action: ev.SettleLease) -> bytes:
         assert action.function

@@ -47,7 +47,7 @@ def launch(arguments: list[str]) -> None:
         )
     log = paths.home() / "node.log"
     try:
-        log.parent.mkdir(parents=True, exist_ok=True, mode=0o755)
+        log.parent.mkdir(parents=True, exist_ok=True, mode=0o711)
         with log.open("ab") as sink:
             node = subprocess.Popen(
                 [sys.executable, "-m", "potluck_node.main", *arguments],

@@ -13,9 +13,9 @@ from potluck_images.errors import ImageError
 from potluck_images.image import put_config
 from potluck_images.memory import MemoryStore
 from potluck_images.pack import pack
-from potluck_images.pull import missing_chunks
+from potluck_images.pull import ImagePull, missing_chunks
 from potluck_images.tree import Text, Tree
-from potluck_node.chunks import CHUNKS_PROTOCOL, Claims, Puller, Throttle, serve_chunks
+from potluck_node.chunks import CHUNKS_PROTOCOL, Puller, Throttle, serve_chunks
 from potluck_node.link import StreamLink
 from potluck_node.transport.memory import MemoryNetwork, MemoryTransport
 
@@ -76,7 +76,7 @@ async def peers(**handlers):
 async def pull(me, image_id, names, store=None):
     store = MemoryStore() if store is None else store
     seen = []
-    await Puller(me, store, TrioClock(), image_id, unlimited(), Claims()).run(list(names), seen.append)
+    await Puller(me, store, TrioClock(), ImagePull(store, image_id), unlimited()).run(list(names), seen.append)
     assert not missing_chunks(store, image_id)
     assert seen[-1].done == seen[-1].total
     return store

@@ -2,18 +2,20 @@
 
 import random
 
+import pytest
 import trio
 from tests.meshnode.clocks import TrioClock
 
 from potluck_images.config import ImageConfig
 from potluck_images.disk import DiskStore
+from potluck_images.errors import ImageError
 from potluck_images.image import put_config
 from potluck_images.pack import pack
 from potluck_images.tree import Text, Tree
 from potluck_node.chunks import CHUNKS_PROTOCOL
 from potluck_node.core.offers import OfferBook
 from potluck_node.core.rate import BURST_US, TokenBucket
-from potluck_node.fetch import Fetcher, image_key
+from potluck_node.fetch import Caps, Fetcher, image_key
 from potluck_node.transport.memory import MemoryNetwork, MemoryTransport
 
 
@@ -30,7 +32,7 @@ class Node:
         self.name, self.sent = name, []
         self.transport = MemoryTransport(network, name, lambda key, value: 0)
         self.store = DiskStore(folder / name)
-        self.fetcher = Fetcher(self.transport, self.store, OfferBook("local", name), TrioClock(), **caps)
+        self.fetcher = Fetcher(self.transport, self.store, OfferBook("local", name), TrioClock(), Caps(**caps))
         self.transport.handle(CHUNKS_PROTOCOL, self.fetcher.serve)
         get_frame = self.store.get_frame
 
@@ -101,6 +103,20 @@ async def test_a_node_that_is_still_fetching_serves_what_it_has(tmp_path):
             pulls.start_soon(late.fetch, image, slow)
         nursery.cancel_scope.cancel()
     assert half.sent
+
+
+async def test_an_image_over_the_owners_limit_is_refused_before_its_data_moves(tmp_path):
+    network = MemoryNetwork()
+    me, caller = Node(network, tmp_path, "me", image_bytes=1 << 20), Node(network, tmp_path, "caller")
+    ref = layer(caller.store, 1, 2 << 20)
+    image = put_config(caller.store, ImageConfig(layers=(ref,)))
+    async with trio.open_nursery() as nursery:
+        await start(nursery, me, caller)
+        with pytest.raises(ExceptionGroup) as caught:
+            await me.fetch(image, caller)
+        nursery.cancel_scope.cancel()
+    assert caught.group_contains(ImageError, match="at most 1 MiB")
+    assert len(caller.sent) <= 1 + len(ref.chunks)
 
 
 async def test_the_upload_cap_holds(tmp_path):

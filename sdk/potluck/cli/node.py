@@ -169,6 +169,13 @@ def _tables(answer: control.Status) -> list[str | Table]:
     return parts
 
 
+def _plain(text: str) -> str:
+    """What strangers call themselves and their functions, without the power to command a terminal."""
+    from rich.markup import escape
+
+    return escape("".join(letter for letter in text if letter.isprintable()))
+
+
 def _table(title: str, columns: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> list[str | Table]:
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
@@ -179,7 +186,7 @@ def _table(title: str, columns: tuple[str, ...], rows: Sequence[tuple[str, ...]]
     for column in columns:
         table.add_column(column)
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*map(_plain, row))
     return [table]
 
 
