@@ -35,7 +35,7 @@ from potluck_node.core import provider_events as pev
 from potluck_node.core.offers import OFFER_LIFE_US, OfferBook, rank_offer
 from potluck_node.core.provider import Capacity
 from potluck_node.discovery import Discovery
-from potluck_node.fetch import Fetcher
+from potluck_node.fetch import Caps, Fetcher
 from potluck_node.home import Home
 from potluck_node.image_desk import ImageDesk
 from potluck_node.images import ImageService
@@ -102,10 +102,14 @@ class Node:
         return rank_offer(key, value, self._clock.now_us())
 
     def _make_fetcher(self, store: DiskStore) -> Fetcher:
-        upload, download = (
-            round(mib * (1 << 20)) for mib in (self.settings.upload_mib_s, self.settings.download_mib_s)
+        settings = self.settings
+        caps = Caps(
+            upload=round(settings.upload_mib_s * (1 << 20)),
+            download=round(settings.download_mib_s * (1 << 20)),
+            # Chunks and the unpacked tree both take room.
+            image_bytes=int(settings.store_gib * (1 << 30)) // 2,
         )
-        return Fetcher(self.transport, store, self.book, self._clock, upload=upload, download=download)
+        return Fetcher(self.transport, store, self.book, self._clock, caps)
 
     def _make_provider(self) -> Provider:
         settings = self.settings
