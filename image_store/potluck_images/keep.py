@@ -21,7 +21,7 @@ from potluck_images.disk import DiskStore
 from potluck_images.errors import CorruptDataError, ImageError, NotFoundError
 from potluck_images.image import get_config, get_manifest
 from potluck_images.keep_facts import Pruned
-from potluck_images.keep_locks import Hold, alone, hold, shared, try_alone
+from potluck_images.keep_locks import Hold, alone, hold, try_alone
 from potluck_images.pull import missing_chunks
 
 # Chunks are removed only while nobody builds or pulls: what they count on must stay. Asked for by a user, or with the
@@ -29,7 +29,7 @@ from potluck_images.pull import missing_chunks
 QUIET_TIMEOUT_S = 60.0
 # Dead chunks remain in packs that are mostly alive; with a tenth to spare, the room asked for is there.
 LIVE_SHARE = 0.9
-# When the room is still not there, packs are rewritten down to this share of dead bytes.
+# Packs are rewritten when this much of them is in use, if less thorough work did not give the room asked for.
 THOROUGH_LIVE_SHARE_MAX = 0.95
 # Digits of an image id that name it for a user; 8 of them are unique among 10,000 images but once in 90 times.
 PREFIX_MIN = 4
@@ -102,8 +102,15 @@ class Shelf:
     @contextmanager
     def writing(self) -> Iterator[None]:
         """While an image is being built or pulled, nothing is removed: it may count on any chunk that is here."""
-        with shared(self._holds / "writing"):
+        lock = self.hold_writing()
+        try:
             yield
+        finally:
+            lock.release()
+
+    def hold_writing(self) -> Hold:
+        """As `writing`, until `release`."""
+        return hold(self._holds / "writing")
 
     # What goes
 
@@ -116,8 +123,12 @@ class Shelf:
             gone = [image for image in images if self._take_off(image, locks)]
             progress("looking for chunks that nothing needs")
             before = self.store.disk_bytes()
-            self.store.discard(set(self.store.digests()).difference(*self._reach().values()))
-            self.store.compact(progress=lambda done, total: progress(f"compacting pack {done + 1} of {total}"))
+            reached = [digests for image, digests in self._reach().items() if image not in gone]
+            self.store.discard(set(self.store.digests()).difference(*reached))
+            # Somebody asked for the room, so it is worth the copying.
+            self.store.compact(
+                THOROUGH_LIVE_SHARE_MAX, lambda done, total: progress(f"compacting pack {done + 1} of {total}")
+            )
         left = tuple(image for image in images if image not in gone)
         return Pruned(tuple(gone), left, before - self.store.disk_bytes())
 

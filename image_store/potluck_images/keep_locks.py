@@ -60,14 +60,5 @@ def alone(path: Path, timeout_s: float) -> Iterator[bool]:
             lock.release()
 
 
-@contextmanager
-def shared(path: Path) -> Iterator[None]:
-    lock = hold(path)
-    try:
-        yield
-    finally:
-        lock.release()
-
-
 def _open(path: Path) -> int:
     return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)

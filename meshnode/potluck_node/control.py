@@ -46,6 +46,7 @@ class Desk(Protocol):
     def status(self, question: int) -> control.Status: ...
     def journal_answer(self) -> tuple[str, tuple[bytes, ...]]: ...
     async def build(self, definition: ImageDefinition, progress: Progress) -> tuple[str, str]: ...
+    async def answer_images(self, question: control.ImageQuestion, say: Progress) -> wire.Message: ...
     def pause(self, reason: str, now: bool) -> None: ...
     def resume(self) -> None: ...
     def stop(self) -> None: ...
@@ -198,6 +199,8 @@ class _Client:
             caller.submit(ev.CallCancelled(self._name(message.call), message.reason))
         elif isinstance(message, control.BuildImage):
             nursery.start_soon(self._build, message)
+        elif isinstance(message, control.ImageQuestion):
+            nursery.start_soon(self._answer_images, message)
         else:
             self._answer(message)
 
@@ -231,6 +234,15 @@ class _Client:
             self._post(control.Refusal(message.question, Failure.of(error)))
         else:
             self._post(control.ImageBuilt(message.question, image, python))
+
+    async def _answer_images(self, message: control.ImageQuestion) -> None:
+        def say(text: str) -> None:
+            self._post(control.Progress(message.question, text))
+
+        try:
+            self._post(await self._desk.answer_images(message, say))
+        except Error as error:
+            self._post(control.Refusal(message.question, Failure.of(error)))
 
     # The sink of calls
 

@@ -155,7 +155,13 @@ class Session:
             self._answer(0, message)
         else:
             assert isinstance(
-                message, control.Refusal | control.Done | control.ImageBuilt | control.Status | control.JournalAnswer
+                message,
+                control.Refusal
+                | control.Done
+                | control.ImageBuilt
+                | control.Status
+                | control.JournalAnswer
+                | control.ImageReply,
             )
             self._answer(message.question, message)
 

@@ -79,7 +79,10 @@ def test_what_is_held_stays_and_the_next_goes(shelf):
     assert is_whole(shelf.store, images[0])
     assert shelf.remove([images[0]]).in_use == (images[0],)
     holds[1].release()
-    assert shelf.remove([images[0]]).removed == (images[0],)
+    pruned = shelf.remove([images[0]])
+    assert pruned.removed == (images[0],)
+    assert 100_000 < pruned.bytes_won < 102_000
+    assert is_whole(shelf.store, images[4])
 
 
 _HOLDER = """

@@ -29,12 +29,13 @@ def main() -> None:
 
 
 def _register() -> None:
-    from potluck.cli import ledger, node, run
+    from potluck.cli import image, ledger, node, run
 
     main.add_command(run.run)
     for command in (node.up, node.down, node.status, node.pause, node.resume, node.tui, node.config):
         main.add_command(command)
     main.add_command(ledger.ledger)
+    main.add_command(image.image)
 
 
 _register()

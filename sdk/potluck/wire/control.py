@@ -11,6 +11,7 @@ import msgspec
 from potluck.wire.common import Failure, FunctionSpec, Message, RemoteException
 from potluck.wire.offer import GpuOffer
 from potluck_images.definition import ImageDefinition
+from potluck_images.keep_facts import Change, ImageDetails, ImageFacts, Pruned, StoreFacts
 
 # Inputs of one call that a client may have sent without having been given their outcome. Bounds what the node holds.
 INPUTS_AHEAD_MAX = 1024
@@ -219,6 +220,111 @@ class JournalAnswer(Message, frozen=True):
     envelopes: tuple[bytes, ...]
 
 
+class AskImages(Message, frozen=True):
+    """All images on the node, and what the store takes."""
+
+    question: int
+
+
+class Images(Message, frozen=True):
+    question: int
+    images: tuple[ImageFacts, ...]
+    store: StoreFacts
+
+
+class AskImage(Message, frozen=True):
+    """One image, by id, the first digits of it, or label."""
+
+    question: int
+    image: str
+
+
+class ImageAnswer(Message, frozen=True):
+    question: int
+    details: ImageDetails
+
+
+class AskImageDiff(Message, frozen=True):
+    question: int
+    old: str
+    new: str
+
+
+class ImageChanges(Message, frozen=True):
+    """At most `CHANGES_MAX` changes; `left_out` counts the rest."""
+
+    question: int
+    changes: tuple[Change, ...]
+    left_out: int = 0
+
+
+class PruneImages(Message, frozen=True):
+    """Remove the named images and those not used for `unused_s` seconds (0: all, negative: none), but none in use; also
+    chunks that no image needs. `Progress` may come before `ImagesPruned`."""
+
+    question: int
+    images: tuple[str, ...] = ()
+    unused_s: int = -1
+
+
+class ImagesPruned(Message, frozen=True):
+    question: int
+    pruned: Pruned
+
+
+class VerifyImages(Message, frozen=True):
+    """Read and check every chunk; with `repair`, fetch what went bad from peers."""
+
+    question: int
+    repair: bool = False
+
+
+class ImagesVerified(Message, frozen=True):
+    """Chunks read and found bad; images that lack chunks now, and those that were repaired."""
+
+    question: int
+    chunks: int
+    bad: int
+    damaged: tuple[str, ...] = ()
+    repaired: tuple[str, ...] = ()
+
+
+class PullImage(Message, frozen=True):
+    """Fetch an image by its id from peers, or by an OCI reference from a registry. Answered by `ImageBuilt`."""
+
+    question: int
+    reference: str
+
+
+class PushImage(Message, frozen=True):
+    """Upload an image to an OCI registry. Answered by `ImagePushed`."""
+
+    question: int
+    image: str
+    reference: str
+
+
+class ImagePushed(Message, frozen=True):
+    """`digest` is that of the OCI manifest, "sha256:…"."""
+
+    question: int
+    digest: str
+
+
+class ExportImage(Message, frozen=True):
+    """Write an image as an OCI archive to `path`, absolute, on this machine. Answered by `Done`."""
+
+    question: int
+    image: str
+    path: str
+
+
+# Files that differ between two images, in one answer; a whole distribution has some 100,000.
+CHANGES_MAX = 100_000
+
+ImageQuestion = AskImages | AskImage | AskImageDiff | PruneImages | VerifyImages | PullImage | PushImage | ExportImage
+ImageReply = Images | ImageAnswer | ImageChanges | ImagesPruned | ImagesVerified | ImagePushed
+
 ToNode = (
     Hello
     | BuildImage
@@ -231,7 +337,18 @@ ToNode = (
     | Pause
     | Resume
     | StopNode
+    | ImageQuestion
 )
 FromNode = (
-    Welcome | Refusal | Done | Progress | ImageBuilt | CallNotice | CallLog | CallOutcome | Status | JournalAnswer
+    Welcome
+    | Refusal
+    | Done
+    | Progress
+    | ImageBuilt
+    | CallNotice
+    | CallLog
+    | CallOutcome
+    | Status
+    | JournalAnswer
+    | ImageReply
 )
