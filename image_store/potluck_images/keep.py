@@ -182,8 +182,17 @@ class Shelf:
 
     def _reach(self) -> dict[str, set[bytes]]:
         """The chunks of each image on the shelf, and of others that are held: their pull may go on."""
-        held = [path.name for path in self._holds.glob("?" * 64) if self.is_held(path.name)]
-        return {image: reach(self.store, image) for image in [*(note.image for note in self.notes()), *held]}
+        here = {note.image for note in self.notes()}
+        held = {path.name for path in self._holds.glob("?" * 64) if path.name not in here and self._is_wanted(path)}
+        return {image: reach(self.store, image) for image in here | held}
+
+    def _is_wanted(self, path: Path) -> bool:
+        """Whether somebody holds what is not on the shelf; else its lock is removed: anybody may ask for anything."""
+        lock = try_alone(path)
+        if lock:
+            path.unlink(missing_ok=True)
+            lock.release()
+        return lock is None
 
     @contextmanager
     def _quiet(self, timeout_s: float) -> Iterator[None]:

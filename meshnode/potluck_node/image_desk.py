@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Callable
 from functools import partial
@@ -29,8 +30,10 @@ class ImageDesk:
     """Long work happens in threads; it ends when whoever asked has gone."""
 
     def __init__(self, images: ImageService, home: Path) -> None:
-        self._images, self._keeper, self._home = images, images.keeper, home
-        self._shelf = images.keeper.shelf
+        self._images, self._keeper, self._shelf = images, images.keeper, images.keeper.shelf
+        # Layers on their way in or out; what a killed node left there is of no use.
+        self._work = home / "oci"
+        shutil.rmtree(self._work, ignore_errors=True)
 
     async def answer(self, question: control.ImageQuestion, say: Say) -> wire.Message:
         """Raises `potluck.errors.Error`."""
@@ -102,8 +105,7 @@ class ImageDesk:
             image = reference
             await self._fetch(image, say)
         else:
-            work = self._home / "oci"
-            pull = partial(oci.pull_image, reference, self._shelf.store, work, _from_thread(say))
+            pull = partial(oci.pull_image, reference, self._shelf.store, self._work, _from_thread(say))
             image = await self._images.make(pull, reference)
         config = await _work(get_config, self._shelf.store, image)
         return image, ".".join(config.python_version.split(".")[:2])
@@ -129,7 +131,7 @@ class ImageDesk:
         """Work on the image while nobody removes it."""
         await self._keeper.hold(image)
         try:
-            return await _work(work, self._shelf.store, self._home / "oci", _from_thread(say))
+            return await _work(work, self._shelf.store, self._work, _from_thread(say))
         finally:
             self._keeper.release(image)
 

@@ -79,7 +79,7 @@ class Keeper:
 
     async def write(self, work: Callable[[], Awaitable[T]]) -> T:
         """Do what puts an image into the store. Some room is made first if that can be done at once; when it was too
-        little, a lot of room is made and the work is done again, which finds most of it done."""
+        little, a lot of room is made and the work is done once more."""
         with suppress(Error):
             await self._make_room(self.bytes_max - min(ROOM_BYTES, self.bytes_max // 4), 0)
         try:

@@ -131,6 +131,19 @@ def test_nothing_is_removed_while_another_process_builds(shelf, tmp_path):
     assert shelf.store.sizes() == {}
 
 
+def test_locks_of_what_was_never_here_are_cleared(shelf, tmp_path):
+    shelf, images = shelf
+    strange = ["ab" * 32, "cd" * 32]
+    held, free = [shelf.hold(each) for each in strange]
+    free.release()
+    shelf.remove([])
+    names = {path.name for path in (tmp_path / "holds").iterdir()}
+    assert strange[0] in names
+    assert strange[1] not in names
+    held.release()
+    assert all(is_whole(shelf.store, image) for image in images)
+
+
 def test_images_are_found_by_label_and_first_digits(shelf):
     shelf, images = shelf
     assert shelf.find("image-3") == images[3]
