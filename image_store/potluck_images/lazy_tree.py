@@ -77,7 +77,7 @@ class LazyTree:
         inode = children.get(name) if children else None
         return None if inode is None else self._nodes[inode]
 
-    def list(self, folder: int, start: int) -> list[tuple[bytes, Node]]:
+    def names(self, folder: int, start: int) -> list[tuple[bytes, Node]]:
         """Names in a folder from the `start`-th on, in their order."""
         children = self._nodes[folder].children or {}
         return [(name, self._nodes[inode]) for name, inode in itertools.islice(children.items(), start, None)]
