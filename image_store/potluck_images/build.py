@@ -116,7 +116,7 @@ def _set_workdir(draft: Draft, path: str) -> None:
 
 
 def _add_packages(draft: Draft, step: PipInstall) -> None:
-    if not (step.packages or step.requirements or step.project):
+    if not (step.packages or step.requirements or step.project or step.locked):
         return
     if draft.python is None:
         raise ImageBuildError(

@@ -46,7 +46,7 @@ class PipInstall(Step, frozen=True):
     """Packages installed with uv for the interpreter below. `options` are passed on: index, find-links, pre…
 
     `requirements` are requirement files on this machine, `project` a folder with pyproject.toml and uv.lock, or "".
-    `project_options` choose from the lock: extra, group, no-group…
+    `project_options` choose from the lock: extra, group, no-group…; `locked` is the text of one more requirements file.
     """
 
     packages: tuple[str, ...] = ()
@@ -56,6 +56,7 @@ class PipInstall(Step, frozen=True):
     project_options: tuple[tuple[str, str], ...] = ()
     env: tuple[tuple[str, str], ...] = ()
     force: bool = False
+    locked: str = ""
 
 
 class AptInstall(Step, frozen=True):

@@ -106,6 +106,9 @@ def requirement_files(step: PipInstall, work: Path, say: Say) -> list[str]:
     files = list(step.requirements)
     if step.project:
         files.append(str(_export(step, work, say)))
+    if step.locked:
+        (work / "requirements.txt").write_text(step.locked)
+        files.append(str(work / "requirements.txt"))
     return files
 
 

@@ -9,7 +9,7 @@ from potluck_images.definition import AddFiles, Source
 from potluck_images.errors import ImageBuildError
 from potluck_images.ignore import Ignore
 from potluck_images.local_python import is_byte_code
-from potluck_images.tree import Tree
+from potluck_images.tree import Folder, Link, Tree
 
 
 def source_tree(step: Source) -> Tree:
@@ -29,17 +29,36 @@ def source_tree(step: Source) -> Tree:
 
 def added_tree(step: AddFiles) -> Tree:
     """Read the files anew; all but what the step ignores. Raises as `source_tree`."""
-    tree, source, ignore = Tree(), Path(step.local), Ignore(step.ignore)
+    tree, source, path = Tree(), Path(step.local), _inside(step.path)
     if not source.is_dir():
-        tree.put_file(_inside(step.path), source)
+        tree.put_file(path, source)
         return tree
-
-    def skip(entry: os.DirEntry[str]) -> bool:
-        path = os.path.relpath(entry.path, source)
-        return ignore.prunes(path) if entry.is_dir(follow_symlinks=False) else ignore(path)
-
-    tree.put_folder(_inside(step.path), source, skip)
+    if path:
+        tree.put(path, Folder())
+    ignore = Ignore(step.ignore)
+    try:
+        _add(tree, path, source, "", ignore)
+    except OSError as error:
+        raise ImageBuildError(f"{source} cannot be read for the image.", why=str(error)) from None
+    except UnicodeEncodeError as error:
+        raise ImageBuildError(f"{source} holds a name that is not UTF-8: {error.object!r}.", fix="Rename it.") from None
     return tree
+
+
+def _add(tree: Tree, path: str, folder: Path, inside: str, ignore: Ignore) -> None:
+    """`inside` is the path below the folder that is added. An ignored folder may hold what is taken back."""
+    for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
+        name, target = f"{inside}/{entry.name}".strip("/"), f"{path}/{entry.name}".strip("/")
+        is_folder = entry.is_dir(follow_symlinks=False)
+        if is_folder and not ignore.prunes(name):
+            if not ignore(name):
+                tree.put(target, Folder())
+            _add(tree, path=target, folder=Path(entry.path), inside=name, ignore=ignore)
+        elif not is_folder and not ignore(name):
+            if entry.is_symlink():
+                tree.put(target, Link(os.readlink(entry.path)))
+            else:
+                tree.put_file(target, Path(entry.path))
 
 
 def _inside(path: str) -> str:

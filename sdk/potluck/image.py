@@ -2,31 +2,116 @@
 
 from __future__ import annotations
 
+import os
 import sys
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec
 
+from potluck import image_checks as checks
 from potluck.errors import InvalidError
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from pathlib import Path, PurePosixPath
 
     from potluck_images.definition import ImageDefinition
 
+P = ParamSpec("P")
+
+# A step as (name of its class in potluck_images.definition, its arguments): describing an image must cost a program's
+# start nothing, and those classes need msgspec. Or (function, its arguments), which gives such steps when the image is
+# about to be built: files are read then, by the caller, and never where the module is imported again in a sandbox.
+_Step = tuple[Any, tuple[Any, ...]]
+
+# Told by an environment variable, as `potluck_node.sandbox.interface.MARKER`.
+_IN_SANDBOX = "POTLUCK_SANDBOX"
+
+Ignore = Sequence[str] | Callable[["Path"], bool]
+Env = Mapping[str, str | None] | None
+
 
 class Image:
-    """An immutable description; each method returns a new one with a step more. Built only when it is needed."""
+    """An immutable description; each method returns a new one with a step more. Built only when it is needed.
 
-    # Steps are kept as (name of the class in potluck_images.definition, its arguments): describing an image must cost
-    # a program's start nothing, and those classes need msgspec.
-    def __init__(self, steps: tuple[tuple[str, tuple[Any, ...]], ...]) -> None:
-        self._steps = steps
+    Names and meaning are Modal's. Steps that run something take `env`, variables for that step alone, and
+    `force_build`, which runs it and all steps after it again in each build. `secrets` and `gpu` cannot be used for
+    build steps yet. All raise `InvalidError` for what cannot work.
+    """
+
+    def __init__(self, steps: tuple[_Step, ...], late: tuple[_Step, ...] = ()) -> None:
+        # `late` steps add files without copy=True: they come last, so that a change to them runs nothing again.
+        self._steps, self._late = steps, late
+
+    # Bases
 
     @classmethod
     def local_python(cls, executable: str | Path | None = None) -> Image:
         """The interpreter of this program (or `executable`, which must have the same "major.minor" version) with its
         standard library and shared libraries, and nothing else. The default."""
-        version = "" if executable else "{}.{}.{}".format(*sys.version_info[:3])
+        version = "" if executable else checks.own_version()
         return cls((("LocalPython", (str(executable or sys.executable), version)),))
+
+    @classmethod
+    def debian_slim(cls, python_version: str | None = None, force_build: bool = False) -> Image:
+        """A minimal Debian whose Python is of the caller's version. Raises `PythonVersionError` for another one."""
+        checks.same_python("debian_slim", python_version)
+        return cls((("DebianSlim", (sys.executable, checks.own_version(), force_build)),))
+
+    @classmethod
+    def from_registry(
+        cls,
+        tag: str,
+        secret: object = None,
+        *,
+        setup_dockerfile_commands: Sequence[str] = (),
+        force_build: bool = False,
+        add_python: str | None = None,
+    ) -> Image:
+        """An image of an OCI registry, such as "python:3.11-slim". It has a Python of the caller's version, or gets
+        the caller's own with `add_python`. Raises `PythonVersionError` for another one."""
+        checks.unsupported("from_registry", secret=secret)
+        checks.same_python("from_registry", add_python)
+        step = ("Registry", (tag, sys.executable, checks.own_version(), add_python is not None, force_build))
+        return cls((step,)).dockerfile_commands(*setup_dockerfile_commands)
+
+    @classmethod
+    def from_dockerfile(
+        cls,
+        path: str | Path,
+        *,
+        force_build: bool = False,
+        context_dir: str | Path | None = None,
+        ignore: Sequence[str] | None = None,
+        build_args: Mapping[str, str] | None = None,
+        registry_secret: object = None,
+        secrets: object = None,
+        env: Env = None,
+        gpu: object = None,
+        add_python: str | None = None,
+    ) -> Image:
+        """What a Dockerfile with one stage describes. Files of `context_dir` (by default the Dockerfile's folder) that
+        its .dockerignore names are not copied, unless `ignore` says otherwise."""
+        checks.unsupported("from_dockerfile", registry_secret=registry_secret, secrets=secrets, gpu=gpu)
+        checks.same_python("from_dockerfile", add_python)
+        options = {"env": checks.variables("from_dockerfile", env), "force": force_build, "ignore": ignore}
+        more = {"build_args": dict(build_args or {}), "add_python": add_python}
+        return cls(((_dockerfile, (str(path), _text(context_dir), options | more)),))
+
+    @classmethod
+    def from_scratch(cls, force_build: bool = False) -> Image:
+        """Nothing at all: for files alone, or to be filled by `add_local_dir`."""
+        return cls((("Scratch", ()),))
+
+    @classmethod
+    def micromamba(cls, python_version: str | None = None, force_build: bool = False) -> Image:
+        """Not possible: micromamba comes from no package registry that images are built from."""
+        raise InvalidError(
+            "Image.micromamba() is not available.",
+            why="micromamba is in none of the registries that images are built from (Debian's and Python's).",
+            fix='Use Image.from_registry("mambaorg/micromamba", add_python=…), or debian_slim() with pip_install().',
+        )
+
+    # Packages
 
     def pip_install(
         self,
@@ -36,59 +121,355 @@ class Image:
         extra_index_url: str | None = None,
         pre: bool = False,
         extra_options: str = "",
+        force_build: bool = False,
+        env: Env = None,
+        secrets: object = None,
+        gpu: object = None,
     ) -> Image:
-        """Add Python packages, installed with uv. Raises `InvalidError` for a package that is not a string."""
-        flat: list[Any] = []
-        for package in packages:
-            flat.extend(package if isinstance(package, list) else [package])
-        for name in flat:
-            if not isinstance(name, str) or not name.strip() or name.startswith("-"):
-                raise InvalidError(
-                    f"pip_install() cannot install {name!r}.",
-                    fix='Give names like "numpy" or "numpy==2.1"; options by keyword.',
-                )
-        if not flat:
+        """Add Python packages, installed with uv. On `local_python` alone they must have wheels."""
+        checks.unsupported("pip_install", secrets=secrets, gpu=gpu)
+        names = checks.package_names("pip_install", packages)
+        options = checks.pip_options(find_links, index_url, extra_index_url, pre, extra_options)
+        if not names:
             return self
-        options = {
-            "find-links": find_links,
-            "index-url": index_url,
-            "extra-index-url": extra_index_url,
-            "pre": "true" if pre else None,
-            "extra-options": extra_options or None,
-        }
-        kept = tuple((name, value) for name, value in options.items() if value)
-        return self._with("PipInstall", tuple(sorted(flat)), kept)
+        variables = checks.variables("pip_install", env)
+        return self._build("PipInstall", tuple(sorted(names)), options, (), "", (), variables, force_build)
 
-    def env(self, variables: dict[str, str]) -> Image:
+    def uv_pip_install(
+        self,
+        *packages: str | list[str],
+        requirements: list[str] | None = None,
+        find_links: str | None = None,
+        index_url: str | None = None,
+        extra_index_url: str | None = None,
+        pre: bool = False,
+        extra_options: str = "",
+        force_build: bool = False,
+        uv_version: str | None = None,
+        env: Env = None,
+        secrets: object = None,
+        gpu: object = None,
+    ) -> Image:
+        """As `pip_install`; `requirements` are files, with hashes if they have any. uv is the node's own."""
+        checks.unsupported("uv_pip_install", secrets=secrets, gpu=gpu, uv_version=uv_version)
+        names = tuple(sorted(checks.package_names("uv_pip_install", packages)))
+        options = checks.pip_options(find_links, index_url, extra_index_url, pre, extra_options)
+        files = tuple(os.path.abspath(name) for name in requirements or ())
+        variables = checks.variables("uv_pip_install", env)
+        return self._build("PipInstall", names, options, files, "", (), variables, force_build)
+
+    def pip_install_from_requirements(
+        self,
+        requirements_txt: str,
+        find_links: str | None = None,
+        *,
+        index_url: str | None = None,
+        extra_index_url: str | None = None,
+        pre: bool = False,
+        extra_options: str = "",
+        force_build: bool = False,
+        env: Env = None,
+        secrets: object = None,
+        gpu: object = None,
+    ) -> Image:
+        """The packages of a requirements file; hashes in it are checked."""
+        return self.uv_pip_install(
+            requirements=[requirements_txt], find_links=find_links, index_url=index_url,
+            extra_index_url=extra_index_url, pre=pre, extra_options=extra_options, force_build=force_build, env=env,
+            secrets=secrets, gpu=gpu,
+        )  # fmt: skip
+
+    def pip_install_from_pyproject(
+        self,
+        pyproject_toml: str,
+        optional_dependencies: Sequence[str] = (),
+        *,
+        find_links: str | None = None,
+        index_url: str | None = None,
+        extra_index_url: str | None = None,
+        pre: bool = False,
+        extra_options: str = "",
+        force_build: bool = False,
+        env: Env = None,
+        secrets: object = None,
+        gpu: object = None,
+    ) -> Image:
+        """The dependencies of a project, and those of the extras named, but not the project itself."""
+        checks.unsupported("pip_install_from_pyproject", secrets=secrets, gpu=gpu)
+        options = checks.pip_options(find_links, index_url, extra_index_url, pre, extra_options)
+        rest = (options, (), "", (), checks.variables("pip_install_from_pyproject", env), force_build)
+        return self._build(_pyproject, os.path.abspath(pyproject_toml), tuple(optional_dependencies), rest)
+
+    def uv_sync(
+        self,
+        uv_project_dir: str = "./",
+        *,
+        force_build: bool = False,
+        groups: list[str] | None = None,
+        extras: list[str] | None = None,
+        frozen: bool = True,
+        extra_options: str = "",
+        uv_version: str | None = None,
+        env: Env = None,
+        secrets: object = None,
+        gpu: object = None,
+    ) -> Image:
+        """The packages that a project's uv.lock names, with their hashes, but not the project itself."""
+        unlocked = None if frozen else "frozen=False"
+        checks.unsupported("uv_sync", secrets=secrets, gpu=gpu, uv_version=uv_version, frozen=unlocked)
+        chosen = [("group", name) for name in groups or ()] + [("extra", name) for name in extras or ()]
+        chosen += checks.words_as_options("uv_sync", extra_options)
+        folder, variables = os.path.abspath(uv_project_dir), checks.variables("uv_sync", env)
+        return self._build("PipInstall", (), (), (), folder, tuple(chosen), variables, force_build)
+
+    def poetry_install_from_file(
+        self,
+        poetry_pyproject_toml: str,
+        poetry_lockfile: str | None = None,
+        *,
+        ignore_lockfile: bool = False,
+        force_build: bool = False,
+        with_: Sequence[str] = (),
+        without: Sequence[str] = (),
+        only: Sequence[str] = (),
+        poetry_version: str | None = None,
+        old_installer: bool = False,
+        env: Env = None,
+        secrets: object = None,
+        gpu: object = None,
+    ) -> Image:
+        """The packages that a project's poetry.lock (of Poetry 2) names, but not the project itself. They are installed
+        with uv."""
+        checks.unsupported(
+            "poetry_install_from_file", secrets=secrets, gpu=gpu, poetry_version=poetry_version,
+            ignore_lockfile=ignore_lockfile or None, old_installer=old_installer or None,
+        )  # fmt: skip
+        project = os.path.abspath(poetry_pyproject_toml)
+        lock = os.path.abspath(poetry_lockfile or os.path.join(os.path.dirname(project), "poetry.lock"))
+        groups = (tuple(with_), tuple(without), tuple(only))
+        variables = checks.variables("poetry_install_from_file", env)
+        return self._build(_poetry, project, lock, groups, variables, force_build)
+
+    def apt_install(
+        self,
+        *packages: str | list[str],
+        force_build: bool = False,
+        env: Env = None,
+        secrets: object = None,
+        gpu: object = None,
+    ) -> Image:
+        """Add Debian packages and what they depend on, without what they recommend."""
+        checks.unsupported("apt_install", secrets=secrets, gpu=gpu)
+        names = tuple(sorted(checks.package_names("apt_install", packages)))
+        if not names:
+            return self
+        return self._build("AptInstall", names, checks.variables("apt_install", env), force_build)
+
+    # Commands
+
+    def run_commands(
+        self,
+        *commands: str | list[str],
+        env: Env = None,
+        secrets: object = None,
+        volumes: object = None,
+        gpu: object = None,
+        force_build: bool = False,
+    ) -> Image:
+        """Run commands in the image's shell as its root, with the network; what they change becomes part of it."""
+        checks.unsupported("run_commands", secrets=secrets, volumes=volumes, gpu=gpu)
+        flat = tuple(checks.flatten("run_commands", commands))
+        return self._build("Run", flat, checks.variables("run_commands", env), force_build) if flat else self
+
+    def run_function(
+        self,
+        raw_f: Callable[..., Any],
+        *,
+        env: Env = None,
+        secrets: object = None,
+        volumes: object = None,
+        gpu: object = None,
+        timeout: int = 3600,
+        force_build: bool = False,
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Image:
+        """Run a Python function in the image, to fetch a model for example. It travels by value, without the rest of
+        its module. `timeout` is in seconds."""
+        checks.unsupported("run_function", secrets=secrets, volumes=volumes, gpu=gpu)
+        variables = checks.variables("run_function", env)
+        return self._build(_function, raw_f, tuple(args), dict(kwargs or {}), (variables, timeout, force_build))
+
+    def dockerfile_commands(
+        self,
+        *dockerfile_commands: str | list[str],
+        context_files: Mapping[str, str] | None = None,
+        env: Env = None,
+        secrets: object = None,
+        gpu: object = None,
+        context_dir: str | Path | None = None,
+        force_build: bool = False,
+        ignore: Sequence[str] | None = None,
+        build_args: Mapping[str, str] | None = None,
+    ) -> Image:
+        """Lines of a Dockerfile on top of this image. `context_files` maps names that COPY uses to local paths."""
+        checks.unsupported("dockerfile_commands", secrets=secrets, gpu=gpu)
+        lines = checks.flatten("dockerfile_commands", dockerfile_commands)
+        options = {"env": checks.variables("dockerfile_commands", env), "force": force_build, "ignore": ignore}
+        files = {name: os.path.abspath(local) for name, local in (context_files or {}).items()}
+        more = {"build_args": dict(build_args or {}), "context_files": files}
+        return self._build(_docker_lines, "\n".join(lines), _text(context_dir), options | more) if lines else self
+
+    # How programs start
+
+    def env(self, vars: Mapping[str, str]) -> Image:
         """Set environment variables."""
-        for name, value in variables.items():
-            if not _is_variable(name, value):
-                raise InvalidError(f"env() cannot set {name!r} to {value!r}.", fix="Names and values are strings.")
-        return self._with("Environment", tuple(sorted(variables.items())))
+        return self._with("Environment", checks.variables("env", vars))
 
-    def workdir(self, path: str) -> Image:
-        """The folder in which functions run; absolute."""
-        if not path.startswith("/"):
-            raise InvalidError(f"workdir({path!r}) is not an absolute path.")
-        return self._with("Workdir", path)
+    def workdir(self, path: str | PurePosixPath) -> Image:
+        """The folder in which functions run; absolute. It is made if it is not there."""
+        if not str(path).startswith("/"):
+            raise InvalidError(f"workdir({str(path)!r}) is not an absolute path.")
+        return self._with("Workdir", str(path))
 
-    def _with(self, name: str, *arguments: Any) -> Image:
-        return Image((*self._steps, (name, arguments)))
+    def shell(self, shell_commands: list[str]) -> Image:
+        """What `run_commands` hands its commands to, for example ["/bin/bash", "-c"]."""
+        return self._with("Shell", checks.words("shell", shell_commands))
+
+    def entrypoint(self, entrypoint_commands: list[str]) -> Image:
+        """Kept in the image for other runtimes; functions do not start through it."""
+        return self._with("Entrypoint", checks.words("entrypoint", entrypoint_commands, empty=True))
+
+    def cmd(self, cmd: list[str]) -> Image:
+        """Kept in the image for other runtimes; functions do not start through it."""
+        return self._with("Cmd", checks.words("cmd", cmd, empty=True))
+
+    # Local files
+
+    def add_local_file(self, local_path: str | Path, remote_path: str, *, copy: bool = False) -> Image:
+        """Add one file at an absolute path; a path that ends in "/" is its folder. Files come last, and no step that
+        runs something can follow, unless `copy` puts them where they stand."""
+        target = remote_path + os.path.basename(local_path) if remote_path.endswith("/") else remote_path
+        return self._add(copy, "AddFiles", checks.target("add_local_file", target), os.path.abspath(local_path), ())
+
+    def add_local_dir(
+        self, local_path: str | Path, remote_path: str, *, copy: bool = False, ignore: Ignore = ()
+    ) -> Image:
+        """Add a folder at an absolute path, but for what `ignore` names: patterns as in a .dockerignore file, or a
+        function of a path. `copy` as for `add_local_file`."""
+        target = checks.target("add_local_dir", remote_path)
+        return self._add(copy, _folder, os.path.abspath(local_path), target, ignore)
+
+    def add_local_python_source(self, *modules: str, copy: bool = False, ignore: Ignore | None = None) -> Image:
+        """Add modules that this program can import, at /app, where functions find them; by default their .py files.
+        `copy` as for `add_local_file`."""
+        image = self
+        for module in checks.package_names("add_local_python_source", modules):
+            image = image._add(copy, _module, module, ignore)
+        return image
+
+    # Others
+
+    def pipe(self, func: Callable[Concatenate[Image, P], Image], *args: P.args, **kwargs: P.kwargs) -> Image:
+        """`image.pipe(f, x)` is `f(image, x)`: for steps of your own in a chain."""
+        return func(self, *args, **kwargs)
+
+    @contextmanager
+    def imports(self) -> Iterator[None]:
+        """For imports at the top of a module that only the image can satisfy: here, a missing package is passed over.
+        In a sandbox it is an error as always."""
+        try:
+            yield
+        except ImportError:
+            if os.environ.get(_IN_SANDBOX):
+                raise
+
+    def _with(self, name: Any, *arguments: Any) -> Image:
+        return Image((*self._steps, (name, arguments)), self._late)
+
+    def _build(self, name: Any, *arguments: Any) -> Image:
+        if self._late:
+            raise InvalidError(
+                "A step that runs something cannot follow local files that were added without copy=True.",
+                why="Such files come last, so that changing them runs nothing again.",
+                fix="Add the files after all other steps, or with copy=True.",
+            )
+        return self._with(name, *arguments)
+
+    def _add(self, copy: bool, name: Any, *arguments: Any) -> Image:
+        return self._build(name, *arguments) if copy else Image(self._steps, (*self._late, (name, arguments)))
 
     def _definition(self, files: tuple[tuple[str, str], ...] = ()) -> ImageDefinition:
-        """All steps, and a function's own source as the last one."""
+        """All steps, and a function's own source as the last one. Raises `InvalidError` for files that do not fit."""
         from potluck_images import definition
 
-        steps = [getattr(definition, name)(*arguments) for name, arguments in self._steps]
+        steps = list(_resolved((*self._steps, *self._late)))
         if files:
             steps.append(definition.Source(files))
         return definition.ImageDefinition(tuple(steps))
 
     def __repr__(self) -> str:
-        return f"Image({', '.join(name for name, _ in self._steps)})"
+        names = [str(getattr(name, "__name__", name)) for name, _ in (*self._steps, *self._late)]
+        return f"Image({', '.join(names)})"
 
 
-def _is_variable(name: object, value: object) -> bool:
-    if not isinstance(name, str) or not isinstance(value, str):
-        return False
-    return bool(name) and "=" not in name and "\0" not in name + value
+def _resolved(steps: Sequence[_Step]) -> Iterator[Any]:
+    from potluck_images import definition
+
+    for name, arguments in steps:
+        if callable(name):
+            yield from _resolved(name(*arguments))
+        else:
+            yield getattr(definition, name)(*arguments)
+
+
+def _text(path: str | Path | None) -> str:
+    return "" if path is None else os.path.abspath(path)
+
+
+# What is read when the image is about to be built.
+
+
+def _folder(local: str, target: str, ignore: Ignore) -> list[_Step]:
+    from potluck import image_files
+
+    return [("AddFiles", (target, local, image_files.patterns(local, ignore)))]
+
+
+def _module(name: str, ignore: Ignore | None) -> list[_Step]:
+    from potluck import image_files
+
+    return [("AddFiles", step) for step in image_files.module_files(name, ignore)]
+
+
+def _pyproject(path: str, extras: tuple[str, ...], rest: tuple[Any, ...]) -> list[_Step]:
+    from potluck import image_locks
+
+    return [("PipInstall", (image_locks.pyproject(path, extras), *rest))]
+
+
+def _poetry(project: str, lock: str, groups: tuple[tuple[str, ...], ...], env: Any, force: bool) -> list[_Step]:
+    from potluck import image_locks
+
+    locked = image_locks.poetry(project, lock, *groups)
+    return [("PipInstall", ((), (("no-deps", ""),), (), "", (), env, force, locked))]
+
+
+def _function(
+    raw: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], rest: tuple[Any, ...]
+) -> list[_Step]:
+    from potluck import image_files
+
+    return [("RunFunction", (raw.__name__, image_files.call(raw, args, kwargs), *rest))]
+
+
+def _dockerfile(path: str, context: str, options: dict[str, Any]) -> list[_Step]:
+    from potluck import dockerfile
+
+    return dockerfile.steps_of_file(path, context, options)
+
+
+def _docker_lines(text: str, context: str, options: dict[str, Any]) -> list[_Step]:
+    from potluck import dockerfile
+
+    return dockerfile.steps(text, context, options)
