@@ -33,6 +33,8 @@ BUSY_RETRY_US = 1_000_000
 LOSSES_MAX = 5
 # After so many refusals that waiting does not cure, with nothing running, the call fails with the last one.
 REFUSALS_MAX = 4
+# So many peers must say that a function would fail anywhere.
+VERDICTS_NEEDED = 2
 # Inputs sent ahead per slot: about 20 ms of work, so that a slot never waits for the network, and at most 64.
 AHEAD_US, AHEAD_MAX = 20_000, 64
 # At most so many leases of one function are being opened at once.
@@ -93,6 +95,7 @@ class _Function:
     not_before: dict[str, int] = field(default_factory=dict)
     refusals: int = 0
     last_refusal: Failure | None = None
+    verdicts: dict[str, Failure] = field(default_factory=dict)
     note: tuple[str, str] = ("", "")
 
 
@@ -161,7 +164,7 @@ class CallCore:
         name = function_id(event.function)
         function = self._functions.setdefault(name, _Function(name, event.function, now_us))
         if not function.calls:
-            function.since_us, function.refusals = now_us, 0
+            function.since_us, function.refusals, function.verdicts = now_us, 0, {}
         function.calls.add(event.call)
         self._calls[event.call] = _Call(name)
 
@@ -221,10 +224,19 @@ class CallCore:
             function.last_refusal = event.failure
         function.not_before[lease.peer] = now_us + wait_us
         if event.reason == "function":
-            self._fail_all(function, event.failure, now_us)
+            function.verdicts[lease.peer] = event.failure
+            self._heed_verdicts(function, now_us)
         elif function.refusals >= REFUSALS_MAX and not function.leases and function.last_refusal:
             self._fail_all(function, function.last_refusal, now_us)
         self._pump(function, now_us)
+
+    def _heed_verdicts(self, function: _Function, now_us: int) -> None:
+        """Fail what would fail anywhere: when two peers say so, or one and there is nobody else to ask. A single peer
+        that lies, or is broken, must not end a call."""
+        others = [offer for offer in self._offers(now_us) if offer.peer not in function.verdicts]
+        alone = all(misfit(offer, function.spec.resources) for offer in others)
+        if function.verdicts and (alone or len(function.verdicts) >= VERDICTS_NEEDED):
+            self._fail_all(function, next(iter(function.verdicts.values())), now_us)
 
     def _lease_stage(self, event: ev.LeaseStage, now_us: int) -> None:
         lease = self._leases.get(event.lease)
@@ -410,7 +422,9 @@ class CallCore:
         return [
             Candidate(offer, self.rtt_us.get(offer.peer, 0), self._banned(offer.peer, now_us))
             for offer in self._offers(now_us)
-            if offer.peer not in leased and function.not_before.get(offer.peer, 0) <= now_us
+            if offer.peer not in leased
+            and offer.peer not in function.verdicts
+            and function.not_before.get(offer.peer, 0) <= now_us
         ]
 
     def _banned(self, peer: str, now_us: int) -> bool:
@@ -419,6 +433,7 @@ class CallCore:
 
     def _give_up(self, function: _Function, now_us: int) -> None:
         """Fail what nobody can ever run, once discovery had its chance."""
+        self._heed_verdicts(function, now_us)
         if function.leases or now_us < function.since_us + NO_PEER_GRACE_US:
             return
         offers = self._offers(now_us)

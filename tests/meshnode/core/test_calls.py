@@ -201,22 +201,61 @@ def test_a_busy_peer_is_asked_again_later():
     assert caller.only(ev.OpenLease).peer == "ann"
 
 
-def test_a_refusal_that_would_be_the_same_everywhere_fails_the_call():
+def test_a_refusal_that_would_be_the_same_everywhere_fails_the_call_once_a_second_peer_agrees():
     caller = Caller("ann", "bob")
     failure = Failure.of(ImageImportError("no numpy"))
     lease = caller.lease(inputs=2)
+    (first,) = [peer for name, peer, _, _ in caller.core.leases() if name == lease]
     caller.send(ev.LeaseDenied(lease, "function", failure))
+    assert not caller.all(ev.Deliver)
+    leases = {peer: name for name, peer, _, _ in caller.core.leases()}
+    assert first not in leases
+    caller.send(ev.LeaseDenied(*leases.values(), "function", failure))
     assert [deliver.failure for deliver in caller.all(ev.Deliver)] == [failure, failure]
 
 
-def test_a_peer_is_not_asked_for_a_failing_function_as_fast_as_inputs_come():
+def test_one_lying_peer_does_not_end_a_call():
+    caller = Caller("liar", "bob")
+    caller.call()
+    for _ in range(3):
+        for name, peer, slots, _ in list(caller.core.leases()):
+            if peer == "liar":
+                caller.send(ev.LeaseDenied(name, "function", BUSY))
+            elif not slots:
+                caller.send(ev.LeaseAccepted(name, 1))
+    (lease,) = [name for name, peer, _, _ in caller.core.leases() if peer == "bob"]
+    caller.finish(lease, caller.only(ev.SendInput))
+    assert caller.only(ev.Deliver).payload == b"result"
+
+
+def test_the_only_peer_is_believed_at_once_and_when_the_others_leave():
+    failure = Failure.of(ImageImportError("no numpy"))
+    caller = Caller("ann")
+    lease = caller.lease()
+    caller.send(ev.LeaseDenied(lease, "function", failure))
+    assert caller.only(ev.Deliver).failure == failure
+    caller = Caller("ann", "bob")
+    lease = caller.lease()
+    caller.send(ev.LeaseDenied(lease, "function", failure))
+    other = caller.only(ev.OpenLease)
+    caller.peers.remove(other.peer)
+    caller.book.forget(other.peer)
+    caller.send(ev.LeaseLost(other.lease, "unplugged"))
+    assert caller.only(ev.Deliver).failure == failure
+
+
+def test_a_peer_is_not_asked_again_for_a_function_that_fails_while_its_call_is_open():
     caller = Caller("ann")
     caller.call(ended=False)
-    caller.send(ev.LeaseDenied(caller.only(ev.OpenLease).lease, "function", Failure.of(ImageImportError("no numpy"))))
-    assert caller.only(ev.Deliver)
+    failure = Failure.of(ImageImportError("no numpy"))
+    caller.send(ev.LeaseDenied(caller.only(ev.OpenLease).lease, "function", failure))
+    assert caller.only(ev.Deliver).failure == failure
     caller.send(ev.InputAdded("c", 1, b""))
+    assert caller.only(ev.Deliver).failure == failure
     assert not caller.all(ev.OpenLease)
-    caller.wait(limits.BUSY_RETRY_US)
+    caller.send(ev.InputsEnded("c"))
+    caller.now_us += limits.BUSY_RETRY_US
+    caller.call(name="later")
     assert caller.only(ev.OpenLease).peer == "ann"
 
 
