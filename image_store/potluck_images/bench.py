@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -20,6 +21,7 @@ _ENV = {
     "SOURCE_DATE_EPOCH": "315532800",
     "PYTHONDONTWRITEBYTECODE": "1",
     "PYTHONHASHSEED": "0",
+    "PYTHONUNBUFFERED": "1",
     "APT_CONFIG": f"{TOOLS}/apt.conf",
     "DEBIAN_FRONTEND": "noninteractive",
 }
@@ -56,8 +58,22 @@ class Bench:
         self._workshop, self._root, self._env, self._workdir = workshop, root, env, workdir
         self._upper, self._scratch, self.tools = work / "upper", work / "scratch", work / "tools"
         for folder in (self._upper, self._scratch, self.tools):
-            folder.mkdir()
-        (self.tools / "apt.conf").write_text(_APT_CONF)
+            folder.mkdir(mode=0o755)
+        self.write("apt.conf", _APT_CONF.encode())
+
+    def write(self, name: str, data: bytes) -> str:
+        """A file for the commands to read; its path inside."""
+        (self.tools / name).write_bytes(data)
+        (self.tools / name).chmod(0o644)
+        return f"{TOOLS}/{name}"
+
+    def lend(self, source: Path, name: str = "") -> str:
+        """A copy of a file, as commands can read or run it; its path inside."""
+        target = self.tools / (name or source.name)
+        target.parent.mkdir(mode=0o755, exist_ok=True)
+        shutil.copyfile(source, target)
+        target.chmod(0o755)
+        return f"{TOOLS}/{target.relative_to(self.tools)}"
 
     def run(
         self,
@@ -99,9 +115,9 @@ class Bench:
             paths = [path for path, node in self.tree(lambda text: None).sorted() if isinstance(node, HostFile)]
         found = [f"/{path}" for path in paths if path.endswith(".py")]
         if found:
-            (self.tools / "modules.json").write_text(json.dumps(found))
+            listed = self.write("modules.json", json.dumps(found).encode())
             say(f"byte code for {len(found)} modules")
-            argv = (python, "-I", "-c", _COMPILE, f"{TOOLS}/modules.json")
+            argv = (python, "-I", "-c", _COMPILE, listed)
             self.run(argv, lambda line: say(line or "byte code"), "Compiling", network=False)
 
 

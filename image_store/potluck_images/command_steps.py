@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 
 from potluck_images import debian, packages, pip_install
-from potluck_images.bench import TOOLS, Bench
+from potluck_images.bench import Bench
 from potluck_images.definition import AptInstall, DebianSlim, PipInstall, Run, RunFunction
 from potluck_images.draft import Draft
 from potluck_images.errors import ImageBuildError
@@ -60,8 +60,7 @@ def run_function(draft: Draft, step: RunFunction) -> None:
     draft.progress("run", f"{step.name}()")
 
     def work(bench: Bench) -> None:
-        (bench.tools / "call.pickle").write_bytes(step.pickled)
-        argv = (python, "-c", _CALL, f"{TOOLS}/call.pickle")
+        argv = (python, "-c", _CALL, bench.write("call.pickle", step.pickled))
         bench.run(argv, draft.say("run"), f"{step.name}()", env=dict(step.env), timeout_s=step.timeout_s)
 
     _run(draft, "function", [step.pickled, step.env], step.force, work)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import shlex
-import shutil
 from pathlib import Path
 
 from potluck_images import pip_install
@@ -19,6 +18,16 @@ from potluck_images.process import Say
 
 # Where uv looks for packages, when the machine says so.
 _PASSED_ON = ("UV_DEFAULT_INDEX", "UV_INDEX", "UV_INDEX_URL", "UV_EXTRA_INDEX_URL", "UV_FIND_LINKS", "UV_HTTP_TIMEOUT")
+
+# uv lists its own notes among a package's files, with digests that never repeat.
+_TIDY = """
+import pathlib, sys
+for record in pathlib.Path(sys.argv[1]).glob("*.dist-info/RECORD"):
+    lines = record.read_text().splitlines(keepends=True)
+    kept = [line for line in lines if line.split(",")[0].rpartition("/")[2] not in sys.argv[2:]]
+    if kept != lines:
+        record.write_text("".join(kept))
+"""
 
 
 def apt_install(bench: Bench, step: AptInstall, say: Say) -> None:
@@ -35,22 +44,17 @@ def apt_install(bench: Bench, step: AptInstall, say: Say) -> None:
 
 def uv_install(bench: Bench, step: PipInstall, python: str, say: Say) -> None:
     """Into /opt/site. Raises `ImageBuildError` with uv's last lines."""
-    shutil.copy(pip_install.find_uv(), bench.tools / "uv")
-    packages = [_shown(bench, package) for package in step.packages]
-    requirements = [_shown(bench, name) for name in pip_install.requirement_files(step, bench.tools, say)]
-    options, binds = _options(step)
-    argv = [f"{TOOLS}/uv", "pip", "install", "--python", python, "--target", f"/{SITE}", "--link-mode", "copy"]
-    argv += ["--cache-dir", "/tmp/uv", "--color", "never", "--no-progress", "--no-config", *options]
-    for name in requirements:
-        argv += ["--requirement", name]
-    env = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
-    bench.run(
-        (*argv, "--", *packages) if packages else tuple(argv),
-        lambda line: say(line or "resolving packages"),
-        "pip_install",
-        env=env | dict(step.env),
-        binds=binds,
-    )
+    argv = [bench.lend(Path(pip_install.find_uv())), "pip", "install", "--python", python, "--target", f"/{SITE}"]
+    argv += ["--link-mode", "copy", "--cache-dir", "/tmp/uv", "--color", "never", "--no-progress", "--no-config"]
+    argv += _options(bench, step)
+    for name in pip_install.requirement_files(step, bench.tools, say):
+        argv += ["--requirement", _shown(bench, name)]
+    if step.packages:
+        argv += ["--", *(_shown(bench, package) for package in step.packages)]
+    env = {name: os.environ[name] for name in _PASSED_ON if name in os.environ} | dict(step.env)
+    bench.run(tuple(argv), lambda line: say(line or "resolving packages"), "pip_install", env=env)
+    tidy = (python, "-I", "-c", _TIDY, f"/{SITE}", *sorted(pip_install.LEFT_BY_UV))
+    bench.run(tidy, lambda line: None, "pip_install", network=False)
 
 
 def left_by_uv(path: str) -> bool:
@@ -62,19 +66,21 @@ def _shown(bench: Bench, name: str) -> str:
     """A wheel or requirement file of this machine, as it is seen inside."""
     if not os.path.isfile(name):
         return name
-    target = bench.tools / Path(name).name
-    if Path(name) != target:
-        shutil.copy(name, target)
-    return f"{TOOLS}/{target.name}"
+    path = Path(name)
+    return bench.write(path.name, path.read_bytes()) if path.suffix == ".txt" else bench.lend(path)
 
 
-def _options(step: PipInstall) -> tuple[list[str], tuple[tuple[Path, str], ...]]:
+def _options(bench: Bench, step: PipInstall) -> list[str]:
     words: list[str] = []
-    binds: list[tuple[Path, str]] = []
     for name, value in pip_install.checked_options(step):
-        if name == "find-links" and os.path.isdir(value):
-            place = f"/run/potluck-links{len(binds)}"
-            binds.append((Path(value).resolve(), place))
-            value = place
-        words += [f"--{name}"] + ([value] if value else [])
-    return words, tuple(binds)
+        shown = _lend_links(bench, Path(value)) if name == "find-links" and os.path.isdir(value) else value
+        words += [f"--{name}"] + ([shown] if shown else [])
+    return words
+
+
+def _lend_links(bench: Bench, folder: Path) -> str:
+    """The packages of a local folder."""
+    for path in folder.iterdir():
+        if path.name.endswith((".whl", ".tar.gz", ".zip")):
+            bench.lend(path, f"links/{path.name}")
+    return f"{TOOLS}/links"
