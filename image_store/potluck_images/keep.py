@@ -15,14 +15,12 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from potluck_images.config import LayerRef
 from potluck_images.digest import from_hex
 from potluck_images.disk import DiskStore
-from potluck_images.errors import CorruptDataError, ImageError, NotFoundError
-from potluck_images.image import get_config, get_manifest
+from potluck_images.errors import ImageError, NotFoundError
 from potluck_images.keep_facts import Pruned
 from potluck_images.keep_locks import Hold, alone, hold, try_alone
-from potluck_images.pull import missing_chunks
+from potluck_images.keep_reach import Reach, reach
 
 # Chunks are removed only while nobody builds or pulls: what they count on must stay. Asked for by a user, or with the
 # store full, waiting this long is better than an error.
@@ -56,7 +54,10 @@ class Shelf:
     # What is here
 
     def note(self, image: str, label: str = "") -> None:
-        """The image is whole, and used now. An empty `label` keeps the one it has."""
+        """The image is whole, and used now. An empty `label` keeps the one it has.
+
+        For a new image to be called inside `writing`, or with the image held: before, nothing reaches its chunks.
+        """
         path = self._notes / image
         if label or not path.exists():
             fresh = self._holds / f".{secrets.token_hex(8)}"
@@ -123,7 +124,7 @@ class Shelf:
             gone = [image for image in images if self._take_off(image, locks)]
             progress("looking for chunks that nothing needs")
             before = self.store.disk_bytes()
-            reached = [digests for image, digests in self._reach().items() if image not in gone]
+            reached = [found.chunks for image, found in self._reach().items() if image not in gone]
             self.store.discard(set(self.store.digests()).difference(*reached))
             # Somebody asked for the room, so it is worth the copying.
             self.store.compact(
@@ -150,20 +151,21 @@ class Shelf:
 
     def damaged(self) -> list[str]:
         """Images on the shelf that lack chunks, as after `verify`."""
-        return [note.image for note in self.notes() if not is_whole(self.store, note.image)]
+        reached = reach(self.store, [note.image for note in self.notes()])
+        return [image for image, found in reached.items() if not found.readable or self.store.missing(found.chunks)]
 
     def _evict(self, live_max: float, locks: ExitStack) -> list[str]:
         """Forget chunks until the rest takes `live_max` bytes; returns the images that had to go."""
         sizes, reached = self.store.sizes(), self._reach()
-        users = Counter(digest for digests in reached.values() for digest in digests)
+        users = Counter(digest for found in reached.values() for digest in found.chunks)
         self.store.discard(set(sizes) - users.keys())
         live = sum(sizes.get(digest, 0) for digest in users)
         gone = []
         for note in reversed(self.notes()):
-            if live > live_max and self._take_off(note.image, locks):
+            if live > live_max and note.image in reached and self._take_off(note.image, locks):
                 gone.append(note.image)
-                users.subtract(reached[note.image])
-                unused = [digest for digest in reached[note.image] if not users[digest]]
+                users.subtract(reached[note.image].chunks)
+                unused = [digest for digest in reached[note.image].chunks if not users[digest]]
                 self.store.discard(unused)
                 live -= sum(sizes.get(digest, 0) for digest in unused)
         return gone
@@ -180,11 +182,11 @@ class Shelf:
         (self._notes / image).unlink(missing_ok=True)
         return True
 
-    def _reach(self) -> dict[str, set[bytes]]:
+    def _reach(self) -> dict[str, Reach]:
         """The chunks of each image on the shelf, and of others that are held: their pull may go on."""
         here = {note.image for note in self.notes()}
         held = {path.name for path in self._holds.glob("?" * 64) if path.name not in here and self._is_wanted(path)}
-        return {image: reach(self.store, image) for image in here | held}
+        return reach(self.store, here | held)
 
     def _is_wanted(self, path: Path) -> bool:
         """Whether somebody holds what is not on the shelf; else its lock is removed: anybody may ask for anything."""
@@ -202,30 +204,3 @@ class Shelf:
                     "Nothing can be removed while images are built or pulled.", fix="Try again when they are done."
                 )
             yield
-
-
-def reach(store: DiskStore, image: str) -> set[bytes]:
-    """The chunks of an image: its config, manifests and data, as far as they can be read."""
-    found = {from_hex(image)}
-    try:
-        layers = get_config(store, image).layers
-    except (NotFoundError, CorruptDataError, ImageError):
-        return found
-    for layer in layers:
-        found.update(layer.chunks, _data(store, layer))
-    return found
-
-
-def is_whole(store: DiskStore, image: str) -> bool:
-    """Whether all chunks of the image are here, as far as the index knows."""
-    try:
-        return not missing_chunks(store, image)
-    except (NotFoundError, CorruptDataError, ImageError):
-        return False
-
-
-def _data(store: DiskStore, layer: LayerRef) -> list[bytes]:
-    try:
-        return [chunk.digest for chunk in get_manifest(store, layer).chunks]
-    except (NotFoundError, CorruptDataError, ImageError):
-        return []

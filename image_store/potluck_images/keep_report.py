@@ -8,8 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from potluck_images.image import get_config, get_manifest
-from potluck_images.keep import Shelf, is_whole, reach
+from potluck_images.keep import Shelf
 from potluck_images.keep_facts import Change, ImageDetails, ImageFacts, LayerFacts, StoreFacts
+from potluck_images.keep_reach import reach
 from potluck_images.manifest import File
 from potluck_images.merge import MergedTree, merge
 
@@ -19,15 +20,16 @@ _Leaves = dict[str, tuple[object, int]]
 def images(shelf: Shelf) -> tuple[ImageFacts, ...]:
     """All images, the last used first."""
     sizes, notes = shelf.store.sizes(), shelf.notes()
-    reached = {note.image: reach(shelf.store, note.image) for note in notes}
-    users = Counter(digest for digests in reached.values() for digest in digests)
-    found = []
+    reached = reach(shelf.store, [note.image for note in notes])
+    users = Counter(digest for found in reached.values() for digest in found.chunks)
+    facts = []
     for note in notes:
-        own = sum(sizes.get(digest, 0) for digest in reached[note.image] if users[digest] == 1)
-        whole = is_whole(shelf.store, note.image)
-        size = sum(layer.size for layer in details(shelf, note.image).layers) if whole else 0
-        found.append(ImageFacts(note.image, note.label, size, own, note.used_us, shelf.is_held(note.image), not whole))
-    return tuple(found)
+        found = reached[note.image]
+        own = sum(sizes.get(digest, 0) for digest in found.chunks if users[digest] == 1)
+        whole = found.readable and found.chunks <= sizes.keys()
+        held = shelf.is_held(note.image)
+        facts.append(ImageFacts(note.image, note.label, found.size, own, note.used_us, held, not whole))
+    return tuple(facts)
 
 
 def details(shelf: Shelf, image: str) -> ImageDetails:

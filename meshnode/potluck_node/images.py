@@ -80,9 +80,13 @@ class ImageService:
 
     async def make(self, work: Callable[[], str], label: str = "", limiter: trio.CapacityLimiter | None = None) -> str:
         """Have `work`, in a thread, put an image into the store. Raises `potluck.errors.Error`."""
-        image = await self.keeper.write(partial(trio.to_thread.run_sync, work, limiter=limiter))
-        self._note(image, label)
-        return image
+
+        async def attempt() -> str:
+            image = await trio.to_thread.run_sync(work, limiter=limiter)
+            self._note(image, label)
+            return image
+
+        return await self.keeper.write(attempt)
 
     async def ensure(self, image: str, caller: str, progress: Callable[[LeaseProgress], None]) -> ReadyImage:
         """Have the image on disk and in use until `release`. Raises `potluck.errors.Error`."""
@@ -108,8 +112,12 @@ class ImageService:
         with own_errors():
             if not await self.fetcher.lacks(image):
                 return
-        await self.keeper.write(partial(self.fetcher.fetch, image, caller, progress))
-        self._note(image)
+
+        async def attempt() -> None:
+            await self.fetcher.fetch(image, caller, progress)
+            self._note(image)
+
+        await self.keeper.write(attempt)
 
     def release(self, image: str) -> None:
         """One user less."""

@@ -78,15 +78,14 @@ class Keeper:
     # Room
 
     async def write(self, work: Callable[[], Awaitable[T]]) -> T:
-        """Do what puts an image into the store. Some room is made first if that can be done at once; when it was too
-        little, a lot of room is made and the work is done once more."""
+        """Do what puts an image into the store and notes it. Some room is made first if that can be done at once; when
+        it was too little, a lot of room is made and the work is done once more."""
         with suppress(Error):
             await self._make_room(self.bytes_max - min(ROOM_BYTES, self.bytes_max // 4), 0)
         try:
             return await self._write(work)
         except StoreFullError:
-            used = await trio.to_thread.run_sync(self._used)
-            if not await self._make_room(min(used, self.bytes_max) // 2, QUIET_TIMEOUT_S):
+            if not await self._clear_half():
                 raise
         return await self._write(work)
 
@@ -97,6 +96,13 @@ class Keeper:
                 return await work()
         finally:
             writing.release()
+
+    async def _clear_half(self) -> bool:
+        """Whether any room was won."""
+        used = await trio.to_thread.run_sync(self._used)
+        with suppress(Error):  # others build or pull all the time
+            return await self._make_room(min(used, self.bytes_max) // 2, QUIET_TIMEOUT_S) > 0
+        return False
 
     async def _make_room(self, bytes_max: int, timeout_s: float) -> int:
         """Bring packs and trees down to `bytes_max` if that can be done; returns the bytes won."""

@@ -15,7 +15,8 @@ from tests.image_store.helpers import image_of
 from potluck_images import keep_report
 from potluck_images.disk import DiskStore
 from potluck_images.errors import ImageError, NotFoundError
-from potluck_images.keep import Shelf, is_whole
+from potluck_images.keep import Shelf
+from potluck_images.keep_reach import is_whole
 
 
 def data(number: int, size: int = 100_000) -> bytes:
