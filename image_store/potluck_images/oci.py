@@ -20,7 +20,7 @@ from potluck_images.image import put_config
 from potluck_images.oci_layers import Layers
 from potluck_images.oci_layout import write_layout
 from potluck_images.oci_registry import Registry
-from potluck_images.oci_tar import Budget, Spool, read_layer
+from potluck_images.oci_tar import Budget, Entry, Spool, read_layer
 from potluck_images.oci_words import (
     INDEXES,
     MANIFESTS,
@@ -44,6 +44,8 @@ from potluck_images.store import ChunkStore
 # Called with what happens, often; what it raises ends the work.
 Progress = Callable[[str], None]
 
+# Unpacking says how far it is, and can be cancelled, after so many entries: some tenths of a second.
+ENTRIES_HEARD = 500
 # Variables of an image, together; the kernel takes 128 KiB for one.
 ENV_BYTES_MAX = 256 << 10
 
@@ -79,8 +81,7 @@ def pull(reference: str, store: ChunkStore, work: Path, progress: Progress) -> O
             heading = f"layer {number} of {len(manifest.layers)}"
             blob = folder / "blob"
             registry.blob(layer, blob, lambda text, heading=heading: progress(f"{heading}: {text}"))  # type: ignore[misc]
-            progress(f"{heading}: unpacking")
-            layers.add(read_layer(blob, spool, budget, diff_id))
+            layers.add(_heard(read_layer(blob, spool, budget, diff_id), f"{heading}: unpacking", progress))
         ref = pack(layers.tree(), store, lambda done: progress(f"packed {done >> 20} MiB"))
     return _image(ref, config, digest)
 
@@ -180,6 +181,13 @@ def _workdir(text: str) -> str:
     if ".." in parts or "\0" in text:
         raise bad(f"its working directory {text[:200]!r} is not plain")
     return "/" + "/".join(parts)
+
+
+def _heard(entries: Iterator[Entry], heading: str, progress: Progress) -> Iterator[Entry]:
+    for number, entry in enumerate(entries):
+        if number % ENTRIES_HEARD == 0:
+            progress(f"{heading}, {number} files")
+        yield entry
 
 
 @contextmanager
