@@ -12,7 +12,6 @@ from pathlib import Path
 import msgspec
 
 from potluck_images import command_steps, python_steps, registry_step
-from potluck_images.config import encode
 from potluck_images.definition import (
     AddFiles,
     AnyStep,
@@ -36,11 +35,9 @@ from potluck_images.draft import Draft
 from potluck_images.errors import ImageBuildError
 from potluck_images.image import put_config
 from potluck_images.layers import Progress
-from potluck_images.merge import STANDARD_FOLDERS
 from potluck_images.packfile import clearer
 from potluck_images.source import added_tree, source_tree
 from potluck_images.store import ChunkStore
-from potluck_images.tree import Folder, Tree
 from potluck_images.workshop import Workshop
 
 
@@ -95,24 +92,13 @@ def _set(draft: Draft, step: AnyStep) -> None:
         case Environment():
             draft.set_env(dict(step.variables))
         case Workdir():
-            _set_workdir(draft, step.path)
+            draft.set_workdir(step.path)
         case Shell():
             draft.shell = step.words
         case Entrypoint():
             draft.change(entrypoint=step.words)
         case Cmd():
             draft.change(cmd=step.words)
-
-
-def _set_workdir(draft: Draft, path: str) -> None:
-    """The folder is made, as a function cannot start where there is none. Raises `ImageError` for a bad path."""
-    draft.change(workdir=path)
-    encode(draft.config)
-    real = draft.real(path).strip("/")
-    if real and real not in STANDARD_FOLDERS:
-        tree = Tree()
-        tree.put(real, Folder())
-        draft.push(draft.cache.pack("workdir", tree))
 
 
 def _add_packages(draft: Draft, step: PipInstall) -> None:

@@ -7,15 +7,16 @@ from typing import Any
 
 import msgspec
 
-from potluck_images.config import ImageConfig, LayerRef
+from potluck_images.config import ImageConfig, LayerRef, encode
 from potluck_images.errors import ImageBuildError
 from potluck_images.image import get_manifests, put_config
 from potluck_images.interpreter import Interpreter
 from potluck_images.layers import LayerCache, Progress
 from potluck_images.materialise import Root, materialise
-from potluck_images.merge import MergedTree, merge, real_path
+from potluck_images.merge import MergedTree, find, merge, real_path
 from potluck_images.process import Say
 from potluck_images.store import ChunkStore
+from potluck_images.tree import Folder, Tree
 from potluck_images.workshop import Workshop
 
 # The root of a user's image has no /bin/sh unless a base brings it.
@@ -51,6 +52,17 @@ class Draft:
     def set_env(self, variables: dict[str, str]) -> None:
         """Add or replace variables."""
         self.change(env=tuple(sorted((dict(self.config.env) | variables).items())))
+
+    def set_workdir(self, path: str) -> None:
+        """The folder is made, as a function cannot start where there is none. Raises `ImageError` for a bad path."""
+        self.change(workdir=path)
+        encode(self.config)
+        merged = self.merged()
+        real = real_path(merged, path.strip("/"))
+        if real and not isinstance(find(merged, real.split("/")), dict):
+            tree = Tree()
+            tree.put(real, Folder())
+            self.push(self.cache.pack("workdir", tree))
 
     def begin(self, name: str) -> None:
         """Raises `ImageBuildError` when there is something already."""

@@ -48,7 +48,8 @@ def add_registry_image(draft: Draft, step: Registry) -> None:
     draft.push(base.ref)
     about = msgspec.json.decode(base.about, type=_About)
     draft.set_env(_environment(dict(base.env)))
-    draft.change(workdir=about.workdir, entrypoint=about.entrypoint, cmd=about.cmd, machine=about.machine)
+    draft.change(entrypoint=about.entrypoint, cmd=about.cmd, machine=about.machine)
+    draft.set_workdir(about.workdir)
     if step.add_python:
         _add_python(draft, draft.python, say)
     else:
