@@ -63,7 +63,15 @@ class Tick:
     now_us: int
 
 
-Event = PeerJoined | Received | Missing | PeerFailed | Tick
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """More chunks are wanted; `urgent` ones, which somebody waits for, are asked before all others."""
+
+    digests: tuple[bytes, ...]
+    urgent: bool = False
+
+
+Event = PeerJoined | Received | Missing | PeerFailed | Tick | Wanted
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,11 +145,10 @@ class ChunkSync:
         self._owed: dict[bytes, str] = {}
         self._ended: type[Action] | None = None
 
-    def want(self, digests: Iterable[bytes]) -> list[Action]:
-        """Ask for more chunks: those that the store lacks."""
-        for digest in digests:
-            if digest not in self._rare and digest not in self._owed:
-                self._fresh[digest] = None
+    def want(self, digests: Iterable[bytes], urgent: bool = False) -> list[Action]:
+        """Ask for more chunks: those that the store lacks; `urgent` ones before all others."""
+        wanted = {digest: None for digest in digests if digest not in self._rare and digest not in self._owed}
+        self._fresh = wanted | self._fresh if urgent else self._fresh | wanted
         self._ended = None
         return self._next()
 
@@ -157,6 +164,8 @@ class ChunkSync:
                 actions = self._lose(peer)
             case Tick(now_us):
                 actions = self._tick(now_us)
+            case Wanted(digests, urgent):
+                actions = self.want(digests, urgent)
         return actions + self._next()
 
     def _join(self, name: str) -> list[Action]:

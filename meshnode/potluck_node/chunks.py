@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
+from typing import Protocol
 
 import trio
 
@@ -13,7 +14,7 @@ from potluck.wire import chunks as messages
 from potluck_images import sync
 from potluck_images.chunk import CHUNK_BYTES_MAX
 from potluck_images.errors import CorruptDataError, ImageError, ImageStoreError, NotFoundError
-from potluck_images.pull import ImagePull, Progress
+from potluck_images.pull import Progress
 from potluck_images.store import ChunkStore
 from potluck_node.clock import Clock
 from potluck_node.core.rate import TokenBucket
@@ -67,26 +68,51 @@ class Throttle:
         await trio.sleep(self._bucket.wait_us(amount, self._clock.now_us()) / 1e6)
 
 
-async def serve_chunks(store: ChunkStore, clock: Clock, stream: Stream, upload: Throttle) -> None:
+Request = messages.WantChunks | messages.AskProfile
+# The digest of the access profile of (image, function); empty if there is none.
+ProfileOf = Callable[[str, str], bytes]
+
+
+class Pull(Protocol):
+    """What a `Puller` drives: `ImagePull`, `LazyPull`."""
+
+    @property
+    def progress(self) -> Progress: ...
+
+    def start(self) -> list[sync.Action]: ...
+
+    def handle(self, event: sync.Event) -> list[sync.Action]: ...
+
+
+async def serve_chunks(
+    store: ChunkStore, clock: Clock, stream: Stream, upload: Throttle, profile_of: ProfileOf = lambda *name: b""
+) -> None:
     """Answer one peer's requests for as long as its stream lives."""
-    asked, requests = trio.open_memory_channel[messages.WantChunks](REQUESTS_MAX)
+    asked, requests = trio.open_memory_channel[Request](REQUESTS_MAX)
 
     def take(message: object) -> None:
-        if isinstance(message, messages.WantChunks):
+        if isinstance(message, Request):
             with suppress(trio.WouldBlock):  # a peer that asks without reading waits for nothing
                 asked.send_nowait(message)
 
     link = StreamLink(stream, messages.ToServer, take, clock)
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(_answer, store, link, requests, upload)
+        nursery.start_soon(_answer, store, link, requests, upload, profile_of)
         await link.run()
         nursery.cancel_scope.cancel()
 
 
 async def _answer(
-    store: ChunkStore, link: StreamLink, requests: trio.MemoryReceiveChannel[messages.WantChunks], upload: Throttle
+    store: ChunkStore,
+    link: StreamLink,
+    requests: trio.MemoryReceiveChannel[Request],
+    upload: Throttle,
+    profile_of: ProfileOf,
 ) -> None:
     async for request in requests:
+        if isinstance(request, messages.AskProfile):
+            link.post(messages.ProfileNamed(await trio.to_thread.run_sync(profile_of, request.image, request.function)))
+            continue
         for digest in request.digests[: messages.WANT_MAX]:
             answer = await trio.to_thread.run_sync(_load, store, digest)
             if isinstance(answer, messages.ChunkData):
@@ -105,9 +131,7 @@ def _load(store: ChunkStore, digest: bytes) -> messages.ChunkData | messages.Chu
 class Puller:
     """Pulls one image into the store. Sources may be added while it runs: `join`."""
 
-    def __init__(
-        self, transport: Transport, store: ChunkStore, clock: Clock, pull: ImagePull, download: Throttle
-    ) -> None:
+    def __init__(self, transport: Transport, store: ChunkStore, clock: Clock, pull: Pull, download: Throttle) -> None:
         self._transport, self._store, self._clock = transport, store, clock
         self._pull, self._download = pull, download
         self._links: dict[str, StreamLink] = {}
@@ -130,6 +154,10 @@ class Puller:
         if self._nursery and peer not in self._known:
             self._known.add(peer)
             self._nursery.start_soon(self._converse, peer)
+
+    async def want(self, digests: tuple[bytes, ...], urgent: bool) -> None:
+        """Also fetch these, `urgent` ones before all others."""
+        await self._arrived.send(sync.Wanted(digests, urgent))
 
     async def _tick(self) -> None:
         while True:

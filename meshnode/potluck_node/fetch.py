@@ -13,7 +13,7 @@ from potluck.wire.lease import LeaseProgress
 from potluck_images.disk import DiskStore
 from potluck_images.manifest import LAYER_BYTES_MAX
 from potluck_images.pull import ImagePull, Progress, missing_chunks
-from potluck_node.chunks import Claims, Puller, Throttle, serve_chunks
+from potluck_node.chunks import Claims, ProfileOf, Pull, Puller, Throttle, serve_chunks
 from potluck_node.clock import Clock
 from potluck_node.core.offers import OfferBook
 from potluck_node.transport.interface import Stream, Transport
@@ -50,6 +50,8 @@ class Fetcher:
         self._claims = Claims()
         # Images that are on their way: what we have of them, we serve. A dict, for its order.
         self.partial: dict[str, None] = {}
+        # Which chunks a function reads of an image, for peers that ask.
+        self.profile_of: ProfileOf = lambda image, function: b""
 
     async def lacks(self, image: str) -> bool:
         """Whether any chunk of the image is missing here."""
@@ -75,16 +77,32 @@ class Fetcher:
 
     async def _pull(self, image: str, caller: str, say: Callable[[Progress], None]) -> None:
         pull = ImagePull(self._store, image, self._image_bytes_max, partial(self._claims.claim, image))
-        puller = Puller(self._transport, self._store, self._clock, pull, self._download)
-        sources = [peer for peer in dict.fromkeys([caller, *self._offering(image)]) if peer != self._transport.peer]
+        try:
+            await self.drive(self.puller(pull), image, caller, say)
+        finally:
+            self._claims.release(image)
+
+    async def describe(self, image: str, caller: str) -> ImagePull:
+        """Have the config and the manifests of an image in the store, and nothing else. Raises as `fetch`."""
+        pull = ImagePull(self._store, image, self._image_bytes_max, lambda digests: [])
+        await self.drive(self.puller(pull), image, caller, lambda progress: None)
+        return pull
+
+    def puller(self, pull: Pull) -> Puller:
+        return Puller(self._transport, self._store, self._clock, pull, self._download)
+
+    async def drive(self, puller: Puller, image: str, caller: str, say: Callable[[Progress], None]) -> None:
+        """Run `puller` with all who have the image, and those who come to have it."""
+        sources = self.sources(image, caller)
         log.info("pulling image %s from %d peers", image[:12], len(sources))
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._find_more, puller, image)
-            try:
-                await puller.run(sources, say)
-            finally:
-                self._claims.release(image)
+            await puller.run(sources, say)
             nursery.cancel_scope.cancel()
+
+    def sources(self, image: str, caller: str) -> list[str]:
+        """Who is likely to have the image, but for ourselves."""
+        return [peer for peer in dict.fromkeys([caller, *self._offering(image)]) if peer != self._transport.peer]
 
     def _offering(self, image: str) -> list[str]:
         return [offer.peer for offer in self._book.fresh(self._clock.now_us()) if image in offer.images]
@@ -99,4 +117,4 @@ class Fetcher:
 
     async def serve(self, stream: Stream) -> None:
         """Answer one incoming chunk stream."""
-        await serve_chunks(self._store, self._clock, stream, self._upload)
+        await serve_chunks(self._store, self._clock, stream, self._upload, self.profile_of)

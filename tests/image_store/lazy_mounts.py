@@ -46,6 +46,12 @@ class Mount:
             self._came += self._reader.feed(data)
         return self._came.pop(0)
 
+    def hang_up(self) -> None:
+        """As a node that ends; a thread that receives would keep a socket alive that is merely closed."""
+        with suppress(OSError):
+            self.socket.shutdown(socket.SHUT_RDWR)
+        self.socket.close()
+
     def send(self, message: ToMount) -> None:
         self.socket.sendall(encode(message))
 
@@ -59,7 +65,7 @@ def mounted(store: Path, image: str, folder: Path) -> Iterator[Mount]:
         assert isinstance(first, Mounted), first
         yield mount
     finally:
-        mount.socket.close()
+        mount.hang_up()
         with suppress(subprocess.TimeoutExpired):
             mount.process.wait(PATIENCE_S)
         mount.process.kill()

@@ -162,7 +162,7 @@ def test_it_ends_with_its_socket_even_while_read(tmp_path, whole, image):
         reader = threading.Thread(target=read)
         reader.start()
         assert isinstance(mount.receive(), Need)
-        mount.socket.close()
+        mount.hang_up()
         reader.join(PATIENCE_S)
         assert failed
         assert mount.process.wait(PATIENCE_S) == 0
@@ -191,5 +191,5 @@ def test_what_cannot_be_mounted_is_told(tmp_path, whole, image):
     finally:
         mount.process.kill()
         mount.process.wait()
-        mount.socket.close()
+        mount.hang_up()
     assert not mounts(tmp_path)

@@ -30,5 +30,21 @@ class ChunkMissing(Message, frozen=True):
     digest: bytes
 
 
-ToServer = WantChunks | Heartbeat | Credit
-FromServer = ChunkData | ChunkMissing | Heartbeat | Credit
+class AskProfile(Message, frozen=True):
+    """Ask which chunks `function` (its app and name) reads of an image, as recorded on earlier runs."""
+
+    image: str
+    function: str
+
+
+class ProfileNamed(Message, frozen=True):
+    """The answer: the profile is the chunk of this digest, or there is none (empty).
+
+    Its bytes are digests of chunks, 32 bytes each, in the order of their first use.
+    """
+
+    digest: bytes
+
+
+ToServer = WantChunks | AskProfile | Heartbeat | Credit
+FromServer = ChunkData | ChunkMissing | ProfileNamed | Heartbeat | Credit
