@@ -7,7 +7,7 @@ import re
 import socket
 import tomllib
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -32,6 +32,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     store_gib: float = 50.0
     upload_mib_s: float = 0.0
     download_mib_s: float = 0.0
+    lazy: Literal["auto", "always", "never"] = "never"
     region: str = ""
     labels: dict[str, str] = {}
 
@@ -49,6 +50,7 @@ HELP = {
     "store_gib": "Upper bound of the image store in GiB.",
     "upload_mib_s": "Cap on serving images to others, MiB a second; 0 means none.",
     "download_mib_s": "Cap on fetching images from others, MiB a second; 0 means none.",
+    "lazy": "Whether images are mounted and fetched as they are read: auto (large ones), always, never.",
     "region": "Where the machine is, for functions that ask for a region.",
     "labels": "Free labels for functions that ask for them.",
 }

@@ -13,6 +13,7 @@ from potluck.wire.lease import LeaseProgress
 from potluck_images.disk import DiskStore
 from potluck_images.manifest import LAYER_BYTES_MAX
 from potluck_images.pull import ImagePull, Progress, missing_chunks
+from potluck_node import lazy_profile
 from potluck_node.chunks import Claims, ProfileOf, Pull, Puller, Throttle, serve_chunks
 from potluck_node.clock import Clock
 from potluck_node.core.offers import OfferBook
@@ -103,6 +104,13 @@ class Fetcher:
     def sources(self, image: str, caller: str) -> list[str]:
         """Who is likely to have the image, but for ourselves."""
         return [peer for peer in dict.fromkeys([caller, *self._offering(image)]) if peer != self._transport.peer]
+
+    async def ask_profile(self, image: str, function: str, caller: str) -> list[bytes]:
+        """The chunks that the function reads of the image, in order, as peers have seen it run; none if none has."""
+        others = [offer.peer for offer in self._book.fresh(self._clock.now_us())]
+        peers = [*dict.fromkeys([*self.sources(image, caller), *others])]
+        asked = [peer for peer in peers if peer != self._transport.peer]
+        return await lazy_profile.ask(self._transport, self._clock, asked, image, function)
 
     def _offering(self, image: str) -> list[str]:
         return [offer.peer for offer in self._book.fresh(self._clock.now_us()) if image in offer.images]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from potluck_images.image import get_config
 from potluck_node.builder import BwrapWorkshop
 from potluck_node.fetch import Fetcher, image_key
 from potluck_node.keeper import Keeper
+from potluck_node.lazy import LazyImages, LazyRoot
 from potluck_node.pool import ReadyImage
 from potluck_node.store_errors import own_errors
 
@@ -30,10 +32,13 @@ BUILDS_MAX = 1
 class ImageService:
     """All work on the store happens in threads; one build, and one pull of each image, at a time."""
 
-    def __init__(self, home: Path, bytes_max: int, make_fetcher: Callable[[DiskStore], Fetcher]) -> None:
+    def __init__(
+        self, home: Path, bytes_max: int, make_fetcher: Callable[[DiskStore], Fetcher], lazy: str = "never"
+    ) -> None:
         with own_errors():
             self.store = DiskStore(home / "store", bytes_max)
         self._home, self.fetcher = home, make_fetcher(self.store)
+        self.lazy = LazyImages(home, self.fetcher, self.store, lazy)
         self.keeper = Keeper(home, self.store, bytes_max)
         self.keeper.removed = self._names_changed
         self._locks: dict[str, trio.Lock] = {}
@@ -88,24 +93,41 @@ class ImageService:
 
         return await self.keeper.write(attempt)
 
-    async def ensure(self, image: str, caller: str, progress: Callable[[LeaseProgress], None]) -> ReadyImage:
-        """Have the image on disk and in use until `release`. Raises `potluck.errors.Error`."""
+    async def ensure(
+        self, image: str, caller: str, progress: Callable[[LeaseProgress], None], function: str
+    ) -> ReadyImage:
+        """Have the image usable and in use until `release`. Raises `potluck.errors.Error`."""
         lock = self._locks.setdefault(image, trio.Lock())
         await self.keeper.hold(image)
         try:
             async with lock:
                 with own_errors():
-                    return await self._ensure(image, caller, progress)
+                    return await self._ensure(image, caller, progress, function)
         except BaseException:
             self.release(image)
             raise
 
-    async def _ensure(self, image: str, caller: str, progress: Callable[[LeaseProgress], None]) -> ReadyImage:
+    async def _ensure(
+        self, image: str, caller: str, progress: Callable[[LeaseProgress], None], function: str
+    ) -> ReadyImage:
         if not self.keeper.has_tree(image):
+            root = await self.keeper.write(partial(self.lazy.open, image, caller, function))
+            if root:
+                return await self._ready_root(image, root)
             await self.fetch(image, caller, progress)
-        tree = await self.keeper.tree(image)
+        return await self._ready(image, await self.keeper.tree(image))
+
+    async def _ready_root(self, image: str, root: LazyRoot) -> ReadyImage:
+        try:
+            ready = await self._ready(image, root.path)
+        except BaseException:
+            await root.aclose()
+            raise
+        return replace(ready, serve=root.serve, aclose=root.aclose)
+
+    async def _ready(self, image: str, root: Path) -> ReadyImage:
         config = await trio.to_thread.run_sync(get_config, self.store, image)
-        return ReadyImage(tree, config.python, config.workdir, dict(config.env))
+        return ReadyImage(root, config.python, config.workdir, dict(config.env))
 
     async def fetch(self, image: str, caller: str, progress: Callable[[LeaseProgress], None]) -> None:
         """Have the whole image in the store, from the mesh if need be. Raises `potluck.errors.Error`."""

@@ -57,6 +57,7 @@ def _parser() -> argparse.ArgumentParser:
         parser.add_argument(f"--{name}", type=kind, help=config.HELP[name.replace("-", "_")])
     for name in ("idle-s", "store-gib", "upload-mib-s", "download-mib-s"):
         parser.add_argument(f"--{name}", type=float, help=config.HELP[name.replace("-", "_")])
+    parser.add_argument("--lazy", choices=("auto", "always", "never"), help=config.HELP["lazy"])
     for name in ("listen", "bootstrap"):
         parser.add_argument(f"--{name}", action="append", help=config.HELP[name])
     return parser

@@ -86,7 +86,7 @@ class Node:
         self.book = OfferBook(settings.mesh, self.key.peer)
         self.transport = parts.make_transport(self.key, settings, self._rank)
         store_bytes = int(settings.store_gib * (1 << 30))
-        self.images = ImageService(home, store_bytes, self._make_fetcher)
+        self.images = ImageService(home, store_bytes, self._make_fetcher, settings.lazy)
         self.image_desk = ImageDesk(self.images, home)
         self.caller = Caller(self.transport, self.key, self.book, self.journal, self._clock)
         self.provider = self._make_provider() if settings.offer and parts.launcher else None

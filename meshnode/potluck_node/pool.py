@@ -36,19 +36,24 @@ OnLog = Callable[[str, WorkerLog], Awaitable[None]]
 
 @dataclass(frozen=True)
 class ReadyImage:
-    """A materialised image."""
+    """An image that can be a sandbox's root.
+
+    `serve` runs as long as the sandbox does, and raises `potluck.errors.Error` when the root is lost; `aclose` ends it.
+    """
 
     root: Path
     python: str
     workdir: str
     env: dict[str, str]
+    serve: Callable[[], Awaitable[None]] = trio.sleep_forever
+    aclose: Callable[[], Awaitable[None]] = trio.lowlevel.checkpoint
 
 
 class Images(Protocol):
     """Where pools get their images from."""
 
-    async def ensure(self, image: str, caller: str, progress: Progress) -> ReadyImage:
-        """Have the image on disk and in use until `release`. Raises `potluck.errors.Error`."""
+    async def ensure(self, image: str, caller: str, progress: Progress, function: str) -> ReadyImage:
+        """Have the image usable, by this function, and in use until `release`. Raises `potluck.errors.Error`."""
         ...
 
     def release(self, image: str) -> None:
@@ -81,9 +86,10 @@ class Pool:
 
     async def _run(self, progress: Progress) -> None:
         spec = self._action.function
-        image = await self._images.ensure(spec.image, self._action.caller, progress)
+        image = await self._images.ensure(spec.image, self._action.caller, progress, f"{spec.app}/{spec.name}")
         try:
             async with trio.open_nursery() as self._nursery:
+                self._nursery.start_soon(image.serve)
                 progress(LeaseProgress("sandbox"))
                 self._zygote = await self._launcher.start(self._nursery, self._spec(image))
                 self._check_python(self._zygote.ready.python)
@@ -94,6 +100,7 @@ class Pool:
         finally:
             if self._zygote:
                 await self._zygote.aclose()
+            await image.aclose()
             self._images.release(spec.image)
 
     def _check_python(self, inside: str) -> None:
