@@ -52,10 +52,14 @@ with multiprocessing.get_context("fork").Pool(maxtasksperchild=1) as pool:
 
 
 class Bench:
-    """`root` is the tree below, `work` an empty folder that lasts until the layer is packed."""
+    """`root` is the tree below, `work` an empty folder that lasts until the layer is packed. `image` is the id of what
+    is below, for whoever wants to look at it when a command failed."""
 
-    def __init__(self, workshop: Workshop, root: Path, work: Path, env: Mapping[str, str], workdir: str) -> None:
+    def __init__(
+        self, workshop: Workshop, root: Path, work: Path, env: Mapping[str, str], workdir: str, image: str = ""
+    ) -> None:
         self._workshop, self._root, self._env, self._workdir = workshop, root, env, workdir
+        self._image = image
         self._upper, self._scratch, self.tools = work / "upper", work / "scratch", work / "tools"
         for folder in (self._upper, self._scratch, self.tools):
             folder.mkdir(mode=0o755)
@@ -75,6 +79,23 @@ class Bench:
         target.chmod(0o755)
         return f"{TOOLS}/{target.relative_to(self.tools)}"
 
+    def command(
+        self, argv: tuple[str, ...], *, network: bool, env: Mapping[str, str] | None = None, timeout_s: float = 0
+    ) -> StepCommand:
+        """What is to be run."""
+        base = {"PATH": _PATH, "HOME": "/root", "LANG": "C.UTF-8"}
+        return StepCommand(
+            root=self._root,
+            upper=self._upper,
+            scratch=self._scratch,
+            argv=argv,
+            env=base | dict(self._env) | _ENV | dict(env or {}),
+            workdir=self._workdir,
+            network=network,
+            binds=((self.tools, TOOLS),),
+            timeout_s=timeout_s,
+        )
+
     def run(
         self,
         argv: tuple[str, ...],
@@ -83,25 +104,13 @@ class Bench:
         *,
         network: bool = True,
         env: Mapping[str, str] | None = None,
-        binds: tuple[tuple[Path, str], ...] = (),
         timeout_s: float = 0,
     ) -> Ended:
         """Raises `ImageBuildError` with the last lines when it fails; `what` names it there."""
-        base = {"PATH": _PATH, "HOME": "/root", "LANG": "C.UTF-8"}
-        command = StepCommand(
-            root=self._root,
-            upper=self._upper,
-            scratch=self._scratch,
-            argv=argv,
-            env=base | dict(self._env) | _ENV | dict(env or {}),
-            workdir=self._workdir,
-            network=network,
-            binds=((self.tools, TOOLS), *binds),
-            timeout_s=timeout_s,
-        )
+        command = self.command(argv, network=network, env=env, timeout_s=timeout_s)
         ended = self._workshop.run(command, say)
         if ended.status:
-            raise _failed(what, ended)
+            raise _failed(what, ended, self._image)
         return ended
 
     def tree(self, told: Say, skip: Skip = lambda path: False) -> Tree:
@@ -121,8 +130,8 @@ class Bench:
             self.run(argv, lambda line: say(line or "byte code"), "Compiling", network=False)
 
 
-def _failed(what: str, ended: Ended) -> ImageBuildError:
-    fix = "Run the command by hand in such an image, or read the lines above."
+def _failed(what: str, ended: Ended, image: str) -> ImageBuildError:
+    fix = f"For a shell in the state before this step: potluck shell {image}" if image else "See the lines above."
     if ended.status == _NO_SUCH_PROGRAM or any("execvp" in line for line in ended.lines):
         fix = "A program is missing in the image: install it in an earlier step, or choose another base or shell()."
     return ImageBuildError(f"{what} failed with status {ended.status}.", why="\n".join(ended.lines), fix=fix)

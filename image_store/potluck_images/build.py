@@ -33,7 +33,6 @@ from potluck_images.definition import (
 )
 from potluck_images.draft import Draft
 from potluck_images.errors import ImageBuildError
-from potluck_images.image import put_config
 from potluck_images.layers import Progress
 from potluck_images.packfile import clearer
 from potluck_images.source import added_tree, source_tree
@@ -55,9 +54,12 @@ def build(
     """
     try:
         draft = Draft(store, cache_dir.absolute(), progress, workshop)
-        for step in definition.steps:
-            _add(draft, step)
-        return put_config(store, draft.finished())
+        try:
+            for step in definition.steps:
+                _add(draft, step)
+            return draft.image()
+        finally:
+            draft.close()
     except OSError as error:
         raise clearer(error) from None
 

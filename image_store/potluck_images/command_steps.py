@@ -91,7 +91,7 @@ def _run(draft: Draft, stage: str, inputs: list[object], force: bool, work: Call
 def _make(draft: Draft, stage: str, work: Callable[[Bench], None], folder: Path) -> Made:
     workshop, say = draft.workshop(), draft.say(stage)
     with draft.root() as root:
-        bench = Bench(workshop, root, folder, dict(draft.config.env), draft.config.workdir)
+        bench = Bench(workshop, root, folder, dict(draft.config.env), draft.config.workdir, draft.image())
         work(bench)
         if draft.config.python:
             bench.compile(draft.config.python, say)

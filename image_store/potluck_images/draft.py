@@ -12,7 +12,7 @@ from potluck_images.errors import ImageBuildError
 from potluck_images.image import get_manifests, put_config
 from potluck_images.interpreter import Interpreter
 from potluck_images.layers import LayerCache, Progress
-from potluck_images.materialise import Root, materialise
+from potluck_images.materialise import Root, materialise, prune
 from potluck_images.merge import MergedTree, find, merge, real_path
 from potluck_images.process import Say
 from potluck_images.store import ChunkStore
@@ -88,9 +88,18 @@ class Draft:
         layers = self.config.layers
         return msgspec.structs.replace(self.config, layers=(*layers, self.runtime) if self.runtime else layers)
 
+    def image(self) -> str:
+        """The id of the image so far."""
+        return put_config(self.store, self.finished())
+
     def root(self) -> Root:
         """The image so far as a folder."""
-        return materialise(self.store, put_config(self.store, self.finished()), self._trees)
+        return materialise(self.store, self.image(), self._trees)
+
+    def close(self) -> None:
+        """Remove the folders of this build: the next one makes those it needs in a moment."""
+        if self._trees.exists():
+            prune(self._trees, self.store)
 
     def real(self, path: str) -> str:
         """Where an absolute path leads in the image so far; a base may have links such as /bin → /usr/bin."""

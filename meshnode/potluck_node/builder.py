@@ -39,7 +39,7 @@ _NO_OVERLAY = "potluck: no overlay"
 _ISOLATION = (
     *("--unshare-user", "--unshare-pid", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try"),
     *("--uid", "0", "--gid", "0", "--hostname", "potluck-build"),
-    *("--disable-userns", "--die-with-parent", "--new-session", "--clearenv"),
+    *("--disable-userns", "--die-with-parent", "--clearenv"),
 )
 # What a package manager's root needs among its own files and processes.
 _CAPABILITIES = ("CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "SETFCAP", "SETGID", "SETUID", "SYS_CHROOT")
@@ -69,13 +69,21 @@ class BwrapWorkshop:
     def run(self, command: StepCommand, say: Say) -> Ended:
         self._make_place(command)
         with self._limited(command.upper, command.scratch) as (group, watch), contextlib.ExitStack() as files:
-            words, handed = self._command(command, group, files)
+            words, handed = self._command(command, group, files, "--new-session")
             timeout_s = min(command.timeout_s or STEP_TIMEOUT_S, STEP_TIMEOUT_S)
             ended = run(words, say, timeout_s, cwd=Path("/"), handed=handed, watch=watch)
             watch.check_group(group)
         if ended.status and _NO_OVERLAY in ended.lines:
             raise _no_overlay(ended)
         return ended
+
+    def talk(self, command: StepCommand) -> int:
+        """Run the command on this process's own terminal; returns its exit status. The system call filter keeps it
+        from typing into the terminal."""
+        self._make_place(command)
+        with self._limited(command.upper, command.scratch) as (group, _), contextlib.ExitStack() as files:
+            words, handed = self._command(command, group, files)
+            return subprocess.run(words, pass_fds=handed, check=False).returncode
 
     def debian(self, suite: str, packages: tuple[str, ...], folder: Path, say: Say) -> None:
         self._own(folder)
@@ -137,13 +145,13 @@ class BwrapWorkshop:
                 group.remove_later()
 
     def _command(
-        self, command: StepCommand, group: Group | None, files: contextlib.ExitStack
+        self, command: StepCommand, group: Group | None, files: contextlib.ExitStack, *more: str
     ) -> tuple[list[str], list[int]]:
         binds = [(command.root, "/"), (command.upper.parent, "work"), *command.binds]
         moved, (root, work, *shown) = self._reach(binds)
         filters = [memfd(program, files) for program in (*seccomp.programs(), builder_seccomp.fake_root())]
         targets = [target for _, target in command.binds]
-        options = [*_options(command), *_mounts(command, work, list(zip(shown, targets, strict=True)))]
+        options = [*_options(command), *more, *_mounts(command, work, list(zip(shown, targets, strict=True)))]
         for descriptor in filters:
             options += ["--add-seccomp-fd", str(descriptor)]
         arguments = memfd(b"".join(os.fsencode(option) + b"\0" for option in options), files)

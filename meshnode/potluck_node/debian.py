@@ -48,7 +48,7 @@ def _options(packages: tuple[str, ...]) -> list[str]:
     # A namespace with one user can mount neither devpts nor sysfs; /dev is lent by the sandbox.
     words += ["--skip=chroot/mount/dev,chroot/mount/sys,output/dev", '--extract-hook=mount --rbind /dev "$1/dev"']
     # Nobody needs the files to survive a crash: waiting for the disk takes half of the time.
-    words.append('--aptopt=Dpkg::Options:: "--force-unsafe-io"')
+    words.append("--dpkgopt=force-unsafe-io")
     words += ['--customize-hook=umount --lazy "$1/dev"', '--aptopt=APT::Sandbox::User "root"']
     return words + [f"--dpkgopt=path-exclude={pattern}" for pattern in _LEFT_OUT]
 

@@ -122,12 +122,13 @@ def wait_until(condition: Callable[[], object], what: str) -> None:
         time.sleep(0.05)
 
 
-def run_cli(node: Node, *arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+def run_cli(node: Node, *arguments: str, cwd: Path | None = None, stdin: str = "") -> subprocess.CompletedProcess[str]:
     """Run `potluck …` against a node."""
     return subprocess.run(
         [sys.executable, "-m", "potluck.cli.main", *arguments],
         env=node.env,
         cwd=cwd,
+        input=stdin,
         capture_output=True,
         text=True,
         timeout=PATIENCE_S * 2,

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 import pytest
 from tests.e2e import pictures
-from tests.e2e.mesh import Mesh, wait_until
+from tests.e2e.mesh import Mesh, run_cli, wait_until
 
 from potluck.errors import ImageBuildError
 from potluck.wire import control
@@ -41,6 +41,20 @@ def test_a_failed_step_is_shown_with_its_last_lines():
     with pictures.app.run(show_progress=False), pytest.raises(ImageBuildError, match="status 1") as caught:
         pictures.never.remote()
     assert caught.value.why.splitlines() == ["almost", "the reason"]
+
+
+def test_a_shell_shows_the_state_before_a_failed_step(two):
+    """The image has no shell, so it is its Python that answers."""
+    with pictures.app.run(show_progress=False), pytest.raises(ImageBuildError) as caught:
+        pictures.never.remote()
+    words = caught.value.fix.partition("potluck shell ")[2].split()
+    code = "print(open('/made').read()); open('/made', 'w').write('changed')\n"
+    for _ in range(2):
+        done = run_cli(two.nodes[0], "shell", words[0], stdin=code)
+        assert done.stdout.splitlines()[0] == "by a command", done.stderr
+    assert "is not an image" in run_cli(two.nodes[0], "shell", "nonsense").stderr
+    missing = run_cli(two.nodes[0], "shell", "ab" * 32)
+    assert (missing.returncode, "lacks" in missing.stderr) == (1, True)
 
 
 def _debian_is_to_be_had() -> bool:

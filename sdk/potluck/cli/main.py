@@ -29,13 +29,14 @@ def main() -> None:
 
 
 def _register() -> None:
-    from potluck.cli import image, ledger, node, run
+    from potluck.cli import image, ledger, node, run, shell
 
     main.add_command(run.run)
     for command in (node.up, node.down, node.status, node.pause, node.resume, node.tui, node.config):
         main.add_command(command)
     main.add_command(ledger.ledger)
     main.add_command(image.image)
+    main.add_command(shell.shell)
 
 
 _register()
