@@ -5,8 +5,9 @@
 Each round stores the stack, restores it, and stores the stack with one package upgraded; every contender once, one
 after the other, so that all see the same machine. Figures are medians. Ingest and restore count the raw bytes of the
 files (1 MB = 1,000,000 bytes) and the start of the program; "upgrade_mb" is what its store grew by for the second
-version, which is what a peer that has the first one would have to fetch. Each is as its manual says, with zstd where
-it has it; what is not installed is left out. Peak memory is that of the largest process.
+version, which is what a peer that has the first one would have to fetch; "cpu_s" is processor time, which other
+programs on the machine disturb less. Each is used as its manual says, with zstd where it has it; what is not installed
+is left out. Peak memory is that of the largest process.
 """
 
 from __future__ import annotations
@@ -73,9 +74,10 @@ TOOLS = {
 
 
 class Took(NamedTuple):
-    """Seconds, and the largest process' memory in MB."""
+    """Seconds of wall time and of processor time, and the largest process' memory in MB."""
 
     seconds: float
+    cpu_seconds: float
     memory_mb: float
 
 
@@ -88,7 +90,7 @@ def run(command: str, folder: Path) -> Took:
     seconds = time.perf_counter() - start
     if status:
         raise SystemExit(f"this failed: {command}")
-    return Took(seconds, usage.ru_maxrss * 1024 / 1e6)
+    return Took(seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024 / 1e6)
 
 
 def bytes_in(folder: Path) -> int:
@@ -109,6 +111,8 @@ def one_round(tool: Tool, old: Path, new: Path, work: Path) -> dict[str, float]:
     return {
         "ingest_mb_per_s": size / ingest.seconds,
         "restore_mb_per_s": size / restore.seconds,
+        "ingest_cpu_s": ingest.cpu_seconds,
+        "restore_cpu_s": restore.cpu_seconds,
         "upgrade_s": upgrade.seconds,
         "upgrade_mb": grown,
         "ratio": stored / size,

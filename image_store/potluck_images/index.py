@@ -6,7 +6,8 @@ It only ever names records that are durable. Lost or damaged, it is made anew fr
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from potluck_images.packfile import HEADER, Record, store_full
@@ -67,26 +68,23 @@ class Index:
 
     def add(self, pack: str, records: Iterable[Record], end: int) -> None:
         """Index durable records; `pack` is now known up to `end`. Adds nothing when it raises `StoreFullError`."""
-        try:
-            with self._db:
-                self._set_end(pack, end)
-                (pack_id,) = self._db.execute("SELECT id FROM packs WHERE name = ?", (pack,)).fetchone()
-                beyond = (pack_id, HEADER.size, end)
-                self._db.execute("DELETE FROM chunks WHERE pack = ? AND offset + frame_size + ? > ?", beyond)
-                self._db.executemany(
-                    "INSERT OR IGNORE INTO chunks VALUES (?, ?, ?, ?)",
-                    ((record.digest, pack_id, record.offset, record.frame_size) for record in records),
-                )
-        except sqlite3.OperationalError as error:
-            raise store_full(error) if _is_full(error) else error from None
+        with self._change():
+            self._set_end(pack, end)
+            (pack_id,) = self._db.execute("SELECT id FROM packs WHERE name = ?", (pack,)).fetchone()
+            beyond = (pack_id, HEADER.size, end)
+            self._db.execute("DELETE FROM chunks WHERE pack = ? AND offset + frame_size + ? > ?", beyond)
+            self._db.executemany(
+                "INSERT OR IGNORE INTO chunks VALUES (?, ?, ?, ?)",
+                ((record.digest, pack_id, record.offset, record.frame_size) for record in records),
+            )
 
     def remove(self, digests: Iterable[bytes]) -> None:
-        with self._db:
+        with self._change():
             self._db.executemany("DELETE FROM chunks WHERE digest = ?", ((digest,) for digest in digests))
 
     def forget(self, pack: str, record: Record) -> None:
         """Remove a record that went bad, unless the chunk has been moved or stored again meanwhile."""
-        with self._db:
+        with self._change():
             self._db.execute(
                 "DELETE FROM chunks WHERE digest = ? AND offset = ? AND pack = (SELECT id FROM packs WHERE name = ?)",
                 (record.digest, record.offset, pack),
@@ -118,17 +116,15 @@ class Index:
         What was removed meanwhile stays removed. The commit is durable: `old` is about to be deleted.
         """
         moved = ((record.offset, new, record.digest, old) for record in records)
+        self._db.execute("PRAGMA synchronous = FULL")
         try:
-            self._db.execute("PRAGMA synchronous = FULL")
-            with self._db:
+            with self._change():
                 self._set_end(new, end)
                 self._db.executemany(
                     "UPDATE chunks SET offset = ?, pack = (SELECT id FROM packs WHERE name = ?)"
                     " WHERE digest = ? AND pack = (SELECT id FROM packs WHERE name = ?)",
                     moved,
                 )
-        except sqlite3.OperationalError as error:
-            raise store_full(error) if _is_full(error) else error from None
         finally:
             self._db.execute("PRAGMA synchronous = NORMAL")
 
@@ -137,12 +133,21 @@ class Index:
 
     def drop_pack(self, pack: str) -> None:
         """Forget a pack that no longer exists, with what was indexed in it."""
-        with self._db:
+        with self._change():
             self._db.execute("DELETE FROM chunks WHERE pack = (SELECT id FROM packs WHERE name = ?)", (pack,))
             self._db.execute("DELETE FROM packs WHERE name = ?", (pack,))
 
     def close(self) -> None:
         self._db.close()
+
+    @contextmanager
+    def _change(self) -> Iterator[None]:
+        """One transaction: all of it or nothing. Raises `StoreFullError`."""
+        try:
+            with self._db:
+                yield
+        except sqlite3.OperationalError as error:
+            raise store_full(error) if _is_full(error) else error from None
 
     def _set_end(self, pack: str, end: int) -> None:
         self._db.execute(

@@ -7,6 +7,7 @@ import random
 import subprocess
 import sys
 import threading
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -162,6 +163,43 @@ def test_full_disk_while_compacting_leaves_all_chunks(tmp_path, monkeypatch):
     assert store.compact() > 0
     assert holds(store, range(25, 40))
     store.close()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small tmpfs needs root")
+def test_a_disk_that_is_really_full(tmp_path):
+    """Whatever fails says why and loses nothing; with a little room, all room comes back."""
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", tmp_path], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("mounting is not allowed here")
+    store = DiskStore(tmp_path)
+    try:
+        _fill_up_and_recover(store, tmp_path)
+    finally:
+        store.close()
+        subprocess.run(["umount", tmp_path], check=True)
+
+
+def _fill_up_and_recover(store: DiskStore, folder: Path) -> None:
+    others = folder / "what-the-user-can-spare"
+    others.write_bytes(bytes(200_000))
+    count = 0
+    with pytest.raises(StoreFullError):
+        while True:
+            store.add(data(count))
+            count += 1
+    with suppress(OSError), (folder / "spill").open("wb", buffering=0) as file:
+        while file.write(bytes(1 << 12)):  # the last pages too
+            pass
+    gone = [digest(data(number)) for number in range(count) if number % 3]
+    with suppress(StoreFullError):
+        store.discard(gone)
+        store.compact()
+    assert holds(store, range(0, count, 3))
+    others.unlink()
+    store.discard(digest(data(number)) for number in range(count))
+    store.compact()
+    assert store.disk_bytes() == 0
+    assert store.get(store.add(b"room again")) == b"room again"
 
 
 _OTHER = """
