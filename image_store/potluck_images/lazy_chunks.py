@@ -116,8 +116,12 @@ class LazyChunks:
             await self._tell.wait()
             if len(self._untold) < TELL_MAX:
                 await trio.sleep(TELL_S)
-            told, self._untold, self._tell = tuple(self._untold), [], trio.Event()
-            await self._touched(told)
+            await self.report_now()
+
+    async def report_now(self) -> None:
+        """Tell of what was not told yet."""
+        told, self._untold, self._tell = tuple(self._untold), [], trio.Event()
+        await self._touched(told)
 
 
 def reason(error: ImageStoreError) -> str:

@@ -84,6 +84,7 @@ async def _serve(channel: Channel, chunks: LazyChunks) -> None:
                 chunks.have(message.digests)
             elif isinstance(message, Lost):
                 chunks.lost(message.digests)
+        await chunks.report_now()
         nursery.cancel_scope.cancel()
 
 

@@ -104,7 +104,7 @@ class LazyRoot:
         self._chunks = {chunk.digest for layer in described.manifests for chunk in layer.chunks}
         self._process: trio.Process | None = None
         self._stream: trio.SocketStream | None = None
-        self._messages: AsyncIterator[FromMount | ToMount] | None = None
+        self._reader = from_mount()
         self._news, self._tell = list[Have | Lost](), trio.Event()
         self._touched: list[bytes] = []
         self._kept_at = trio.current_time()
@@ -114,12 +114,11 @@ class LazyRoot:
         self.path.mkdir(parents=True)
         ours, theirs = socket.socketpair()
         self._stream = trio.SocketStream(trio.socket.from_stdlib_socket(ours))
-        self._messages = self._receive(self._stream)
         try:
             with theirs:
                 self._process = await self._run(theirs.fileno())
             with trio.fail_after(MOUNT_TIMEOUT_S):
-                first = await anext(self._messages, MountFailed("the mount process ended"))
+                first = await anext(self._messages(), MountFailed("the mount process ended"))
             if isinstance(first, MountFailed):
                 raise MountError(first.why)
         except (OSError, trio.TooSlowError) as error:
@@ -139,15 +138,15 @@ class LazyRoot:
             start_new_session=True,
         )
 
-    async def _receive(self, stream: trio.SocketStream) -> AsyncIterator[FromMount | ToMount]:
-        reader = from_mount()
+    async def _messages(self) -> AsyncIterator[FromMount | ToMount]:
+        assert self._stream
         with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
-            while data := await stream.receive_some(RECEIVE_BYTES):
-                for message in reader.feed(data):
+            while data := await self._stream.receive_some(RECEIVE_BYTES):
+                for message in self._reader.feed(data):
                     yield message
 
     async def serve(self) -> None:
-        """Fetch what is read, until cancelled. Raises `potluck.errors.Error` when the mount is gone."""
+        """Fetch what is read, until cancelled; then unmount. Raises `potluck.errors.Error` when the mount is gone."""
         fetcher = self._images.fetcher
         puller = fetcher.puller(self._pull)
         fetcher.partial[self._image] = None
@@ -160,10 +159,11 @@ class LazyRoot:
                     await self._answer(puller)
         finally:
             fetcher.partial.pop(self._image, None)
+            # Now and not after the sandbox: a process that waits for a chunk cannot even be killed.
+            await self.aclose()
 
     async def _answer(self, puller: Puller) -> None:
-        assert self._messages
-        async for message in self._messages:
+        async for message in self._messages():
             if isinstance(message, Need):
                 await puller.want(message.digests, urgent=True)
             elif isinstance(message, Touched):
@@ -210,6 +210,8 @@ class LazyRoot:
     async def aclose(self) -> None:
         """Unmount and end the process; also when cancelled, and more than once."""
         with trio.CancelScope(shield=True):
+            with trio.move_on_after(END_TIMEOUT_S):
+                await self._hear_the_rest()
             if self._stream:
                 await self._stream.aclose()
             if self._process:
@@ -219,13 +221,23 @@ class LazyRoot:
                     await self._keep_profile()
             await trio.to_thread.run_sync(_remove, self.path)
 
+    async def _hear_the_rest(self) -> None:
+        """The mount ends when we say no more, and then says what was read last."""
+        if self._stream:
+            with suppress(trio.BrokenResourceError, trio.ClosedResourceError, OSError):
+                await self._stream.send_eof()
+            async for message in self._messages():
+                if isinstance(message, Touched):
+                    self._touched += message.digests
+
 
 async def _end(process: trio.Process) -> None:
     with trio.move_on_after(END_TIMEOUT_S):
         await process.wait()
     if process.returncode is None:
         process.kill()
-        await process.wait()
+        with trio.move_on_after(END_TIMEOUT_S):
+            await process.wait()
 
 
 def _clear(folder: Path) -> None:
