@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import signal
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from tests.e2e import sample
 from tests.e2e.mesh import Mesh, wait_until
 from tests.image_store.lazy_mounts import mounts, needs_fuse
+
+import potluck
+from potluck_images.disk import DiskStore
+from potluck_images.image import get_config, get_manifests
 
 pytestmark = needs_fuse
 
@@ -57,3 +64,65 @@ def test_a_function_starts_from_a_mount_and_little_moves(lazy_mesh, use_node):
         assert sample.add.remote(1, 2) == 3
         assert mounts(ann.home)
     assert store_bytes(ann) < store_bytes(caller) / 2
+
+
+def reader(data: Path):
+    """A function whose image has `data` as /data/file."""
+    app = potluck.App("lazy")
+
+    @app.function(image=potluck.Image.local_python().add_local_file(str(data), "/data/file"), serialized=True)
+    def read(path: str) -> bytes:
+        from pathlib import Path
+
+        return Path(path).read_bytes()
+
+    return app, read
+
+
+def forget(node, path: str) -> None:
+    """Take the chunks of a file from the only image of a node."""
+    (image,) = [note.name for note in (node.home / "images").iterdir()]
+    store = DiskStore(node.home / "store")
+    try:
+        for layer in get_manifests(get_config(store, image), store.get):
+            files = [entry for entry in layer.entries if entry.path == path]
+            store.discard([layer.chunks[piece.chunk].digest for entry in files for piece in entry.pieces])
+    finally:
+        store.close()
+
+
+def test_a_chunk_that_nobody_has_is_an_error_in_the_function(lazy_mesh, use_node, tmp_path):
+    caller, _ann = pair(lazy_mesh)
+    use_node(caller)
+    data = tmp_path / "data"
+    data.write_bytes(os.urandom(200_000))
+    app, read = reader(data)
+    with app.run(show_progress=False):
+        assert read.remote("/proc/self/stat")
+        forget(caller, "data/file")
+        with pytest.raises(OSError, match="Input/output"):
+            read.remote("/data/file")
+        assert read.remote("/proc/self/stat")
+
+
+def test_a_killed_mount_process_costs_one_pool_and_the_call_runs_again(lazy_mesh, use_node):
+    caller, ann = pair(lazy_mesh)
+    use_node(caller)
+    with sample.app.run(show_progress=False), ThreadPoolExecutor(1) as threads:
+        call = threads.submit(sample.sleep.remote, 3.0)
+        wait_until(lambda: any(worker.state == "running" for worker in ann.status().workers), "ann at work")
+        first = mount_process(ann)
+        os.kill(first, signal.SIGKILL)
+        assert call.result(60) == 3
+        assert mount_process(ann) != first
+
+
+def test_a_killed_node_takes_its_mounts_along(lazy_mesh, use_node):
+    caller, ann = pair(lazy_mesh)
+    use_node(caller)
+    with sample.app.run(show_progress=False):
+        assert sample.add.remote(1, 2) == 3
+        pid = mount_process(ann)
+        ann.kill()
+        wait_until(lambda: not mounts(ann.home), "unmounting")
+        wait_until(lambda: not Path(f"/proc/{pid}").exists(), "the end of the mount process")
