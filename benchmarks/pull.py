@@ -34,7 +34,7 @@ from potluck_node.core.offers import OfferBook
 from potluck_node.fetch import Fetcher
 from potluck_node.transport.libp2p import Libp2pTransport
 
-HERE = Path(__file__)
+HERE = Path(__file__).resolve()
 INSIDE = "POTLUCK_BENCH_INSIDE"
 
 
@@ -87,7 +87,11 @@ def _holding(peer: str, image: str):  # type: ignore[no-untyped-def]
 def process(*command: str | Path) -> Iterator[list[str]]:
     """A server process for as long as the block lasts; yields the words of its first line."""
     started = subprocess.Popen(
-        [str(part) for part in command], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [str(part) for part in command],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=tempfile.gettempdir(),  # kubo writes a log into its working folder
     )
     assert started.stdout
     assert started.stdin
@@ -104,7 +108,9 @@ def process(*command: str | Path) -> Iterator[list[str]]:
 
 
 def figures(*command: str | Path) -> dict[str, float]:
-    done = subprocess.run([str(part) for part in command], check=True, capture_output=True, text=True)
+    done = subprocess.run(
+        [str(part) for part in command], check=True, capture_output=True, text=True, cwd=tempfile.gettempdir()
+    )
     rows = [line.split() for line in done.stdout.splitlines()]
     return {row[0]: float(row[1]) for row in rows if len(row) == 2 and row[0] in ("pulled", "seconds")}
 

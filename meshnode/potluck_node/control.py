@@ -7,7 +7,7 @@ import logging
 import os
 import socket
 import struct
-from collections import deque
+from collections import Counter, deque
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -141,6 +141,7 @@ class _Client:
         self._out_bytes = 0
         self._wake, self._room = trio.Event(), trio.Event()
         self._open: dict[str, int] = {}
+        self._ahead: Counter[int] = Counter()
         self._gone = False
 
     async def run(self) -> None:
@@ -187,6 +188,7 @@ class _Client:
     def _take(self, message: object, nursery: trio.Nursery) -> None:
         caller = self._desk.caller
         if isinstance(message, control.CallInput):
+            self._count_input(message.call)
             caller.submit(ev.InputAdded(self._name(message.call), message.index, message.payload))
         elif isinstance(message, control.OpenCall):
             name = self._name(message.call)
@@ -196,6 +198,7 @@ class _Client:
             caller.submit(ev.InputsEnded(self._name(message.call)))
         elif isinstance(message, control.CancelCall):
             self._open.pop(self._name(message.call), None)
+            self._ahead.pop(message.call, None)
             caller.submit(ev.CallCancelled(self._name(message.call), message.reason))
         elif isinstance(message, control.BuildImage):
             nursery.start_soon(self._build, message)
@@ -203,6 +206,11 @@ class _Client:
             nursery.start_soon(self._answer_images, message)
         else:
             self._answer(message)
+
+    def _count_input(self, call: int) -> None:
+        self._ahead[call] += 1
+        if self._ahead[call] > control.INPUTS_AHEAD_MAX:
+            raise RemoteProtocolError(f"A call has more than {control.INPUTS_AHEAD_MAX} inputs on the way.")
 
     def _name(self, call: int) -> str:
         return f"{self._number}.{call}"
@@ -249,10 +257,13 @@ class _Client:
     def deliver(self, action: ev.Deliver) -> None:
         call = self._open.get(action.call)
         if call is not None:
+            self._ahead[call] -= 1
             self._post(control.CallOutcome(call, action.index, action.payload, action.exception, action.failure))
 
     def ended(self, action: ev.CallEnded) -> None:
-        self._open.pop(action.call, None)
+        call = self._open.pop(action.call, None)
+        if call is not None:
+            self._ahead.pop(call, None)
 
     def notice(self, action: ev.Notice) -> None:
         call = self._open.get(action.call)

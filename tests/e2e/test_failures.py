@@ -207,3 +207,18 @@ def test_the_node_ends_when_told_and_leaves_no_socket(mesh):
     again = run_cli(node, "down")
     assert again.returncode == 1
     assert "potluck up" in again.stderr
+
+
+def test_a_client_that_floods_a_call_with_inputs_is_cut_off(trio_of_nodes):
+    with socket.socket(socket.AF_UNIX) as made:
+        made.connect(str(trio_of_nodes.nodes[0].home / "node.sock"))
+        made.settimeout(30)
+        spec = wire.FunctionSpec("a", "f", "ab" * 32, "3.11", "m", "f", resources=wire.Resources(("H100",)))
+        flood = [control.Hello(wire.PROTOCOL, "1"), control.OpenCall(1, spec)]
+        flood += [control.CallInput(1, index, b"") for index in range(control.INPUTS_AHEAD_MAX + 1)]
+        made.sendall(b"".join(encode_frame(wire.encode(message)) for message in flood))
+        reader, seen = FrameReader(), []
+        while data := made.recv(65536):
+            seen += [wire.decode(frame, control.FromNode) for frame in reader.feed(data)]
+    assert "inputs on the way" in seen[-1].failure.what
+    assert not trio_of_nodes.nodes[0].status().calls
