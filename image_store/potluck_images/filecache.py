@@ -59,7 +59,9 @@ class FileCache:
             _copy(source, name, folder)
 
     def remove_unused(self) -> None:
-        """Remove files that no root links to."""
+        """Remove files that no root links to, and what writers left that died; none may be writing now."""
+        for path in self._folder.glob("??/.*"):
+            path.unlink()
         for path in self._folder.glob("??/*"):
             if path.stat().st_nlink == 1:
                 path.unlink()

@@ -115,7 +115,9 @@ def _remove_if_free(place: Path, image: str) -> bool:
     descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        shutil.rmtree(place / "roots" / image)
+        # Away from its name first: a death half-way must not leave half a root there.
+        doomed = (place / "roots" / image).rename(place / "new" / secrets.token_hex(8))
+        shutil.rmtree(doomed)
         lock.unlink()
     except BlockingIOError:
         return False

@@ -20,7 +20,19 @@ Step = Callable[[Path], None]
 
 # Far more than any operation here has; ends a test that would never end.
 STEPS_MAX = 2000
-_CALLS = ("pwrite", "write", "fsync", "fdatasync", "ftruncate", "unlink", "rename", "replace", "link", "utime", "mkdir")
+_CALLS = (
+    "pwrite",
+    "write",
+    "fsync",
+    "fdatasync",
+    "ftruncate",
+    "unlink",
+    "rename",
+    "replace",
+    "link",
+    "symlink",
+    "utime",
+)
 
 
 def at_every_step(make: Step, work: Step, check: Step, folder: Path) -> int:

@@ -10,13 +10,14 @@ from pathlib import Path
 
 import pytest
 from tests.image_store.crash import at_every_step
-from tests.image_store.helpers import image_of
+from tests.image_store.helpers import image_of, listing
 
 from potluck_images import keep_report
 from potluck_images.disk import DiskStore
 from potluck_images.errors import ImageError, NotFoundError
 from potluck_images.keep import Shelf
 from potluck_images.keep_reach import is_whole
+from potluck_images.materialise import materialise, prune
 
 
 def data(number: int, size: int = 100_000) -> bytes:
@@ -211,3 +212,31 @@ def test_killed_at_every_step_of_an_eviction(tmp_path):
         shelf.store.close()
 
     assert at_every_step(make, work, check, tmp_path) > 40
+
+
+def test_killed_at_every_step_of_making_and_laying_out_an_image(tmp_path):
+    """What is on the shelf is whole, a root that can be had is complete, and doing it again works."""
+    files = {f"pkg/{number}": data(number, 200) for number in range(6)} | {"big": data(9, 70_000), "link": "big"}
+
+    def work(folder):
+        shelf, _ = shelf_of(folder)
+        with shelf.writing():
+            shelf.note(image_of(shelf.store, files), "made")
+        materialise(shelf.store, shelf.find("made"), folder / "trees").release()
+        prune(folder / "trees", shelf.store)
+        shelf.store.close()
+
+    def check(folder):
+        shelf, _ = shelf_of(folder)
+        assert shelf.store.verify() == []
+        assert shelf.damaged() == []
+        image = image_of(shelf.store, files)
+        shelf.note(image)
+        with materialise(shelf.store, image, folder / "trees") as root:
+            assert {path: content for path, content in listing(root).items() if not path.endswith("/")} == files
+        prune(folder / "trees", shelf.store)
+        left = [path for path in (folder / "trees").rglob("*") if path.is_file() and path.name != "lock"]
+        assert left == []
+        shelf.store.close()
+
+    assert at_every_step(lambda folder: None, work, check, tmp_path) > 40
