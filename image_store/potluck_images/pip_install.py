@@ -121,6 +121,7 @@ def _export(step: PipInstall, work: Path, say: Say) -> Path:
             raise ImageBuildError(f"{step.project} has no {name}.", fix="Run `uv lock` in the project's folder.")
         shutil.copy(Path(step.project) / name, project / name)
     command = [find_uv(), "export", "--quiet", "--frozen", "--no-emit-workspace", "--no-header", "--no-annotate"]
+    command += ["--emit-index-url", "--emit-find-links"]
     for name, value in step.project_options:
         command += [f"--{name}"] + ([value] if value else [])
     _run([*command, "--output-file", str(target)], project, say, dict(step.env))

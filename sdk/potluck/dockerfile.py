@@ -106,7 +106,8 @@ class _Reader:
     def _set_env(self, rest: str) -> None:
         first = rest.split(maxsplit=1)
         if "=" in first[0]:
-            pairs = [word.partition("=")[::2] for word in shlex.split(self._expand(rest))]
+            split = [word.partition("=") for word in shlex.split(self._expand(rest))]
+            pairs = [(name, value) for name, _, value in split]
         elif len(first) == 2:
             pairs = [(first[0], self._expand(first[1]))]
         else:

@@ -417,10 +417,10 @@ def _resolved(steps: Sequence[_Step]) -> Iterator[Any]:
     from potluck_images import definition
 
     for name, arguments in steps:
-        if callable(name):
-            yield from _resolved(name(*arguments))
-        else:
+        if isinstance(name, str):
             yield getattr(definition, name)(*arguments)
+        else:
+            yield from _resolved(name(*arguments))
 
 
 def _text(path: str | Path | None) -> str:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import platform
 import socket
+import subprocess
 import sys
 import time
 
 import cloudpickle
+import msgspec
 import pytest
 from tests.image_store.test_build import run_in, wheel
 
@@ -28,6 +30,7 @@ from potluck_images.disk import DiskStore
 from potluck_images.errors import ImageBuildError
 from potluck_images.image import get_config, get_manifest
 from potluck_images.materialise import materialise
+from potluck_images.pip_install import find_uv
 from potluck_node import builder_limits
 from potluck_node.builder import BwrapWorkshop
 
@@ -97,8 +100,21 @@ open('/tmp/left', 'w').write('x'); open('/run/left', 'w').write('x')
         assert (root / "etc/hosts").read_bytes() == before
         assert (root / "etc/group").exists()
     assert list((place.cache / "tmp").iterdir()) == []
-    for tree in place.cache.glob("trees/*/roots/*"):
-        assert b"more" not in (tree / "etc/hosts").read_bytes() or tree.name == image
+    assert not list(place.cache.glob("trees/*/roots/*"))
+
+
+def test_a_step_never_writes_into_the_tree_below_it(place):
+    """Its files are hard links that other trees share; held here, the tree outlives the build."""
+    plain = place.build()
+    with materialise(place.store, plain, place.cache / "trees") as root:
+        hosts = root / "etc/hosts"
+        before = (hosts.read_bytes(), hosts.stat().st_ino)
+        place.build(
+            Run(("f = open('/etc/hosts', 'r+'); f.write('overwritten'); f.close()",)),
+            Run(("import os; os.chmod('/etc/hosts', 0o777); os.truncate('/etc/hosts', 0)",)),
+        )
+        assert (hosts.read_bytes(), hosts.stat().st_ino) == before
+        assert hosts.stat().st_mode & 0o777 == 0o444
 
 
 def test_a_changed_step_runs_again_with_all_after_it(place):
@@ -173,6 +189,34 @@ def test_requirements_with_hashes_are_checked(place, tmp_path):
     assert place.build(locked)
     with pytest.raises(ImageBuildError, match="cannot be read"):
         place.build(PipInstall((), (), (str(tmp_path / "gone.txt"),)))
+
+
+def test_a_locked_project_is_installed_without_itself(place, tmp_path):
+    """Its lock names the wheel and its hash; a project without a lock is told what to do."""
+    project = tmp_path / "project"
+    project.mkdir()
+    wheel(project, "potluckone", "1.0", "value = 7\n")
+    (project / "pyproject.toml").write_text(
+        f'''[project]
+name = "own-project"
+version = "1"
+requires-python = ">=3.11"
+dependencies = []
+[dependency-groups]
+extra = ["potluckone"]
+[tool.uv]
+find-links = ["{project}"]
+no-index = true
+'''
+    )
+    step = PipInstall(project=str(project), project_options=(("group", "extra"),))
+    with pytest.raises(ImageBuildError, match="cannot be read"):
+        place.build(step)
+    subprocess.run([find_uv(), "lock", "--quiet"], cwd=project, check=True)
+    for more in ((), (("no-index", ""),)):
+        image = place.build(msgspec.structs.replace(step, options=more))
+        code = "import potluckone, os; print(potluckone.value, os.listdir('/opt/site'))"
+        assert place.run(image, "python3", "-c", code).startswith("7 ['potluckone")
 
 
 def test_a_failed_step_shows_its_last_lines_and_keeps_what_came_before(place):
