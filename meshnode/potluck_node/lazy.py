@@ -111,11 +111,11 @@ class LazyRoot:
 
     async def start(self) -> None:
         """Mount. Raises `MountError`, with nothing left behind."""
-        self.path.mkdir(parents=True)
         ours, theirs = socket.socketpair()
         self._stream = trio.SocketStream(trio.socket.from_stdlib_socket(ours))
         try:
             with theirs:
+                self.path.mkdir(parents=True)
                 self._process = await self._run(theirs.fileno())
             with trio.fail_after(MOUNT_TIMEOUT_S):
                 first = await anext(self._messages(), MountFailed("the mount process ended"))

@@ -163,3 +163,28 @@ async def test_what_a_dead_node_left_is_removed_at_the_next_start(nodes):
         assert not list(ann.lazy._folder.iterdir())
     finally:
         await root.aclose()
+
+
+async def test_where_nothing_can_be_mounted_the_whole_image_is_fetched(nodes, caplog):
+    caller, ann, bob = nodes
+    image = image_of(caller.store, FILES)
+    ann.lazy.off = "no /dev/fuse"
+    with caplog.at_level("INFO"):
+        assert await ann.lazy.open(image, caller.name, "app/f") is None
+    assert "all of image" in caplog.text
+    assert "no /dev/fuse" in caplog.text
+    bob.lazy.off = ""
+    (bob.home / "lazy").write_text("in the way of the mount point")
+    assert await bob.lazy.open(image, caller.name, "app/f") is None
+    assert "mounting failed" in caplog.text
+    assert bob.lazy.off
+
+
+async def test_what_lacks_little_is_fetched_as_a_whole(nodes):
+    caller, ann, bob = nodes
+    image = image_of(caller.store, FILES)
+    small = LazyImages(ann.home, ann.fetcher, ann.store, "auto")
+    small.off = ""
+    assert await small.open(image, caller.name, "app/f") is None
+    never = LazyImages(bob.home, bob.fetcher, bob.store, "never")
+    assert "lazy" in never.off
