@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec
 
 from potluck import image_checks as checks
 from potluck.errors import InvalidError
+from potluck.image_packages import Env, PackageSteps
 
 if TYPE_CHECKING:
     from pathlib import Path, PurePosixPath
@@ -27,10 +28,9 @@ _Step = tuple[Any, tuple[Any, ...]]
 _IN_SANDBOX = "POTLUCK_SANDBOX"
 
 Ignore = Sequence[str] | Callable[["Path"], bool]
-Env = Mapping[str, str | None] | None
 
 
-class Image:
+class Image(PackageSteps):
     """An immutable description; each method returns a new one with a step more. Built only when it is needed.
 
     Names and meaning are Modal's. Steps that run something take `env`, variables for that step alone, and
@@ -110,160 +110,6 @@ class Image:
             why="micromamba is in none of the registries that images are built from (Debian's and Python's).",
             fix='Use Image.from_registry("mambaorg/micromamba", add_python=…), or debian_slim() with pip_install().',
         )
-
-    # Packages
-
-    def pip_install(
-        self,
-        *packages: str | list[str],
-        find_links: str | None = None,
-        index_url: str | None = None,
-        extra_index_url: str | None = None,
-        pre: bool = False,
-        extra_options: str = "",
-        force_build: bool = False,
-        env: Env = None,
-        secrets: object = None,
-        gpu: object = None,
-    ) -> Image:
-        """Add Python packages, installed with uv. On `local_python` alone they must have wheels."""
-        checks.unsupported("pip_install", secrets=secrets, gpu=gpu)
-        names = checks.package_names("pip_install", packages)
-        options = checks.pip_options(find_links, index_url, extra_index_url, pre, extra_options)
-        if not names:
-            return self
-        variables = checks.variables("pip_install", env)
-        return self._build("PipInstall", tuple(sorted(names)), options, (), "", (), variables, force_build)
-
-    def uv_pip_install(
-        self,
-        *packages: str | list[str],
-        requirements: list[str] | None = None,
-        find_links: str | None = None,
-        index_url: str | None = None,
-        extra_index_url: str | None = None,
-        pre: bool = False,
-        extra_options: str = "",
-        force_build: bool = False,
-        uv_version: str | None = None,
-        env: Env = None,
-        secrets: object = None,
-        gpu: object = None,
-    ) -> Image:
-        """As `pip_install`; `requirements` are files, with hashes if they have any. uv is the node's own."""
-        checks.unsupported("uv_pip_install", secrets=secrets, gpu=gpu, uv_version=uv_version)
-        names = tuple(sorted(checks.package_names("uv_pip_install", packages)))
-        options = checks.pip_options(find_links, index_url, extra_index_url, pre, extra_options)
-        files = tuple(os.path.abspath(name) for name in requirements or ())
-        variables = checks.variables("uv_pip_install", env)
-        return self._build("PipInstall", names, options, files, "", (), variables, force_build)
-
-    def pip_install_from_requirements(
-        self,
-        requirements_txt: str,
-        find_links: str | None = None,
-        *,
-        index_url: str | None = None,
-        extra_index_url: str | None = None,
-        pre: bool = False,
-        extra_options: str = "",
-        force_build: bool = False,
-        env: Env = None,
-        secrets: object = None,
-        gpu: object = None,
-    ) -> Image:
-        """The packages of a requirements file; hashes in it are checked."""
-        return self.uv_pip_install(
-            requirements=[requirements_txt], find_links=find_links, index_url=index_url,
-            extra_index_url=extra_index_url, pre=pre, extra_options=extra_options, force_build=force_build, env=env,
-            secrets=secrets, gpu=gpu,
-        )  # fmt: skip
-
-    def pip_install_from_pyproject(
-        self,
-        pyproject_toml: str,
-        optional_dependencies: Sequence[str] = (),
-        *,
-        find_links: str | None = None,
-        index_url: str | None = None,
-        extra_index_url: str | None = None,
-        pre: bool = False,
-        extra_options: str = "",
-        force_build: bool = False,
-        env: Env = None,
-        secrets: object = None,
-        gpu: object = None,
-    ) -> Image:
-        """The dependencies of a project, and those of the extras named, but not the project itself."""
-        checks.unsupported("pip_install_from_pyproject", secrets=secrets, gpu=gpu)
-        options = checks.pip_options(find_links, index_url, extra_index_url, pre, extra_options)
-        rest = (options, (), "", (), checks.variables("pip_install_from_pyproject", env), force_build)
-        return self._build(_pyproject, os.path.abspath(pyproject_toml), tuple(optional_dependencies), rest)
-
-    def uv_sync(
-        self,
-        uv_project_dir: str = "./",
-        *,
-        force_build: bool = False,
-        groups: list[str] | None = None,
-        extras: list[str] | None = None,
-        frozen: bool = True,
-        extra_options: str = "",
-        uv_version: str | None = None,
-        env: Env = None,
-        secrets: object = None,
-        gpu: object = None,
-    ) -> Image:
-        """The packages that a project's uv.lock names, with their hashes, but not the project itself."""
-        unlocked = None if frozen else "frozen=False"
-        checks.unsupported("uv_sync", secrets=secrets, gpu=gpu, uv_version=uv_version, frozen=unlocked)
-        chosen = [("group", name) for name in groups or ()] + [("extra", name) for name in extras or ()]
-        chosen += checks.words_as_options("uv_sync", extra_options)
-        folder, variables = os.path.abspath(uv_project_dir), checks.variables("uv_sync", env)
-        return self._build("PipInstall", (), (), (), folder, tuple(chosen), variables, force_build)
-
-    def poetry_install_from_file(
-        self,
-        poetry_pyproject_toml: str,
-        poetry_lockfile: str | None = None,
-        *,
-        ignore_lockfile: bool = False,
-        force_build: bool = False,
-        with_: Sequence[str] = (),
-        without: Sequence[str] = (),
-        only: Sequence[str] = (),
-        poetry_version: str | None = None,
-        old_installer: bool = False,
-        env: Env = None,
-        secrets: object = None,
-        gpu: object = None,
-    ) -> Image:
-        """The packages that a project's poetry.lock (of Poetry 2) names, but not the project itself. They are installed
-        with uv."""
-        checks.unsupported(
-            "poetry_install_from_file", secrets=secrets, gpu=gpu, poetry_version=poetry_version,
-            ignore_lockfile=ignore_lockfile or None, old_installer=old_installer or None,
-        )  # fmt: skip
-        project = os.path.abspath(poetry_pyproject_toml)
-        lock = os.path.abspath(poetry_lockfile or os.path.join(os.path.dirname(project), "poetry.lock"))
-        groups = (tuple(with_), tuple(without), tuple(only))
-        variables = checks.variables("poetry_install_from_file", env)
-        return self._build(_poetry, project, lock, groups, variables, force_build)
-
-    def apt_install(
-        self,
-        *packages: str | list[str],
-        force_build: bool = False,
-        env: Env = None,
-        secrets: object = None,
-        gpu: object = None,
-    ) -> Image:
-        """Add Debian packages and what they depend on, without what they recommend."""
-        checks.unsupported("apt_install", secrets=secrets, gpu=gpu)
-        names = tuple(sorted(checks.package_names("apt_install", packages)))
-        if not names:
-            return self
-        return self._build("AptInstall", names, checks.variables("apt_install", env), force_build)
 
     # Commands
 
@@ -440,19 +286,6 @@ def _module(name: str, ignore: Ignore | None) -> list[_Step]:
     from potluck import image_files
 
     return [("AddFiles", step) for step in image_files.module_files(name, ignore)]
-
-
-def _pyproject(path: str, extras: tuple[str, ...], rest: tuple[Any, ...]) -> list[_Step]:
-    from potluck import image_locks
-
-    return [("PipInstall", (image_locks.pyproject(path, extras), *rest))]
-
-
-def _poetry(project: str, lock: str, groups: tuple[tuple[str, ...], ...], env: Any, force: bool) -> list[_Step]:
-    from potluck import image_locks
-
-    locked = image_locks.poetry(project, lock, *groups)
-    return [("PipInstall", ((), (("no-deps", ""),), (), "", (), env, force, locked))]
 
 
 def _function(
