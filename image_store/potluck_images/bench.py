@@ -25,7 +25,7 @@ _ENV = {
     "APT_CONFIG": f"{TOOLS}/apt.conf",
     "DEBIAN_FRONTEND": "noninteractive",
 }
-_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 # apt's download user does not exist in a sandbox with one user. Nobody needs the packages' files to survive a crash.
 _APT_CONF = 'APT::Sandbox::User "root";\nDpkg::Options:: "--force-unsafe-io";\nDpkg::Use-Pty "0";\n'
@@ -83,7 +83,7 @@ class Bench:
         self, argv: tuple[str, ...], *, network: bool, env: Mapping[str, str] | None = None, timeout_s: float = 0
     ) -> StepCommand:
         """What is to be run."""
-        base = {"PATH": _PATH, "HOME": "/root", "LANG": "C.UTF-8"}
+        base = {"PATH": PATH, "HOME": "/root", "LANG": "C.UTF-8"}
         return StepCommand(
             root=self._root,
             upper=self._upper,

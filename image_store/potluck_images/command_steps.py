@@ -8,6 +8,7 @@ from pathlib import Path
 import msgspec
 
 from potluck_images import debian, packages, pip_install
+from potluck_images.added_python import add_python
 from potluck_images.bench import Bench
 from potluck_images.definition import AptInstall, DebianSlim, PipInstall, Run, RunFunction
 from potluck_images.draft import Draft
@@ -27,7 +28,8 @@ function(*args, **kwargs)
 def add_debian(draft: Draft, step: DebianSlim) -> None:
     """Raises `ImageBuildError`, `PythonVersionError`."""
     draft.begin("debian_slim")
-    release = debian.suite(step.version)
+    own = debian.suite(step.version)
+    release = own or debian.NEWEST
     draft.progress("debian", release)
     python = find_interpreter(step.executable, step.version)
     key = [release, debian.PACKAGES, python.machine]
@@ -36,9 +38,11 @@ def add_debian(draft: Draft, step: DebianSlim) -> None:
     )
     draft.foreign, draft.python, draft.force = True, python, draft.force or step.force
     draft.push(base.ref)
-    add_runtime(draft, python)
     draft.set_env(debian.ENV)
     draft.change(python=debian.PYTHON, python_version=base.about, machine=python.machine)
+    if own is None:
+        add_python(draft, python, draft.say("python"))
+    add_runtime(draft, python)
 
 
 def run_commands(draft: Draft, step: Run) -> None:

@@ -1,4 +1,4 @@
-"""The Debian base: the release whose own Python is of the caller's version."""
+"""The Debian base: the release whose own Python is of the caller's version, or the newest."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ from pathlib import Path
 
 from potluck_images.bench import Bench
 from potluck_images.changes import changed_tree
-from potluck_images.errors import PythonVersionError
 from potluck_images.layers import Made
 from potluck_images.local_python import RUNTIME, SITE
 from potluck_images.process import Say
 from potluck_images.workshop import Workshop
 
 SUITES = {"3.11": "bookworm", "3.13": "trixie"}
+# For other versions: the newest, since the caller's own interpreter may need a C library as new as the caller's.
+NEWEST = "trixie"
 PACKAGES = ("ca-certificates", "python3")
 PYTHON = "/usr/bin/python3"
 
@@ -29,16 +30,9 @@ _THIS_MACHINE = ("etc/resolv.conf", "etc/hostname", "etc/machine-id", "var/lib/d
 _VERSION = "import platform; print(platform.python_version())"
 
 
-def suite(version: str) -> str:
-    """The release with this "major.minor…" of Python. Raises `PythonVersionError` when there is none."""
-    wanted = ".".join(version.split(".")[:2])
-    if wanted not in SUITES:
-        raise PythonVersionError(
-            f"No Debian release has Python {wanted}, which the caller runs.",
-            why="pickled functions and arguments only fit the same version",
-            fix=f"Run the caller with Python {' or '.join(SUITES)}, or use Image.local_python().",
-        )
-    return SUITES[wanted]
+def suite(version: str) -> str | None:
+    """The release whose own Python is of this "major.minor…", if there is one."""
+    return SUITES.get(".".join(version.split(".")[:2]))
 
 
 def make(workshop: Workshop, release: str, work: Path, say: Say) -> Made:

@@ -8,19 +8,18 @@ from pathlib import Path
 import msgspec
 
 from potluck_images import oci
-from potluck_images.bench import Bench
+from potluck_images.added_python import add_python
+from potluck_images.bench import PATH, Bench
 from potluck_images.definition import Registry
 from potluck_images.draft import Draft
 from potluck_images.errors import ImageBuildError, PythonVersionError
-from potluck_images.interpreter import Interpreter, find_interpreter
+from potluck_images.interpreter import find_interpreter
 from potluck_images.layers import Layer, Made
-from potluck_images.local_python import PREFIX, RUNTIME, SITE, python_tree
-from potluck_images.merge import Leaf, MergedTree, find, real_path
+from potluck_images.local_python import RUNTIME, SITE
 from potluck_images.process import Say
 from potluck_images.python_steps import add_runtime
-from potluck_images.tree import Folder, Tree
+from potluck_images.tree import Tree
 
-_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _ABOUT = (
     "import json, os, platform, sys; print(json.dumps([os.path.abspath(sys.executable), platform.python_version()]))"
 )
@@ -51,7 +50,7 @@ def add_registry_image(draft: Draft, step: Registry) -> None:
     draft.change(entrypoint=about.entrypoint, cmd=about.cmd, machine=about.machine)
     draft.set_workdir(about.workdir)
     if step.add_python:
-        _add_python(draft, draft.python, say)
+        add_python(draft, draft.python, say)
     else:
         _find_python(draft, step, say)
     add_runtime(draft, draft.python)
@@ -76,7 +75,7 @@ def _environment(env: dict[str, str]) -> dict[str, str]:
         "HOME": "/tmp",
         "LANG": "C.UTF-8",
         **env,
-        "PATH": f"/{SITE}/bin:/{PREFIX}/bin:{env.get('PATH', _PATH)}",
+        "PATH": f"/{SITE}/bin:{env.get('PATH', PATH)}",
         "PYTHONDONTWRITEBYTECODE": "1",
         "PYTHONPATH": f"/app:/{SITE}:/{RUNTIME}",
     }
@@ -110,27 +109,3 @@ def _ask(draft: Draft, work: Path) -> Made:
 
 def _minor(version: str) -> str:
     return ".".join(version.split(".")[:2])
-
-
-def _add_python(draft: Draft, python: Interpreter, say: Say) -> None:
-    """The caller's own interpreter, next to what the image has; libraries that the image has stay as they are."""
-    below = draft.merged()
-    key = [python.identity(), [layer.layer for layer in draft.config.layers]]
-    layer = draft.cache.get("added python", key, lambda work: _added(draft, python, below, work, say))
-    draft.push(layer.ref)
-    draft.set_env({name: value for name, value in layer.env if name == "LD_LIBRARY_PATH"})
-    draft.change(python=f"/{PREFIX}/bin/python3", python_version=python.version)
-    with draft.cache.folder() as work, draft.root() as root:
-        bench = Bench(draft.workshop(), root, work, dict(draft.config.env), "/")
-        argv = (draft.config.python, "-c", "import ctypes, socket, sqlite3, ssl, zlib")
-        bench.run(argv, lambda line: None, "Starting the added Python", network=False)
-
-
-def _added(draft: Draft, python: Interpreter, below: MergedTree, work: Path, say: Say) -> Made:
-    made, env = python_tree(python, work, lambda done, total: say(f"byte code {done}/{total}"))
-    tree = Tree()
-    for path, node in made.sorted():
-        real = real_path(below, path)
-        if not isinstance(node, Folder) and not isinstance(find(below, real.split("/")), Leaf):
-            tree.put(real, node)
-    return Made(tree, env)

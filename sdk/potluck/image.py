@@ -53,7 +53,8 @@ class Image(PackageSteps):
 
     @classmethod
     def debian_slim(cls, python_version: str | None = None, force_build: bool = False) -> Image:
-        """A minimal Debian whose Python is of the caller's version. Raises `PythonVersionError` for another one."""
+        """A minimal Debian with a Python of the caller's version: Debian's own, or else the caller's. Raises
+        `PythonVersionError` when another version is asked for."""
         checks.same_python("debian_slim", python_version)
         return cls((("DebianSlim", (sys.executable, checks.own_version(), force_build)),))
 

@@ -14,6 +14,7 @@ import msgspec
 import pytest
 from tests.image_store.test_build import run_in, wheel
 
+from potluck_images import debian
 from potluck_images.build import build
 from potluck_images.definition import (
     AddFiles,
@@ -305,3 +306,7 @@ def test_variables_of_a_step_are_its_own(place):
 def test_without_a_workshop_it_says_who_can(place, tmp_path):
     with pytest.raises(ImageBuildError, match="run commands"):
         build(ImageDefinition((*BASE, Run(("print('never built')",)))), place.store, tmp_path)
+
+
+def test_debian_is_chosen_by_the_callers_python():
+    assert (debian.suite("3.11.2"), debian.suite("3.13"), debian.suite("3.12.1")) == ("bookworm", "trixie", None)
