@@ -16,6 +16,9 @@ from potluck.source import SOURCE_ROOT
 
 Ignore = Sequence[str] | Callable[[Path], bool]
 
+# A description travels to the node in one frame of 1 MiB; data belongs into files.
+CALL_BYTES_MAX = 512 << 10
+
 # All but Python's own source.
 NON_PYTHON = ("**", "!**/*.py")
 
@@ -60,7 +63,7 @@ def _no_module(name: str, why: str) -> InvalidError:
 
 
 def call(function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bytes:
-    """A call as `run_function` sends it: the function by value. Raises `SerializationError`."""
+    """A call as `run_function` sends it: the function by value. Raises `SerializationError`, `InvalidError`."""
     import cloudpickle
 
     raw = getattr(function, "get_raw_f", lambda: function)()
@@ -69,7 +72,14 @@ def call(function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[st
     if by_value:
         cloudpickle.register_pickle_by_value(module)
     try:
-        return dumps((raw, args, dict(kwargs)), f"run_function({raw.__name__})")
+        data = dumps((raw, args, dict(kwargs)), f"run_function({raw.__name__})")
     finally:
         if by_value:
             cloudpickle.unregister_pickle_by_value(module)
+    if len(data) > CALL_BYTES_MAX:
+        raise InvalidError(
+            f"run_function({raw.__name__}) has {len(data) >> 10} KiB of code and arguments.",
+            why=f"at most {CALL_BYTES_MAX >> 10} KiB travel with an image's description",
+            fix="Add data with add_local_file(…, copy=True) and read it in the function.",
+        )
+    return data

@@ -248,3 +248,9 @@ def test_from_registry_takes_dockerfile_lines():
     found = steps(Image.from_registry("debian:12", setup_dockerfile_commands=["RUN apt-get update"]))
     assert found[0] == Registry("debian:12", sys.executable, platform.python_version())
     assert found[1] == Run(("apt-get update",))
+
+
+def test_a_function_with_too_much_data_is_told_where_data_goes():
+    with pytest.raises(InvalidError, match="1024 KiB") as caught:
+        steps(BASE.run_function(len, args=(bytes(1 << 20),)))
+    assert "add_local_file" in caught.value.fix
