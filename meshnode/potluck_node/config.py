@@ -32,7 +32,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     store_gib: float = 50.0
     upload_mib_s: float = 0.0
     download_mib_s: float = 0.0
-    lazy: Literal["auto", "always", "never"] = "never"
+    lazy: Literal["auto", "always", "never"] = "auto"
     region: str = ""
     labels: dict[str, str] = {}
 

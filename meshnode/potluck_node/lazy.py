@@ -21,6 +21,7 @@ import trio
 from potluck.errors import SandboxError
 from potluck_images.disk import DiskStore
 from potluck_images.errors import ImageStoreError
+from potluck_images.lazy_ahead import Ahead
 from potluck_images.lazy_pull import LazyPull
 from potluck_images.lazy_support import why_not
 from potluck_images.lazy_wire import (
@@ -101,6 +102,7 @@ class LazyRoot:
         self.path = folder
         self._images, self._image, self._caller, self._function = images, image, caller, function
         self._pull = LazyPull(images.store, described.progress.done, described.progress.total)
+        self._ahead = Ahead(described.manifests)
         self._chunks = {chunk.digest for layer in described.manifests for chunk in layer.chunks}
         self._process: trio.Process | None = None
         self._stream: trio.SocketStream | None = None
@@ -166,6 +168,8 @@ class LazyRoot:
         async for message in self._messages():
             if isinstance(message, Need):
                 await puller.want(message.digests, urgent=True)
+                if following := self._ahead.after(message.digests):
+                    await puller.want(tuple(following), urgent=False)
             elif isinstance(message, Touched):
                 self._touched += message.digests
                 if trio.current_time() - self._kept_at > KEEP_PROFILE_S:
