@@ -10,6 +10,7 @@ import pytest
 from tests.image_store.registry import member, needs_registry, put_image, running_registry, symlink, tar_of
 from tests.image_store.test_commands import Place
 
+import potluck
 from potluck_images import oci
 from potluck_images.build import build
 from potluck_images.definition import AddFiles, ImageDefinition, LocalPython, PipInstall, Registry, Run
@@ -103,3 +104,26 @@ def test_what_is_missing_is_said(place, registry):
         make(place, Registry(f"{registry}/gone:1", sys.executable, VERSION))
     with pytest.raises(ImageBuildError, match="first step"):
         make(place, LocalPython(sys.executable, VERSION), Registry(bare, sys.executable, VERSION))
+
+
+def test_a_dockerfile_is_built(place, python_image, tmp_path):
+    (tmp_path / "app").mkdir()
+    (tmp_path / "app/main.py").write_text("print('from a file')\n")
+    (tmp_path / "app/x.log").write_text("")
+    (tmp_path / ".dockerignore").write_text("**/*.log\n")
+    (tmp_path / "Dockerfile").write_text(
+        f"""FROM {python_image}
+ARG WHO=you
+ENV GREETING="hello $WHO"
+WORKDIR /srv
+COPY app app
+RUN python3 app/main.py > out && \\
+    echo "$GREETING $WHO" >> out
+"""
+    )
+    definition = potluck.Image.from_dockerfile(tmp_path / "Dockerfile")._definition()
+    image = make(place, *definition.steps)
+    assert get_config(place.store, image).workdir == "/srv"
+    with place.tree(image) as root:
+        assert (root / "srv/out").read_text() == "from a file\nhello you you\n"
+        assert not (root / "srv/app/x.log").exists()
