@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -13,8 +14,10 @@ from tests.e2e.mesh import Mesh, wait_until
 from tests.image_store.lazy_mounts import mounts, needs_fuse
 
 import potluck
+from potluck.errors import FunctionTimeoutError
 from potluck_images.disk import DiskStore
 from potluck_images.image import get_config, get_manifests
+from potluck_images.lazy_pull import STUCK_US_MAX
 
 pytestmark = needs_fuse
 
@@ -66,11 +69,12 @@ def test_a_function_starts_from_a_mount_and_little_moves(lazy_mesh, use_node):
     assert store_bytes(ann) < store_bytes(caller) / 2
 
 
-def reader(data: Path):
+def reader(data: Path, timeout_s: float = 300):
     """A function whose image has `data` as /data/file."""
     app = potluck.App("lazy")
+    image = potluck.Image.local_python().add_local_file(str(data), "/data/file")
 
-    @app.function(image=potluck.Image.local_python().add_local_file(str(data), "/data/file"), serialized=True)
+    @app.function(image=image, serialized=True, timeout=timeout_s)
     def read(path: str) -> bytes:
         from pathlib import Path
 
@@ -103,6 +107,23 @@ def test_a_chunk_that_nobody_has_is_an_error_in_the_function(lazy_mesh, use_node
         with pytest.raises(OSError, match="Input/output"):
             read.remote("/data/file")
         assert read.remote("/proc/self/stat")
+
+
+def test_a_function_that_waits_for_a_chunk_can_be_ended(lazy_mesh, use_node, tmp_path):
+    """At once, and not when the chunk is given up."""
+    caller, ann = pair(lazy_mesh)
+    use_node(caller)
+    data = tmp_path / "data"
+    data.write_bytes(os.urandom(200_000))
+    app, read = reader(data, timeout_s=2)
+    with app.run(show_progress=False):
+        assert read.remote("/proc/self/stat")
+        forget(caller, "data/file")
+        begun = time.monotonic()
+        with pytest.raises(FunctionTimeoutError):
+            read.remote("/data/file")
+        assert time.monotonic() - begun < STUCK_US_MAX / 1e6
+    wait_until(lambda: not mounts(ann.home), "the end of the pool")
 
 
 def test_a_killed_mount_process_costs_one_pool_and_the_call_runs_again(lazy_mesh, use_node):
