@@ -7,6 +7,7 @@ It is a hint: what it names and the image does not have is ignored, and one that
 from __future__ import annotations
 
 import logging
+import secrets
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
@@ -42,9 +43,13 @@ class Profiles:
         self._folder.mkdir(parents=True, exist_ok=True)
 
     def named(self, image: str, function: str) -> bytes:
-        """The profile's digest; empty if there is none."""
-        with suppress(OSError, ImageStoreError):
-            return from_hex(self._path(image, function).read_text())
+        """The profile's digest; the function's last one with another image if there is none; empty if it never ran.
+
+        A function whose source was edited has a new image, nearly all chunks of which are the old ones.
+        """
+        for name in (image, ""):
+            with suppress(OSError, ImageStoreError):
+                return from_hex(self._path(name, function).read_text())
         return b""
 
     def read(self, image: str, function: str) -> list[bytes]:
@@ -59,9 +64,10 @@ class Profiles:
         if not merged:
             return
         name = self._store.add(b"".join(merged))
-        fresh = self._folder / f".{digest(name).hex()}"
-        fresh.write_text(name.hex())
-        fresh.replace(self._path(image, function))
+        for path in (self._path(image, function), self._path("", function)):
+            fresh = path.with_suffix(f".{secrets.token_hex(4)}")
+            fresh.write_text(name.hex())
+            fresh.replace(path)
         self._forget_oldest()
 
     def _path(self, image: str, function: str) -> Path:

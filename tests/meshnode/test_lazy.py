@@ -18,10 +18,12 @@ from potluck_images.disk import DiskStore
 from potluck_images.image import get_config, get_manifests
 from potluck_images.materialise import materialise
 from potluck_images.pull import missing_chunks
+from potluck_node import lazy_profile
 from potluck_node.chunks import CHUNKS_PROTOCOL
 from potluck_node.core.offers import OfferBook
 from potluck_node.fetch import Caps, Fetcher
 from potluck_node.lazy import LazyImages
+from potluck_node.lazy_profile import Profiles
 from potluck_node.transport.memory import MemoryNetwork, MemoryTransport
 
 FILES = {f"lib/file{number}": random.Random(number).randbytes(300_000) for number in range(6)}
@@ -163,6 +165,27 @@ async def test_what_a_dead_node_left_is_removed_at_the_next_start(nodes):
         assert not list(ann.lazy._folder.iterdir())
     finally:
         await root.aclose()
+
+
+def test_profiles_grow_survive_a_new_image_and_are_bounded(tmp_path, monkeypatch):
+    store = DiskStore(tmp_path / "store")
+    profiles = Profiles(tmp_path, store)
+    names = [bytes([number]) * 32 for number in range(9)]
+    assert profiles.read("image", "app/f") == []
+    profiles.add("image", "app/f", names[:3])
+    profiles.add("image", "app/f", [names[5], names[1]])
+    assert profiles.read("image", "app/f") == [names[5], names[1], names[0], names[2]]
+    assert profiles.read("edited", "app/f") == profiles.read("image", "app/f")
+    assert profiles.read("image", "app/g") == []
+    assert Profiles(tmp_path, store).named("image", "app/f") == profiles.named("image", "app/f") != b""
+    store.discard([profiles.named("image", "app/f")])  # evicted
+    assert profiles.read("image", "app/f") == []
+    monkeypatch.setattr(lazy_profile, "PROFILES_MAX", 4)
+    for number in range(9):
+        profiles.add(f"image{number}", "app/h", names)
+    assert len(list((tmp_path / "profiles").iterdir())) == 4
+    assert profiles.read("image8", "app/h") == names
+    store.close()
 
 
 async def test_where_nothing_can_be_mounted_the_whole_image_is_fetched(nodes, caplog):
