@@ -33,6 +33,7 @@ import potluck
 from potluck.client import Client
 from potluck.output import PlainOutput
 from potluck.wire import control
+from potluck_images.disk import DiskStore
 
 # In flight on a link beyond its bandwidth-delay product: what a router buffers.
 QUEUE_BYTES = 1 << 20
@@ -201,7 +202,7 @@ def measure(options: argparse.Namespace, folder: Path) -> dict[str, object]:
             with running(recorder, "--bootstrap", address, *flags):
                 caller.knows("recorder")
                 first.remote()
-            time.sleep(options.settle_s)
+            _forget_all_but_profile(recorder)
             for link in options.links:
                 rounds = [
                     {variant: one(folder, caller, str(recorder), link, variant, first) for variant in VARIANTS}
@@ -210,6 +211,14 @@ def measure(options: argparse.Namespace, folder: Path) -> dict[str, object]:
                 figures[link] = _medians(rounds)
                 print(json.dumps({link: figures[link]}), file=sys.stderr)
     return figures
+
+
+def _forget_all_but_profile(home: Path) -> None:
+    """So that chunks come through the link alone."""
+    store = DiskStore(home / "store")
+    profiles = {bytes.fromhex(path.read_text()) for path in (home / "profiles").iterdir()}
+    store.discard(set(store.digests()) - profiles)
+    store.close()
 
 
 def _medians(rounds: list[dict[str, tuple[float, int]]]) -> dict[str, object]:
@@ -230,7 +239,6 @@ def main() -> None:
     parser.add_argument("--links", nargs="+", default=["loopback", "1000/0.2", "100/20"])
     parser.add_argument("--packages", nargs="+", default=["scipy", "scikit-learn", "pandas"])
     parser.add_argument("--find-links", help="a folder with wheels")
-    parser.add_argument("--settle-s", type=float, default=1.0)
     parser.add_argument("--relay", nargs=4, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.relay:

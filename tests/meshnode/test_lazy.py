@@ -3,6 +3,8 @@
 import os
 import random
 import signal
+import subprocess
+import sys
 from contextlib import asynccontextmanager
 
 import pytest
@@ -211,3 +213,15 @@ async def test_what_lacks_little_is_fetched_as_a_whole(nodes):
     assert await small.open(image, caller.name, "app/f") is None
     never = LazyImages(bob.home, bob.fetcher, bob.store, "never")
     assert "lazy" in never.off
+
+
+def test_a_node_works_without_the_package_that_mounts():
+    program = """
+import sys
+sys.modules["pyfuse3"] = None
+import potluck_node.main, potluck_node.node
+from potluck_images.lazy_support import why_not
+print(why_not())
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert "apt install libfuse3-dev" in done.stdout
