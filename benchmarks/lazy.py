@@ -12,6 +12,7 @@ between the two nodes; it shares the processors with them. Needs FUSE and bubble
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import select
@@ -38,6 +39,8 @@ from potluck_images.disk import DiskStore
 # In flight on a link beyond its bandwidth-delay product: what a router buffers.
 QUEUE_BYTES = 1 << 20
 PATIENCE_S = 600.0
+# A name for each node: an offer outlives its node by some seconds.
+NUMBERS = itertools.count(1)
 VARIANTS = {"full": ("never", False), "lazy": ("auto", False), "lazy_profile": ("auto", True)}
 
 
@@ -171,8 +174,7 @@ def function(packages: list[str], find_links: str | None):  # type: ignore[no-un
 def one(folder: Path, caller: Node, recorder: str, link: str, variant: str, first) -> tuple[float, int]:  # type: ignore[no-untyped-def]
     """(seconds to the first result, bytes moved) of a fresh node."""
     lazy, profile = VARIANTS[variant]
-    home = folder / "fresh"
-    shutil.rmtree(home, ignore_errors=True)
+    home = folder / f"fresh-{next(NUMBERS)}"
     flags = ("--lazy", lazy, "--cpus", "1", "--memory-mib", "6000", "--idle-s", "1")
     with ExitStack() as stack:
         address = stack.enter_context(linked(caller.status().addresses[0], link))
@@ -183,11 +185,13 @@ def one(folder: Path, caller: Node, recorder: str, link: str, variant: str, firs
                 )
             )
         fresh = stack.enter_context(running(home, "--bootstrap", address, *flags))
-        caller.knows("fresh", *(["recorder"] if profile else []), only=True)
+        caller.knows(home.name, *(["recorder"] if profile else []), only=True)
         fresh.knows(*(["recorder"] if profile else []))
         start = time.perf_counter()
         first.remote()
-        return time.perf_counter() - start, fresh.store_bytes()
+        seconds, moved = time.perf_counter() - start, fresh.store_bytes()
+    shutil.rmtree(home)
+    return seconds, moved
 
 
 def measure(options: argparse.Namespace, folder: Path) -> dict[str, object]:
