@@ -66,7 +66,7 @@ def test_a_function_starts_from_a_mount_and_little_moves(lazy_mesh, use_node):
     with sample.app.run():
         assert sample.add.remote(1, 2) == 3
         assert mounts(ann.home)
-    assert store_bytes(ann) < store_bytes(caller) / 2
+    assert store_bytes(ann) < store_bytes(caller) * 3 / 4
 
 
 def reader(data: Path, timeout_s: float = 300):
