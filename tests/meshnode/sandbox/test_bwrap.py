@@ -120,7 +120,8 @@ async def test_cancelled_while_starting(launcher: BwrapLauncher, tmp_path: Path)
 
 async def test_cancelling_the_nursery_ends_the_sandbox(launcher: BwrapLauncher, tmp_path: Path) -> None:
     root, binds = host_image.build(tmp_path)
-    spec = SandboxSpec(root=root, binds=binds, function=suite.function_spec(), python=host_image.PYTHON)
+    env = {"PYTHONPATH": host_image.SITE}
+    spec = SandboxSpec(root=root, binds=binds, function=suite.function_spec(), python=host_image.PYTHON, env=env)
     async with trio.open_nursery() as nursery:
         zygote = await launcher.start(nursery, spec)
         worker = await suite.worker_of(zygote)
