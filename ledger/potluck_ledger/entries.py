@@ -11,8 +11,9 @@ from potluck_ledger.envelope import Envelope, EnvelopeError, open_envelope
 RECEIPT_KIND = "potluck/receipt/1"
 ENTRY_KIND = "potluck/journal-entry/1"
 
-# A receipt has two peer ids, three digests, and short names: whatever is larger carries something else.
-RECEIPT_BYTES_MAX = 768
+# A receipt has two peer ids, three digests, and six texts of at most `TEXT_MAX`: whatever is larger carries something
+# else.
+RECEIPT_BYTES_MAX = 1024
 TEXT_MAX = 96
 
 

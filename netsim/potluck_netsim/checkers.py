@@ -96,6 +96,17 @@ class LendsNoMore:
 
 
 @dataclass
+class OneTenant:
+    """Each GPU is in one sandbox at a time."""
+
+    promise = "a GPU is never leased twice"
+
+    def see(self, fact: Fact, world: World) -> None:
+        if isinstance(fact, facts.GpusChanged) and len(set(fact.gpus)) < len(fact.gpus):
+            world.broken(self.promise, f"in use are {', '.join(fact.gpus)}", fact.node)
+
+
+@dataclass
 class HonestReceipts:
     """Among honest nodes each receipt is signed, and what is billed was seen by the caller's own clock."""
 
@@ -146,4 +157,5 @@ class NothingLeft:
 
 
 def all_checkers() -> list[Checker]:
-    return [EveryCallEnds(), DeliveredOnce(), LendsNoMore(), HonestReceipts(), NoBusyWaiting(), NothingLeft()]
+    machines: list[Checker] = [LendsNoMore(), OneTenant(), HonestReceipts()]
+    return [EveryCallEnds(), DeliveredOnce(), *machines, NoBusyWaiting(), NothingLeft()]

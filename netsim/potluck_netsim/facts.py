@@ -87,6 +87,14 @@ class WorkersChanged(Fact):
 
 
 @dataclass(frozen=True, slots=True)
+class GpusChanged(Fact):
+    """The GPUs in use by sandboxes of a machine: one entry for each use."""
+
+    node: str
+    gpus: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class ReceiptChecked(Fact):
     """A caller looked at a provider's receipt; `objection` is why it would not sign."""
 

@@ -9,6 +9,7 @@ from potluck_ledger.keys import PrivateKey
 from potluck_netsim.faults import Faults
 from potluck_netsim.network import End, Host, Network
 from potluck_netsim.world import World
+from potluck_node.core.gpus import Gpu
 from potluck_node.core.offers import OfferBook
 from potluck_node.core.provider import Capacity
 from potluck_node.link import LocalLink
@@ -24,6 +25,7 @@ class SimNode(Host, Protocol):
     key: PrivateKey
     book: OfferBook
     capacity: Capacity
+    gpus: tuple[Gpu, ...]
     images: dict[str, None]
     slow: int
 

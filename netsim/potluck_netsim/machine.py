@@ -12,7 +12,7 @@ from functools import partial
 from potluck.errors import ImageImportError, SandboxError
 from potluck.wire import Failure
 from potluck.wire.worker import InputRaised, InputSucceeded
-from potluck_netsim.facts import WorkersChanged
+from potluck_netsim.facts import GpusChanged, WorkersChanged
 from potluck_netsim.interface import SimNode
 from potluck_netsim.workload import BROKEN, exception_of, raises, result_of, run_us
 from potluck_node.core import provider_events as ev
@@ -33,6 +33,8 @@ class Machine:
     def __init__(self, node: SimNode, submit: Callable[[ev.Event], None]) -> None:
         self._node, self._world, self._submit = node, node.world, submit
         self._pools: dict[str, _Pool] = {}
+        # What a sandbox has until it is gone, by (pool, worker).
+        self._gpus: dict[tuple[str, str], tuple[str, ...]] = {}
 
     def prepare(self, action: ev.PreparePool) -> None:
         pool = self._pools[action.pool] = _Pool(action, {})
@@ -60,12 +62,26 @@ class Machine:
         """End the sandbox and everything in it."""
         if self._pools.pop(pool, None):
             self._changed()
+            self._later(NOTICED_US, partial(self._closed, pool))
 
-    def spawn(self, pool: str, worker: str) -> None:
+    def _closed(self, pool: str) -> None:
+        self._free_gpus([held for held in self._gpus if held[0] == pool])
+        self._submit(ev.PoolGone(pool))
+
+    def _free_gpus(self, held: list[tuple[str, str]]) -> None:
+        for each in held:
+            self._gpus.pop(each, None)
+        self._gpus_changed()
+
+    def spawn(self, action: ev.SpawnWorker) -> None:
+        pool, worker = action.pool, action.worker
         if pool not in self._pools:
             return
         self._pools[pool].workers[worker] = None
         self._changed()
+        if action.gpus:
+            self._gpus[pool, worker] = action.gpus
+            self._gpus_changed()
         self._later(self._world.around(FORK_US), partial(self._spawned, pool, worker))
 
     def _spawned(self, pool: str, worker: str) -> None:
@@ -108,6 +124,7 @@ class Machine:
 
     def _noticed(self, pool: str, worker: str, reason: str) -> None:
         if pool in self._pools:
+            self._free_gpus([(pool, worker)])
             self._submit(ev.WorkerGone(pool, worker, reason))
 
     def _alive(self, pool: str, worker: str) -> bool:
@@ -115,6 +132,9 @@ class Machine:
 
     def _later(self, delay_us: int, do: Callable[[], None]) -> None:
         self._node.later(delay_us, do)
+
+    def _gpus_changed(self) -> None:
+        self._world.fact(GpusChanged(self._node.name, tuple(gpu for gpus in self._gpus.values() for gpu in gpus)))
 
     def _changed(self) -> None:
         workers = [pool.action.function.resources for pool in self._pools.values() for _ in pool.workers]

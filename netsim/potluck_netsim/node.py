@@ -15,6 +15,7 @@ from potluck_netsim.provider import SimProvider
 from potluck_netsim.world import Do
 from potluck_node.core import events as ev
 from potluck_node.core import provider_events as pev
+from potluck_node.core.gpus import Gpu
 from potluck_node.core.offers import OFFER_LIFE_US, OFFER_REPEAT_US, OfferBook, read_offer, sign_offer
 from potluck_node.core.provider import Capacity
 from potluck_node.discovery import SETTLE_S
@@ -30,9 +31,12 @@ _read_offer = functools.lru_cache(maxsize=1024)(read_offer)
 class Node:
     """Its key, images and sequence outlive a death; its cores, book, calls and leases do not."""
 
-    def __init__(self, network: Network, number: int, capacity: Capacity, slow: int, offers: bool) -> None:
+    def __init__(
+        self, network: Network, number: int, capacity: Capacity, slow: int, offers: bool, gpus: int = 0
+    ) -> None:
         self.network, self.world, self.faults = network, network.world, network.faults
         self.name, self.capacity, self.slow, self._offers = f"node-{number:02d}", capacity, slow, offers
+        self.gpus = tuple(Gpu(f"{self.name}-gpu{each}", "NVIDIA A10G", 23028, 22700) for each in range(gpus))
         self.key = PrivateKey(self.world.dice.randbytes(32))
         self.peer = self.key.peer
         self.images: dict[str, None] = {}
@@ -51,6 +55,8 @@ class Node:
         self.provider = SimProvider(self) if self._offers else None
         self._settling = False
         self.world.tell(self.name, "is up")
+        if self.provider:
+            self.provider.submit(pev.GpusSeen(self.gpus))
         self._tell_offer(self._telling)
 
     def die(self, unplugged: bool) -> None:
@@ -129,6 +135,7 @@ class Node:
             memory_mib=self.capacity.memory_mib,
             memory_free_mib=free[1] + idle[1],
             slots_free=(free[0] + idle[0]) // 1000,
+            gpus=core.gpus.offers(core.idle_workers()),
             images=tuple(self.images),
             warm=core.warm(),
         )

@@ -101,7 +101,7 @@ class SimProvider:
         elif isinstance(action, ev.Run):
             self._machine.run(action)
         elif isinstance(action, ev.SpawnWorker):
-            self._machine.spawn(action.pool, action.worker)
+            self._machine.spawn(action)
         elif isinstance(action, ev.KillWorker):
             self._machine.kill(action.pool, action.worker)
         elif isinstance(action, ev.PreparePool):
@@ -144,5 +144,6 @@ class SimProvider:
             times=(action.started_us, self._world.now_us),
             nonce=self._world.dice.randbytes(16),
             reason=action.reason,
+            gpu=action.gpu,
         )
         return seal(self._node.key, RECEIPT_KIND, encode(receipt)).encode()

@@ -58,7 +58,8 @@ class Lab:
         capacity = Capacity(1000 * dice.choice((1, 2, 4, 8)), 1024 * dice.choice((2, 4, 16)))
         slow = self.faults.slow_factor if self.world.chance(self.faults.slow_milli) else 1
         # The first always lends, so that the mesh is not empty.
-        return Node(self.network, number, capacity, slow, offers=number == 0 or self.world.chance(800))
+        offers = number == 0 or self.world.chance(800)
+        return Node(self.network, number, capacity, slow, offers, gpus=dice.choice((0, 0, 1, 2)))
 
     def run(self) -> Report:
         """Raises `PromiseBroken`."""

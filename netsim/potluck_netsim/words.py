@@ -35,7 +35,7 @@ def _fields(kind: Hashable) -> tuple[str, ...]:
 def _word(value: object) -> str:
     if isinstance(value, str):
         return value[:TEXT_MAX]
-    if isinstance(value, int):
+    if isinstance(value, int | float):
         return str(value)
     if isinstance(value, bytes):
         return value[:TEXT_MAX].decode() if value.isascii() else f"<{len(value)} bytes>"
@@ -45,6 +45,6 @@ def _word(value: object) -> str:
         return f"{value.kind}: {value.what[:TEXT_MAX]}"
     if isinstance(value, RemoteException):
         return value.type_name
-    if value is None or isinstance(value, tuple):
+    if value is None or isinstance(value, tuple | dict):
         return ""
     return f"({tell(value)})"

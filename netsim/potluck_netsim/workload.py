@@ -25,6 +25,7 @@ FUNCTIONS: tuple[tuple[FunctionSpec, int, int], ...] = (
     (_spec("heavy", "bb", resources=Resources((), 3000, 2048)), 2_000_000, 150),
     (_spec("flaky", "aa", retries=RetryPolicy(2, 500_000)), 100_000, 150),
     (_spec("hasty", "bb", timeout_us=1_000_000), 400_000, 60),
+    (_spec("render", "cc", resources=Resources(("A10G",))), 400_000, 60),
     (_spec("gpu", "cc", resources=Resources(("H100",))), 100_000, 20),
     (_spec(BROKEN, "cc"), 100_000, 20),
 )

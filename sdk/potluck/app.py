@@ -68,8 +68,8 @@ class App:
     ) -> Decorator:
         """Make a function runnable on the mesh.
 
-        `gpu` is a model, "any", "H100:2" or a list of these in order of preference; `cpu` is in cores, `memory` in MiB,
-        `timeout` in seconds for each input. Raises `InvalidError` for values that cannot work.
+        `gpu` is a model, "any", "H100:2", "any:>=16GB" or a list of these in order of preference; `cpu` is in cores,
+        `memory` in MiB, `timeout` in seconds for each input. Raises `InvalidError` for values that cannot work.
         """
         options = Options(
             name=name,

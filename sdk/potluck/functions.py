@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, cast
 
 from potluck.errors import InvalidError
+from potluck.gpus import checked_gpus
 from potluck.image import Image
 from potluck.retries import Retries, checked
 
@@ -39,7 +40,7 @@ class Options:
         if not 1 <= timeout <= TIMEOUT_S_MAX:
             raise InvalidError(f"timeout={timeout} is out of range.", fix=f"Give seconds, from 1 to {TIMEOUT_S_MAX}.")
         self.name, self.image, self.serialized = name, image, serialized
-        self.gpu = () if gpu is None else (gpu,) if isinstance(gpu, str) else tuple(gpu)
+        self.gpu = checked_gpus(gpu)
         self.cpu, self.memory, self.timeout = cpu, memory, timeout
         self.retries = checked(retries)
         self.env = tuple(sorted((key, value) for key, value in (env or {}).items() if value is not None))

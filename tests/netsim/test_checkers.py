@@ -9,6 +9,7 @@ from click.testing import CliRunner
 
 from potluck_netsim import network, provider
 from potluck_netsim.__main__ import main
+from potluck_netsim.facts import GpusChanged
 from potluck_netsim.faults import Faults
 from potluck_netsim.scenarios import Lab, Options
 from potluck_netsim.world import STANDSTILL_EVENTS, PromiseBroken, World
@@ -161,3 +162,10 @@ def test_an_event_is_told_in_a_line_with_what_matters_of_it():
     world.after(61_000_005, lambda: world.tell("node-00", "hears", ev.LeaseAccepted("lease-1", 4)))
     world.run(world.now_us + 61_000_005)
     assert lines == ["01:01.000005 node-00 hears LeaseAccepted lease-1 4"]
+
+
+def test_a_gpu_that_is_leased_twice_is_found():
+    lab = Lab(Options(5, nodes=2, minutes=1))
+    lab.world.fact(GpusChanged("node-00", ("gpu0", "gpu1")))
+    with pytest.raises(PromiseBroken, match="a GPU is never leased twice"):
+        lab.world.fact(GpusChanged("node-00", ("gpu0", "gpu0")))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from potluck.errors import Error, InvalidError, RefusedError, VersionError
+from potluck.gpus import checked_gpus
 from potluck.wire import PROTOCOL, Failure, FunctionSpec
 from potluck.wire.lease import LeaseRefused, LeaseRequest
 from potluck_node.core.offers import CLOCK_SKEW_MAX_US, skew_text
@@ -14,12 +15,17 @@ BUSY_RETRY_US = 1_000_000
 
 @dataclass(frozen=True)
 class Machine:
-    """What admission looks at. `workers_max` could ever run here; `workers_now` would find room now."""
+    """What admission looks at. `workers_max` could ever run here; `workers_now` would find room now.
+
+    `no_gpu` is why the GPUs asked for cannot be had here at all, `gpu_waits` what they wait for.
+    """
 
     name: str
     paused: str
     workers_max: int
     workers_now: int
+    no_gpu: str = ""
+    gpu_waits: str = ""
 
 
 def refuse(request: LeaseRequest, machine: Machine, now_us: int) -> LeaseRefused | None:
@@ -36,10 +42,12 @@ def refuse(request: LeaseRequest, machine: Machine, now_us: int) -> LeaseRefused
         return _refused("clock", RefusedError(f"{name} and this node disagree about the time.", why=skew_text(skew)))
     if problem := nonsense(request.function):
         return _refused("function", InvalidError(f"{name} cannot run this function.", why=problem))
+    if machine.no_gpu:
+        return _refused("gpu", RefusedError(f"{name} has no GPU for {function}.", why=machine.no_gpu))
     if not machine.workers_max:
         return _refused("policy", RefusedError(f"{name} does not lend as much as {function} asks for."))
     if not machine.workers_now:
-        return _refused("busy", RefusedError(f"{name} is busy."), BUSY_RETRY_US)
+        return _refused("busy", RefusedError(f"{name} is busy.", why=machine.gpu_waits), BUSY_RETRY_US)
     return None
 
 
@@ -50,8 +58,18 @@ def nonsense(spec: FunctionSpec) -> str:
         return "it asks for no processor, no memory or no time"
     if min(retries.max_retries, retries.initial_delay_us, retries.backoff_milli, retries.max_delay_us) < 0:
         return "its retries are negative"
+    if problem := _odd_gpus(need.gpu):
+        return problem
     if not spec.pickled and not (spec.module and spec.qualname):
         return "it names no function"
+    return ""
+
+
+def _odd_gpus(requests: tuple[str, ...]) -> str:
+    try:
+        checked_gpus(requests or None)
+    except InvalidError as error:
+        return error.what
     return ""
 
 

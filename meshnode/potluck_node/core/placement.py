@@ -6,14 +6,14 @@ wins (the power of two choices, Mitzenmacher 2001), so that callers do not all r
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
-from potluck.errors import InvalidError, NoPeerError
+from potluck.errors import NoPeerError
+from potluck.gpus import GpuRequest, gpu_matches, parse_gpu
 from potluck.wire import FunctionSpec, Resources
-from potluck.wire.offer import Offer
+from potluck.wire.offer import FREE, OFFER_GPUS_MAX, PASSING, GpuOffer, Offer
 
 # Round trips within the same bucket count as equal: 0-2 ms LAN, -20 ms metro, -80 ms continent, more.
 _RTT_BUCKETS_US = (2_000, 20_000, 80_000)
@@ -25,36 +25,12 @@ class Dice(Protocol):
     def randrange(self, stop: int, /) -> int: ...
 
 
-@dataclass(frozen=True)
-class GpuRequest:
-    model: str
-    count: int
-
-
-def parse_gpu(text: str) -> GpuRequest:
-    """Parse "A10G", "any" or "H100:2". Raises `InvalidError`."""
-    match = re.fullmatch(r"([A-Za-z0-9 _.-]+?)(?::(\d+))?", text.strip())
-    if not match or match[2] == "0":
-        raise InvalidError(
-            f"gpu={text!r} is not a GPU request.", fix='Write a model, "any", or a model with a count such as "H100:2".'
-        )
-    return GpuRequest(match[1].lower(), int(match[2] or 1))
-
-
-def gpu_matches(wanted: str, model: str) -> bool:
-    """Whether a model name satisfies a request: "a10g" fits "NVIDIA A10G", "a10" does not fit "NVIDIA A100"."""
-    if wanted == "any":
-        return True
-    words = re.split(r"[ _-]+", model.lower())
-    return wanted == model.lower() or all(word in words for word in re.split(r"[ _-]+", wanted))
-
-
 def misfit(offer: Offer, resources: Resources, *, python_machine: str = "") -> str:
     """Why this offer can never run the function, or "" when it can (perhaps later)."""
     if python_machine and offer.machine != python_machine:
         return f"is a {offer.machine} machine"
     if resources.gpu and not any(_has_gpus(offer, parse_gpu(wanted)) for wanted in resources.gpu):
-        owned = ", ".join(gpu.model for gpu in offer.gpus) or "no GPU"
+        owned = ", ".join(_gpu_words(gpu) for gpu in offer.gpus) or "no GPU"
         return f"has {owned}"
     if offer.cpu_milli < resources.cpu_milli:
         return f"lends {offer.cpu_milli / 1000:g} CPUs"
@@ -64,14 +40,31 @@ def misfit(offer: Offer, resources: Resources, *, python_machine: str = "") -> s
 
 
 def _has_gpus(offer: Offer, wanted: GpuRequest) -> bool:
-    return sum(gpu_matches(wanted.model, gpu.model) for gpu in offer.gpus) >= wanted.count
+    return _count_gpus(offer, wanted, PASSING) >= wanted.amount
+
+
+def _count_gpus(offer: Offer, wanted: GpuRequest, states: tuple[str, ...]) -> int:
+    return sum(
+        gpu.state.startswith(states)
+        and gpu_matches(wanted, gpu.model, gpu.memory_mib)
+        and (gpu.shares or not wanted.share)
+        for gpu in offer.gpus[:OFFER_GPUS_MAX]
+    )
+
+
+def _gpu_words(gpu: GpuOffer) -> str:
+    return gpu.model if gpu.state.startswith(PASSING) else f"{gpu.model} ({gpu.state})"
 
 
 def slots(offer: Offer, resources: Resources) -> int:
     """How many workers of this size the offer says could start now."""
     by_cpu = offer.cpu_free_milli // max(1, resources.cpu_milli)
     by_memory = offer.memory_free_mib // max(1, resources.memory_mib)
-    return max(0, min(by_cpu, by_memory))
+    room = max(0, min(by_cpu, by_memory))
+    if not resources.gpu:
+        return room
+    wanted = [parse_gpu(text) for text in resources.gpu]
+    return min(room, max(_count_gpus(offer, each, (FREE,)) // each.amount for each in wanted))
 
 
 @dataclass(frozen=True)
@@ -122,7 +115,18 @@ def no_peer(spec: FunctionSpec, offers: Iterable[Offer], notes: Iterable[str] = 
 
 def describe(resources: Resources) -> str:
     """Resources in words: "1 A10G, 2 CPUs, 512 MiB"."""
-    gpus = " or ".join(f"{parse_gpu(gpu).count} {gpu.split(':')[0]}" for gpu in resources.gpu)
+    gpus = " or ".join(_request_words(gpu) for gpu in resources.gpu)
     cpus = resources.cpu_milli / 1000
     rest = f"{cpus:g} CPU{'s' if cpus != 1 else ''}, {resources.memory_mib} MiB"
     return f"{gpus}, {rest}" if gpus else rest
+
+
+def _request_words(text: str) -> str:
+    """A request in words: "2 H100 with at least 40GB"."""
+    wanted = parse_gpu(text)
+    size = text.rpartition(":")[2].removeprefix(">=").strip()
+    model = text.split(":")[0]
+    name = "GPU of any kind" if wanted.model == "any" else model
+    if not wanted.memory_mib:
+        return f"{wanted.amount} {name}"
+    return f"{size} of 1 {name}" if wanted.share else f"{wanted.amount} {name} with at least {size}"

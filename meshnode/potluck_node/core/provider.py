@@ -7,15 +7,13 @@ needed.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from potluck.errors import Error, ExecutionError, FunctionTimeoutError, ResourceExceededError
 from potluck.wire import Failure, FunctionSpec, function_id
 from potluck.wire.lease import (
     CloseLease,
-    Input,
     InputDone,
     InputStarted,
     LeaseGranted,
@@ -23,11 +21,12 @@ from potluck.wire.lease import (
     LeaseRefused,
 )
 from potluck.wire.offer import OFFER_LIST_MAX
-from potluck.wire.worker import InputRaised, InputRefused, InputSucceeded
 from potluck_node.core import provider_events as ev
-from potluck_node.core.admission import Machine, refuse
+from potluck_node.core.admission import Machine, nonsense, refuse
 from potluck_node.core.calls import AHEAD_MAX
-from potluck_node.core.meter import LeaseMeter, payload_digest
+from potluck_node.core.gpu_room import GpuRoom
+from potluck_node.core.meter import payload_digest
+from potluck_node.core.pools import Item, Lease, Pool, Worker, as_done
 
 # A sandbox keeps its imports in memory; sixteen idle ones are what a desktop with 16 GiB bears.
 POOLS_MAX = 16
@@ -41,58 +40,12 @@ INPUTS_SLACK = 64
 
 @dataclass(frozen=True)
 class Capacity:
-    """What the owner lends."""
+    """What the owner lends; which GPUs there are comes with `GpusSeen`."""
 
     cpu_milli: int
     memory_mib: int
     tier: str = "bwrap"
-
-
-@dataclass(slots=True)
-class _Item:
-    lease: str
-    message: Input
-    digest: bytes
-
-
-@dataclass(slots=True)
-class _Worker:
-    """`number` counts the inputs of this worker; a late answer to an earlier one is recognised by it."""
-
-    name: str
-    ready: bool = False
-    item: _Item | None = None
-    number: int = 0
-    since_us: int = 0
-    killed: str = ""
-
-
-@dataclass(slots=True)
-class _Pool:
-    name: str
-    caller: str
-    function: str
-    spec: FunctionSpec
-    state: str = "preparing"
-    workers: dict[str, _Worker] = field(default_factory=dict)
-    queue: deque[_Item] = field(default_factory=deque)
-    leases: set[str] = field(default_factory=set)
-    used_us: int = 0
-    failed_starts: int = 0
-
-    def busy(self) -> bool:
-        return bool(self.queue) or any(worker.item for worker in self.workers.values())
-
-
-@dataclass(slots=True)
-class _Lease:
-    caller: str
-    pool: str
-    slots: int
-    started_us: int
-    meter: LeaseMeter = field(default_factory=LeaseMeter)
-    open_inputs: int = 0
-    told_ready: bool = False
+    gpu_share: bool = False
 
 
 class ProviderCore:
@@ -100,10 +53,12 @@ class ProviderCore:
 
     def __init__(self, node: str, capacity: Capacity, version: str = "", idle_us: int = IDLE_US) -> None:
         self._node, self._capacity, self._version, self._idle_us = node, capacity, version, idle_us
-        self._pools: dict[str, _Pool] = {}
-        self._leases: dict[str, _Lease] = {}
+        self._pools: dict[str, Pool] = {}
+        self._leases: dict[str, Lease] = {}
         self._actions: list[ev.Action] = []
         self._counter = 0
+        self._gpus = GpuRoom(capacity.gpu_share)
+        self.gpus = self._gpus.desk
         self.paused = ""
         self.wake_us: int | None = None
         self._handlers: dict[type, Callable[..., None]] = {
@@ -118,6 +73,9 @@ class ProviderCore:
             ev.LeaseGone: self._lease_gone,
             ev.Paused: self._on_paused,
             ev.Resumed: self._on_resumed,
+            ev.PoolGone: self._pool_gone,
+            ev.GpusSeen: self._gpus_seen,
+            ev.GpuSampled: self._gpu_sampled,
             ev.Tick: self._tick,
         }
 
@@ -150,6 +108,11 @@ class ProviderCore:
         ]
         return sum(each.cpu_milli for each in idle), sum(each.memory_mib for each in idle)
 
+    def idle_workers(self) -> set[str]:
+        """Warm workers that do nothing."""
+        workers = [worker for pool in self._pools.values() for worker in pool.workers.values()]
+        return {worker.name for worker in workers if worker.item is None and worker.ready}
+
     def warm(self) -> tuple[str, ...]:
         """Functions with a live sandbox, the most recently used first."""
         ready = sorted((pool for pool in self._pools.values() if pool.state == "ready"), key=lambda pool: -pool.used_us)
@@ -177,15 +140,14 @@ class ProviderCore:
         """The most workers of this function that could ever run here at once."""
         need = spec.resources
         by_cpu = self._capacity.cpu_milli // max(1, need.cpu_milli)
-        return max(0, min(by_cpu, self._capacity.memory_mib // max(1, need.memory_mib)))
+        room = max(0, min(by_cpu, self._capacity.memory_mib // max(1, need.memory_mib)))
+        return min(room, self.gpus.workers_max(need.gpu)) if need.gpu and room else room
 
     # Leases
 
     def _lease_asked(self, event: ev.LeaseAsked, now_us: int) -> None:
         request = event.request
-        now = self._possible(request.function) if self._may_pool(event.caller, request.function) else 0
-        machine = Machine(self._node, self.paused, self.workers_max(request.function), now)
-        refusal = refuse(request, machine, now_us)
+        refusal = refuse(request, self._machine(event.caller, request.function), now_us)
         if refusal:
             self._actions.append(ev.Post(event.lease, refusal))
             self._actions.append(ev.Hangup(event.lease))
@@ -193,21 +155,30 @@ class ProviderCore:
         pool = self._pool_for(event.caller, request.function, now_us)
         pool.leases.add(event.lease)
         slots = self._room(pool)
-        self._leases[event.lease] = _Lease(event.caller, pool.name, slots, now_us)
+        self._leases[event.lease] = Lease(event.caller, pool.name, slots, now_us)
         granted = LeaseGranted(event.lease, slots, self._capacity.tier, now_us, self._version)
         self._actions.append(ev.Post(event.lease, granted))
 
+    def _machine(self, caller: str, spec: FunctionSpec) -> Machine:
+        if nonsense(spec):
+            return Machine(self._node, self.paused, 0, 0)
+        gpus = spec.resources.gpu
+        now = self._possible(spec) if self._may_pool(caller, spec) else 0
+        never, waits = (self.gpus.why_never(gpus), self.gpus.why_not_now(gpus)) if gpus else ("", "")
+        return Machine(self._node, self.paused, self.workers_max(spec), now, never, waits)
+
     def _possible(self, spec: FunctionSpec) -> int:
         """Workers of this size that fit into what is free or idle."""
-        free, idle = self.free(), self.idle()
-        by_cpu = (free[0] + idle[0]) // max(1, spec.resources.cpu_milli)
-        return max(0, min(by_cpu, (free[1] + idle[1]) // max(1, spec.resources.memory_mib)))
+        free, idle, need = self.free(), self.idle(), spec.resources
+        by_cpu = (free[0] + idle[0]) // max(1, need.cpu_milli)
+        room = max(0, min(by_cpu, (free[1] + idle[1]) // max(1, need.memory_mib)))
+        return min(room, self.gpus.workers_now(need.gpu, self.idle_workers())) if need.gpu and room else room
 
-    def _room(self, pool: _Pool) -> int:
+    def _room(self, pool: Pool) -> int:
         busy = sum(worker.item is not None or not worker.ready for worker in pool.workers.values())
         return max(1, min(self.workers_max(pool.spec), busy + self._possible(pool.spec)))
 
-    def _pool_for(self, caller: str, spec: FunctionSpec, now_us: int) -> _Pool:
+    def _pool_for(self, caller: str, spec: FunctionSpec, now_us: int) -> Pool:
         function = function_id(spec)
         for pool in self._pools.values():
             if pool.caller == caller and pool.function == function:
@@ -215,7 +186,7 @@ class ProviderCore:
                 return pool
         self._make_pool_room()
         self._counter += 1
-        pool = _Pool(f"pool-{self._counter}", caller, function, spec, used_us=now_us)
+        pool = Pool(f"pool-{self._counter}", caller, function, spec, used_us=now_us)
         self._pools[pool.name] = pool
         self._actions.append(ev.PreparePool(pool.name, caller, spec, self.workers_max(spec)))
         return pool
@@ -252,7 +223,11 @@ class ProviderCore:
         spec = pool.spec if pool else None
         if pool:
             pool.leases.discard(name)
-        self._actions.append(ev.SettleLease(name, lease.caller, spec, lease.meter, lease.started_us, reason))
+        self._settle(name, lease, spec, reason)
+
+    def _settle(self, name: str, lease: Lease, spec: FunctionSpec | None, reason: str) -> None:
+        use = self._gpus.meters.close(name)
+        self._actions.append(ev.SettleLease(name, lease.caller, spec, lease.meter, lease.started_us, reason, use))
 
     # Pools and workers
 
@@ -274,10 +249,7 @@ class ProviderCore:
                 self._lose(worker.item, now_us - worker.since_us, event.failure.what)
         for lease in sorted(pool.leases):
             self._actions.append(ev.Post(lease, LeaseRefused(event.reason, event.failure)))
-            held = self._leases.pop(lease)
-            self._actions.append(
-                ev.SettleLease(lease, held.caller, pool.spec, held.meter, held.started_us, event.failure.what)
-            )
+            self._settle(lease, self._leases.pop(lease), pool.spec, event.failure.what)
         self._actions += (ev.ClosePool(pool.name), ev.OfferChanged())
 
     def _worker_up(self, event: ev.WorkerUp, now_us: int) -> None:
@@ -289,7 +261,7 @@ class ProviderCore:
         worker.ready, worker.since_us, pool.failed_starts = True, now_us, 0
         self._tell_ready(pool)
 
-    def _tell_ready(self, pool: _Pool) -> None:
+    def _tell_ready(self, pool: Pool) -> None:
         count = sum(worker.ready for worker in pool.workers.values())
         for name in sorted(pool.leases):
             lease = self._leases[name]
@@ -298,6 +270,8 @@ class ProviderCore:
                 self._actions.append(ev.Post(name, LeaseReady(count)))
 
     def _worker_gone(self, event: ev.WorkerGone, now_us: int) -> None:
+        if self._gpus.free(event.worker):
+            self._actions.append(ev.OfferChanged())
         pool = self._pools.get(event.pool)
         worker = pool.workers.pop(event.worker, None) if pool else None
         if pool is None or worker is None:
@@ -310,7 +284,7 @@ class ProviderCore:
                 error = ExecutionError(f"{pool.spec.name} cannot be started on {self._node}.", why=event.reason)
                 self._pool_failed(ev.PoolFailed(pool.name, "sandbox", Failure.of(error)), now_us)
 
-    def _died_running(self, worker: _Worker, reason: str, now_us: int) -> None:
+    def _died_running(self, worker: Worker, reason: str, now_us: int) -> None:
         assert worker.item
         item, run_us = worker.item, now_us - worker.since_us
         if "out of memory" in reason:
@@ -322,7 +296,7 @@ class ProviderCore:
         done = InputDone(item.message.input, item.message.attempt, run_us, failure=Failure.of(error))
         self._finish(item, 0, done)
 
-    def _feed(self, pool: _Pool, now_us: int) -> None:
+    def _feed(self, pool: Pool, now_us: int) -> None:
         """Give queued inputs to idle workers and start workers for the rest, as far as there is room."""
         for worker in pool.workers.values():
             if pool.queue and worker.ready and worker.item is None and not worker.killed:
@@ -331,39 +305,66 @@ class ProviderCore:
             return
         starting = sum(not worker.ready for worker in pool.workers.values())
         for _ in range(len(pool.queue) - starting):
-            if not self._fits(pool):
+            if not self._spawn(pool):
                 self._evict_for(pool)
                 return
-            self._counter += 1
-            name = f"{self._node}-{self._counter}"
-            pool.workers[name] = _Worker(name)
-            self._actions.append(ev.SpawnWorker(pool.name, name))
 
-    def _fits(self, pool: _Pool) -> bool:
+    def _spawn(self, pool: Pool) -> bool:
+        """Start a worker, if there is room. One with GPUs gets them before its sandbox is made."""
+        name = f"{self._node}-{self._counter + 1}"
+        if not self._fits(pool) or (gpus := self._gpus.take(name, pool.name, pool.spec.resources.gpu)) is None:
+            return False
+        self._counter += 1
+        pool.workers[name] = Worker(name)
+        self._actions.append(ev.SpawnWorker(pool.name, name, gpus))
+        return True
+
+    def _fits(self, pool: Pool) -> bool:
         cpu, memory = self.free()
         return cpu >= pool.spec.resources.cpu_milli and memory >= pool.spec.resources.memory_mib
 
-    def _evict_for(self, wanting: _Pool) -> None:
+    def _evict_for(self, wanting: Pool) -> None:
         """End one idle worker of another pool; its end feeds the waiting pool."""
         if any(worker.killed for pool in self._pools.values() for worker in pool.workers.values()):
             return
+        holds, any_helps = self.gpus.holders(), not self._fits(wanting)
         for pool in sorted(self._pools.values(), key=lambda pool: pool.used_us):
             for worker in pool.workers.values():
-                if pool is not wanting and worker.ready and worker.item is None:
+                hold = holds.get(worker.name)
+                helps = any_helps or (hold is not None and hold.helps(wanting.spec.resources.gpu))
+                if helps and pool is not wanting and worker.ready and worker.item is None:
                     self._kill(pool, worker, "its room was needed")
                     return
 
-    def _kill(self, pool: _Pool, worker: _Worker, why: str) -> None:
+    def _kill(self, pool: Pool, worker: Worker, why: str) -> None:
         worker.killed = why
         self._actions.append(ev.KillWorker(pool.name, worker.name))
 
-    def _close_pool(self, pool: _Pool) -> None:
+    def _close_pool(self, pool: Pool) -> None:
         del self._pools[pool.name]
         for lease in sorted(pool.leases):
             self._actions.append(ev.Post(lease, CloseLease("idle")))
-            held = self._leases.pop(lease)
-            self._actions.append(ev.SettleLease(lease, held.caller, pool.spec, held.meter, held.started_us, "idle"))
+            self._settle(lease, self._leases.pop(lease), pool.spec, "idle")
         self._actions += (ev.ClosePool(pool.name), ev.OfferChanged())
+
+    # GPUs
+
+    def _pool_gone(self, event: ev.PoolGone, _now_us: int) -> None:
+        if self._gpus.free_pool(event.pool):
+            self._actions.append(ev.OfferChanged())
+
+    def _gpus_seen(self, event: ev.GpusSeen, now_us: int) -> None:
+        before = [(gpu.uuid, gpu.state) for gpu in self.gpus.offers()]
+        for holder, why in self.gpus.seen(event.gpus).items():
+            pool = self._pools.get(self._gpus.pool_of(holder))
+            worker = pool.workers.get(holder) if pool else None
+            if pool and worker and not worker.killed:
+                self._abort(pool, worker, why, now_us)
+        if before != [(gpu.uuid, gpu.state) for gpu in self.gpus.offers()]:
+            self._actions.append(ev.OfferChanged())
+
+    def _gpu_sampled(self, event: ev.GpuSampled, _now_us: int) -> None:
+        self._gpus.meters.sampled(event.sample)
 
     # Inputs
 
@@ -377,12 +378,14 @@ class ProviderCore:
             self._lease_gone(ev.LeaseGone(event.lease, "the caller broke the protocol"), now_us)
             return
         pool = self._pools[lease.pool]
-        pool.queue.append(_Item(event.lease, event.message, payload_digest(event.message.payload)))
+        pool.queue.append(Item(event.lease, event.message, payload_digest(event.message.payload)))
         pool.used_us = now_us
 
-    def _run(self, pool: _Pool, worker: _Worker, item: _Item, now_us: int) -> None:
+    def _run(self, pool: Pool, worker: Worker, item: Item, now_us: int) -> None:
         worker.item, worker.since_us = item, now_us
+        item.worker, item.since_us = worker.name, now_us
         worker.number += 1
+        self._gpus.meters.occupy(worker.name, item.lease, now_us)
         started = InputStarted(item.message.input, item.message.attempt, worker.name)
         self._actions.append(ev.Post(item.lease, started))
         self._actions.append(ev.Run(pool.name, worker.name, worker.number, item.message.payload))
@@ -396,9 +399,10 @@ class ProviderCore:
         worker.item, worker.since_us, pool.used_us = None, now_us, now_us
         # A worker cannot have computed longer than it ran, whatever it says of itself.
         cpu_us = min(max(0, event.outcome.cpu_us), run_us)
-        self._finish(item, cpu_us, _as_done(item.message, run_us, event.outcome))
+        self._finish(item, cpu_us, as_done(item.message, run_us, event.outcome))
 
-    def _finish(self, item: _Item, cpu_us: int, done: InputDone) -> None:
+    def _finish(self, item: Item, cpu_us: int, done: InputDone) -> None:
+        self._gpus.meters.vacate(item.worker, item.since_us + done.run_us)
         lease = self._leases.get(item.lease)
         if lease is None:
             return
@@ -406,10 +410,10 @@ class ProviderCore:
         lease.meter.add(done, item.digest, cpu_us)
         self._actions.append(ev.Post(item.lease, done))
 
-    def _lose(self, item: _Item, run_us: int, why: str) -> None:
+    def _lose(self, item: Item, run_us: int, why: str) -> None:
         self._finish(item, 0, InputDone(item.message.input, item.message.attempt, max(0, run_us), lost=why))
 
-    def _abort(self, pool: _Pool, worker: _Worker, why: str, now_us: int) -> None:
+    def _abort(self, pool: Pool, worker: Worker, why: str, now_us: int) -> None:
         """Stop what runs now: only ending the process stops a Python function."""
         item, worker.item = worker.item, None
         if item:
@@ -454,7 +458,7 @@ class ProviderCore:
             if pool.state == "ready" and not pool.busy() and now_us >= pool.used_us + self._idle_us:
                 self._close_pool(pool)
 
-    def _time_out(self, pool: _Pool, worker: _Worker, now_us: int) -> None:
+    def _time_out(self, pool: Pool, worker: Worker, now_us: int) -> None:
         item, worker.item = worker.item, None
         assert item
         limit = pool.spec.timeout_us / 1e6
@@ -477,11 +481,3 @@ class ProviderCore:
             pool.used_us + self._idle_us for pool in self._pools.values() if pool.state == "ready" and not pool.busy()
         ]
         self.wake_us = min(times) if times else None
-
-
-def _as_done(message: Input, run_us: int, outcome: InputSucceeded | InputRaised | InputRefused) -> InputDone:
-    if isinstance(outcome, InputSucceeded):
-        return InputDone(message.input, message.attempt, run_us, payload=outcome.payload)
-    if isinstance(outcome, InputRaised):
-        return InputDone(message.input, message.attempt, run_us, exception=outcome.exception)
-    return InputDone(message.input, message.attempt, run_us, failure=outcome.failure)

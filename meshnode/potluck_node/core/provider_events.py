@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from potluck.wire import Failure, FunctionSpec, Message
 from potluck.wire.lease import Input, LeaseRequest
 from potluck.wire.worker import InputRaised, InputRefused, InputSucceeded
+from potluck_node.core.gpu_meter import GpuSample, GpuUse
+from potluck_node.core.gpus import Gpu
 from potluck_node.core.meter import LeaseMeter
 
 
@@ -44,6 +46,25 @@ class WorkerGone:
     pool: str
     worker: str
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class PoolGone:
+    """Nothing of a closed or failed pool runs any more: the GPUs that its sandboxes had are free."""
+
+    pool: str
+
+
+@dataclass(frozen=True, slots=True)
+class GpusSeen:
+    """All GPUs that the owner lends, as they are now."""
+
+    gpus: tuple[Gpu, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class GpuSampled:
+    sample: GpuSample
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +121,9 @@ Event = (
     | PoolFailed
     | WorkerUp
     | WorkerGone
+    | PoolGone
+    | GpusSeen
+    | GpuSampled
     | InputCame
     | InputDropped
     | OutcomeCame
@@ -127,7 +151,10 @@ class Hangup:
 
 @dataclass(frozen=True, slots=True)
 class PreparePool:
-    """Have the image, start the sandbox; then `PoolReady` or `PoolFailed`."""
+    """Have the image, start the sandbox; then `PoolReady` or `PoolFailed`, and in the end `PoolGone`.
+
+    A function with GPUs has a sandbox for each worker, made by `SpawnWorker`.
+    """
 
     pool: str
     caller: str
@@ -137,8 +164,11 @@ class PreparePool:
 
 @dataclass(frozen=True, slots=True)
 class SpawnWorker:
+    """With `gpus` (their uuids) the worker gets a sandbox of its own, in which only these are seen."""
+
     pool: str
     worker: str
+    gpus: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +192,10 @@ class ClosePool:
 
 @dataclass(frozen=True, slots=True)
 class SettleLease:
-    """The lease is over: sign a receipt for what it used and have it countersigned, if the caller is still there."""
+    """The lease is over: sign a receipt for what it used and have it countersigned, if the caller is still there.
+
+    `gpu` is still added to by the next sample of the GPUs, which should be taken before signing.
+    """
 
     lease: str
     caller: str
@@ -170,6 +203,7 @@ class SettleLease:
     meter: LeaseMeter
     started_us: int
     reason: str
+    gpu: GpuUse | None = None
 
 
 @dataclass(frozen=True, slots=True)

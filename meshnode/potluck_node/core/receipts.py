@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 
 from potluck.wire import FunctionSpec, function_id
 from potluck.wire.lease import InputDone
 from potluck_ledger.entries import TEXT_MAX, Receipt
+from potluck_node.core.gpu_meter import GpuUse
 from potluck_node.core.meter import LeaseMeter, payload_digest
 
 # Two good quartz clocks drift apart by at most 200 ppm; 1 ms on top for rounding.
@@ -38,9 +40,10 @@ class CallerMeter:
 
 def write_receipt(
     *, lease: str, caller: str, provider: str, spec: FunctionSpec, meter: LeaseMeter, times: tuple[int, int],
-    nonce: bytes, reason: str,
+    nonce: bytes, reason: str, gpu: GpuUse | None = None,
 ) -> Receipt:  # fmt: skip
-    """The provider's receipt; `times` is (start, end) in Unix microseconds."""
+    """The provider's receipt; `times` is (start, end) in Unix microseconds. With GPUs their use counts as busy."""
+    busy_us = round(gpu.busy_us) if gpu else meter.cpu_us
     return Receipt(
         lease=lease,
         caller=caller,
@@ -52,14 +55,27 @@ def write_receipt(
         started_us=times[0],
         ended_us=max(times),
         lease_us=meter.run_us,
-        busy_us=min(meter.cpu_us, meter.run_us),
-        energy_mj=0,
+        busy_us=min(busy_us, meter.run_us),
+        energy_mj=round(gpu.energy_mj) if gpu else 0,
         inputs=meter.inputs,
         work=meter.work,
-        method="wall",
-        quality="provider's clock; busy is processor time of the worker",
+        gpu=_several(list(gpu.gpus)) if gpu else "",
+        gpu_model=_models(gpu) if gpu else "",
+        method=gpu.method() if gpu else "wall; busy: rusage",
+        quality=gpu.quality() if gpu else "provider's clock; busy is processor time as the worker says",
         reason=reason[:TEXT_MAX],
     )
+
+
+def _several(uuids: list[str]) -> str:
+    """As many as fit: "GPU-a,GPU-b", or "GPU-a+7"."""
+    text = ",".join(uuids)
+    return text if len(text) <= TEXT_MAX else f"{uuids[0][: TEXT_MAX - 4]}+{len(uuids) - 1}"
+
+
+def _models(gpu: GpuUse) -> str:
+    counts = Counter(each.model for each in gpu.gpus.values())
+    return ", ".join(f"{count}x {model}" if count > 1 else model for model, count in counts.items())[:TEXT_MAX]
 
 
 def objection(receipt: Receipt, lease: str, caller: str, provider: str, spec: FunctionSpec, own: CallerMeter) -> str:

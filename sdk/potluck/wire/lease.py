@@ -38,7 +38,8 @@ class LeaseGranted(Message, frozen=True):
 
 
 class LeaseRefused(Message, frozen=True):
-    """`reason` is one of busy, paused, image, policy, quota, version, clock, sandbox, function (would fail anywhere).
+    """`reason` is one of busy, paused, image, policy, gpu, quota, version, clock, sandbox, function (it would
+    fail anywhere).
 
     May also follow `LeaseGranted`, when the image or the sandbox turned out to be unusable."""
 

@@ -8,9 +8,19 @@ import msgspec
 OFFER_LIST_MAX = 64
 OFFER_BYTES_MAX = 16 << 10
 
+# Eight GPUs cut into seven instances each are 56; an offer names no more.
+OFFER_GPUS_MAX = 64
+
+# States of a GPU that begin so pass by themselves; any other means that it cannot be used until somebody mends it.
+FREE, LEASED, USED = "free", "leased", "used by the owner"
+PASSING = (FREE, LEASED, USED)
+
 
 class GpuOffer(msgspec.Struct, frozen=True, array_like=True):
-    """One GPU. `capability` is the compute capability times ten (86 for 8.6); `state` is "free" or why it is not."""
+    """One GPU. `capability` is the compute capability times ten (86 for 8.6); `state` is "free" or why it is not.
+
+    It is "leased", "used by the owner", or what is wrong with it in words. `shares` says that parts are lent too.
+    """
 
     uuid: str
     model: str
@@ -19,6 +29,7 @@ class GpuOffer(msgspec.Struct, frozen=True, array_like=True):
     driver: str = ""
     capability: int = 0
     state: str = "free"
+    shares: bool = False
 
 
 class Offer(msgspec.Struct, frozen=True, array_like=True):
