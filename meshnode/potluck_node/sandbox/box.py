@@ -42,6 +42,11 @@ class Box:
         self._ooms_seen = 0
         self._sampled_out = False
 
+    @property
+    def pid(self) -> int:
+        """Process 1 of the sandbox as the host sees it; 0 when it is gone."""
+        return self._inner[0] if self._inner else 0
+
     def admit(self, pid: int) -> None:
         """Put process 1, which waits at the gate, under the limit that it cannot enter itself.
 
@@ -49,10 +54,13 @@ class Box:
         """
         try:
             self._inner = (pid, os.pidfd_open(pid))
-            counted = self._group is not None and self._group.limits_processes
-            rlimits.limit_processes(pid, self._limits.pids, needed=not counted)
+            self._limit_processes(pid)
         except (OSError, subprocess.SubprocessError) as error:
             raise SandboxError("The limits of a sandbox could not be set.", why=str(error)) from None
+
+    def _limit_processes(self, pid: int) -> None:
+        counted = self._group is not None and self._group.limits_processes
+        rlimits.limit_processes(pid, self._limits.pids, needed=not counted)
 
     def kill(self) -> None:
         """End every process in the sandbox, at once. Idempotent."""
@@ -131,7 +139,12 @@ class Box:
 
 
 async def start(
-    command: Sequence[str], handed: Sequence[int], stdin: socket.socket, group: Group | None, limits: Limits
+    command: Sequence[str],
+    handed: Sequence[int],
+    stdin: socket.socket,
+    group: Group | None,
+    limits: Limits,
+    kind: type[Box] = Box,
 ) -> Box:
     """Start `command`, which must take `--info-fd` and `--block-fd` as bubblewrap does, in that order as its last two
     descriptors; `{info}` and `{gate}` in it are replaced. Raises `SandboxError`; nothing is left then.
@@ -146,7 +159,7 @@ async def start(
         ours.callback(os.close, log_w)
         filled = [part.replace("{info}", str(info_w)).replace("{gate}", str(gate_r)) for part in command]
         outer = _popen(filled, (*handed, info_w, gate_r), stdin, log_w, log_r)
-        box = Box(outer, log_r, group, limits)
+        box = kind(outer, log_r, group, limits)
         ours.pop_all()
     for descriptor in (info_w, gate_r, log_w):
         os.close(descriptor)

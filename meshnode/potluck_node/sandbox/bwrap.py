@@ -20,7 +20,7 @@ from potluck.errors import SandboxError
 from potluck_node.sandbox import box, entry, seccomp
 from potluck_node.sandbox.cgroups import Cgroups, Group
 from potluck_node.sandbox.detect import Machine, detect
-from potluck_node.sandbox.interface import HOSTNAME, MARKER, SandboxSpec
+from potluck_node.sandbox.interface import HOSTNAME, MARKER, Limits, SandboxSpec
 from potluck_node.sandbox.unprivileged import DROP, Stage
 from potluck_node.sandbox.zygote import SocketZygote
 
@@ -60,6 +60,7 @@ class BwrapLauncher:
     """A `Launcher` (see `interface`). Raises `SandboxError` when this machine cannot do it."""
 
     tier = "bwrap"
+    _box: type[box.Box] = box.Box
 
     def __init__(self, groups: Cgroups | None = None) -> None:
         """`groups` replaces what is detected."""
@@ -96,7 +97,8 @@ class BwrapLauncher:
         try:
             with contextlib.ExitStack() as files:
                 command, handed = self._command(spec, group, files)
-                return await box.start(command, handed, theirs, group, spec.limits)
+                limits = self._outer_limits(spec.limits)
+                return await box.start(command, handed, theirs, group, limits, self._box)
         except BaseException:
             if group is not None:
                 group.remove()
@@ -106,7 +108,7 @@ class BwrapLauncher:
         if not self._machine.groups.folders:
             return None
         try:
-            return self._machine.groups.create(spec.limits)
+            return self._machine.groups.create(self._outer_limits(spec.limits))
         except OSError as error:
             raise SandboxError("A control group could not be made.", why=str(error)) from None
 
@@ -118,16 +120,27 @@ class BwrapLauncher:
         moved: list[tuple[Path, Path]] = []
         if self._stage is not None:
             moved, binds = self._stage.prepare(binds)
-        filters = [_memfd(program, files) for program in seccomp.programs()]
-        options = [*_ISOLATION, *_identity(), *_mounts(binds, spec), *_environment(spec)]
+        options, program, handed = self._inside(spec, binds, files)
+        arguments = memfd(b"".join(os.fsencode(option) + b"\0" for option in options), files)
+        bwrap = [self._machine.bwrap, "--info-fd", "{info}", "--block-fd", "{gate}", "--args", str(arguments)]
+        before = entry.command(self._outer_limits(spec.limits), group, moved, self._drop)
+        return [*before, *bwrap, "--", *program], [*handed, arguments]
+
+    def _outer_limits(self, limits: Limits) -> Limits:
+        """What the processes that the host sees are limited to."""
+        return limits
+
+    def _inside(
+        self, spec: SandboxSpec, binds: list[tuple[Path, str]], files: contextlib.ExitStack
+    ) -> tuple[list[str], list[str], list[int]]:
+        """bwrap's options, the program that it starts, and the descriptors which the options name."""
+        filters = [memfd(program, files) for program in seccomp.programs()]
+        options = [*_ISOLATION, *_identity(), *_mounts(binds, spec)]
+        for name, value in environment(spec).items():
+            options += ["--setenv", name, value]
         for descriptor in filters:
             options += ["--add-seccomp-fd", str(descriptor)]
-        arguments = _memfd(b"".join(os.fsencode(option) + b"\0" for option in options), files)
-        bwrap = [self._machine.bwrap, "--info-fd", "{info}", "--block-fd", "{gate}", "--args", str(arguments)]
-        return [*entry.command(spec.limits, group, moved, self._drop), *bwrap, "--", spec.python, "-c", BOOT], [
-            *filters,
-            arguments,
-        ]
+        return options, [spec.python, "-c", BOOT], filters
 
 
 def _identity() -> list[str]:
@@ -148,16 +161,18 @@ def _mounts(binds: list[tuple[Path, str]], spec: SandboxSpec) -> Iterator[str]:
     yield from ("--remount-ro", "/dev", "--remount-ro", "/run", "--chdir", spec.workdir)
 
 
-def _environment(spec: SandboxSpec) -> Iterator[str]:
+def environment(spec: SandboxSpec) -> dict[str, str]:
+    """All of the zygote's variables. Raises `SandboxError` for one that cannot be."""
     # Numeric libraries start a thread per core that they see, and they see all of the machine's.
     threads = {"OMP_NUM_THREADS": str(max(1, -(-spec.limits.cpu_milli // 1000)))}
-    for name, value in {**ENVIRONMENT, **threads, **spec.env, **dict(spec.function.env), MARKER: "1"}.items():
+    variables = {**ENVIRONMENT, **threads, **spec.env, **dict(spec.function.env), MARKER: "1"}
+    for name, value in variables.items():
         if not name or "=" in name or "\0" in name + value:
             raise SandboxError(f"{name!r} cannot be set as an environment variable.", why="It has '=' or a zero byte.")
-        yield from ("--setenv", name, value)
+    return variables
 
 
-def _memfd(data: bytes, files: contextlib.ExitStack) -> int:
+def memfd(data: bytes, files: contextlib.ExitStack) -> int:
     """A readable copy of `data`."""
     descriptor = os.memfd_create("potluck")
     files.callback(os.close, descriptor)

@@ -19,8 +19,8 @@ BLOCK_BYTES = 512
 # Where a limit is lower already, setting it fails, and the lower one holds.
 _SCRIPT = """
 ulimit -c 0
-ulimit -n "$1" || :
-ulimit -f "$2" || :
+ulimit -n "$1" 2>/dev/null || :
+ulimit -f "$2" 2>/dev/null || :
 shift 2
 n=$1; shift
 while [ "$n" -gt 0 ]; do echo 0 >"$1" || exit 1; shift; n=$((n-1)); done

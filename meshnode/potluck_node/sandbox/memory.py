@@ -17,11 +17,12 @@ PROCESSES_MAX = 4096
 
 def used_mib(pid: int, proc: Path = Path("/proc")) -> int:
     """Anonymous and shared memory of `pid` and all its descendants, in MiB."""
-    first, *others = [_private_kib(proc / str(each)) for each in _descendants(pid, proc)] or [0]
+    first, *others = [_private_kib(proc / str(each)) for each in descendants(pid, proc)] or [0]
     return (first + sum(max(0, each - first) for each in others)) >> 10
 
 
-def _descendants(pid: int, proc: Path) -> list[int]:
+def descendants(pid: int, proc: Path = Path("/proc")) -> list[int]:
+    """`pid` and all processes below it, parents before children."""
     found = [pid]
     for each in found:
         for children in (proc / str(each) / "task").glob("*/children"):

@@ -51,7 +51,11 @@ def number_of(name: str) -> int:
     return pyseccomp.resolve_syscall(pyseccomp.Arch.NATIVE, name)
 
 
-@pytest.mark.parametrize("check", [*suite.CHECKS, *isolation.CHECKS], ids=lambda check: check.__name__)
+@pytest.mark.parametrize(
+    "check",
+    [*suite.CHECKS, *suite.ALONE_CHECKS, *isolation.CHECKS, *isolation.KERNEL_CHECKS],
+    ids=lambda check: check.__name__,
+)
 async def test_conformance(check: Any, opener: suite.Opener) -> None:
     extra = [number_of] if "number_of" in inspect.signature(check).parameters else []
     await check(opener, *extra)

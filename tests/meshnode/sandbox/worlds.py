@@ -15,14 +15,21 @@ from potluck.errors import Error
 from potluck_node.sandbox.interface import Launcher, SandboxSpec, Zygote
 
 
-def opener_of(launcher: Launcher, folder: Path) -> suite.Opener:
-    """An opener for the conformance suite, and for anybody who wants a sandbox; its files lie in `folder`."""
-    root, binds = host_image.build(folder)
+def opener_of(
+    launcher: Launcher, folder: Path, root: Path | None = None, site: Path = Path(host_image.SITE)
+) -> suite.Opener:
+    """An opener for the conformance suite, and for anybody who wants a sandbox; its files lie in `folder`.
+
+    `root` replaces the image that is made there, and `site` is where it has the packages.
+    """
+    binds: tuple[tuple[Path, str], ...] = ()
+    if root is None:
+        root, binds = host_image.build(folder)
 
     @asynccontextmanager
     async def open_sandbox(**fields: Any) -> AsyncIterator[Zygote]:
         more = fields.pop("more_binds", ())
-        env = {"PYTHONPATH": str(host_image.SITE), **fields.pop("env", {})}
+        env = {"PYTHONPATH": str(site), **fields.pop("env", {})}
         fields = {"function": suite.function_spec(), "python": host_image.PYTHON, "env": env, **fields}
         spec = SandboxSpec(root=root, binds=(*binds, *more), **fields)
         failed: Error | None = None

@@ -1,0 +1,148 @@
+"""Sandboxes made with gVisor's `runsc`: the code's system calls are answered by a kernel of its own, written in Go.
+
+The strict tier. `runsc` runs inside a bubblewrap sandbox that holds its own binary, the image and nothing else of the
+host, so that whoever breaks out of the first finds himself in the second; and so that starting, limits, killing and
+reaping are those of the other tier. Document: gvisor.dev/docs/architecture_guide/security.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import trio
+
+from potluck_node.sandbox import box, gvisor_detect, memory
+from potluck_node.sandbox.bwrap import BOOT, INSIDE_UID, RUNNER_PLACE, BwrapLauncher, environment, memfd
+from potluck_node.sandbox.cgroups import Cgroups
+from potluck_node.sandbox.interface import HOSTNAME, Limits, SandboxSpec
+
+# Where the outer sandbox keeps things.
+_RUNSC, _BUNDLE, _STATE = "/runsc", "/bundle", "/run/runsc"
+_IMAGE = "/image"
+_KERNEL = {"proc": "proc", "dev": "devtmpfs"}
+
+# `runsc` maps users itself, as root of a namespace in which nothing else is; so it needs every capability there, and
+# namespaces of its own.
+_OUTER = (
+    *("--unshare-all", "--unshare-user", "--uid", "0", "--gid", "0", "--cap-add", "ALL"),
+    *("--die-with-parent", "--new-session", "--clearenv", "--hostname", HOSTNAME),
+)
+# A sparse file of all memory, whose used part the limit on memory bounds; and a descriptor for each file of the image
+# that is known, which are at most as many as the hard limit of the node.
+_FILE_MIB, _OPEN_FILES = 1 << 30, 1 << 16
+# Threads of gVisor's own processes: 40 were seen.
+_PIDS = 128
+# For the few files of the outer sandbox: the socket and state of one container.
+_OUTER_BYTES = 8 << 20
+
+
+class GvisorBox(box.Box):
+    """The kernel that answers the code lives in one of the processes, and hangs without any of the others."""
+
+    async def watch_memory(self) -> None:
+        if self._group is None or not self._group.limits_memory:
+            await super().watch_memory()
+            return
+        while not self._group.oom_kills():  # noqa: ASYNC110 - nothing tells us
+            await trio.sleep(memory.SAMPLE_S)
+        self.kill()
+
+
+class GvisorLauncher(BwrapLauncher):
+    """A `Launcher` (see `interface`). Raises `SandboxError` when this machine cannot do it."""
+
+    tier = "gvisor"
+    _box = GvisorBox
+
+    def __init__(self, groups: Cgroups | None = None) -> None:
+        super().__init__(groups)
+        self._runsc = gvisor_detect.find(self._drop, self._machine.bwrap)
+
+    def _outer_limits(self, limits: Limits) -> Limits:
+        """gVisor keeps all memory of the code in one sparse file, and its files in descriptors of its own; it holds
+        the code itself to the limits on files. Each thread of the code is two of the host's."""
+        return replace(limits, pids=2 * limits.pids + _PIDS, file_mib=_FILE_MIB, open_files=_OPEN_FILES)
+
+    def _inside(
+        self, spec: SandboxSpec, binds: list[tuple[Path, str]], files: contextlib.ExitStack
+    ) -> tuple[list[str], list[str], list[int]]:
+        config = memfd(json.dumps(_config(spec)).encode(), files)
+        options = [*outer(self._runsc), *_image(binds)]
+        options += ["--ro-bind-data", str(config), f"{_BUNDLE}/config.json", "--remount-ro", "/"]
+        return options, command(), [config]
+
+
+def _image(binds: list[tuple[Path, str]]) -> Iterator[str]:
+    """The image with all that is bound into it, put together here: gVisor can mount only on folders that it has."""
+    (root, _), *others = binds
+    yield from ("--ro-bind", str(root), _IMAGE, "--size", str(1 << 20), "--tmpfs", f"{_IMAGE}/run")
+    yield from ("--perms", "0755", "--dir", f"{_IMAGE}{Path(RUNNER_PLACE).parent}")
+    for source, target in others:
+        yield from ("--ro-bind", str(source), f"{_IMAGE}{target}")
+    yield from ("--remount-ro", f"{_IMAGE}/run")
+
+
+def outer(runsc: str) -> list[str]:
+    """bwrap's options for a place that has `runsc` and nothing else."""
+    options = [*_OUTER, "--size", str(_OUTER_BYTES), "--tmpfs", "/", "--ro-bind", runsc, _RUNSC]
+    options += ["--proc", "/proc", "--dev", "/dev", "--remount-ro", "/dev"]
+    for folder in ("/tmp", "/run"):
+        options += ["--size", str(_OUTER_BYTES), "--tmpfs", folder]
+    return options
+
+
+def command() -> list[str]:
+    """What runs the bundle. Control groups are the node's affair, and no network is needed."""
+    flags = ["--rootless", "--platform=systrap", "--network=none", "--ignore-cgroups", "--overlay2=none"]
+    return [_RUNSC, f"--root={_STATE}", *flags, "run", f"--bundle={_BUNDLE}", "sandbox"]
+
+
+def _config(spec: SandboxSpec) -> dict[str, Any]:
+    """An OCI runtime configuration (opencontainers/runtime-spec, config.md)."""
+    variables = [f"{name}={value}" for name, value in environment(spec).items()]
+    return {
+        "ociVersion": "1.0.0",
+        "hostname": HOSTNAME,
+        "root": {"path": _IMAGE, "readonly": True},
+        "process": {
+            "user": {"uid": INSIDE_UID, "gid": INSIDE_UID},
+            "args": [spec.python, "-c", BOOT],
+            "env": variables,
+            "cwd": spec.workdir,
+            "capabilities": {},
+            "noNewPrivileges": True,
+            "rlimits": _rlimits(spec.limits),
+        },
+        "mounts": _mounts(spec.limits),
+        "linux": {"namespaces": [{"type": kind} for kind in ("pid", "network", "ipc", "uts", "mount")]},
+    }
+
+
+def _rlimits(limits: Limits) -> list[dict[str, Any]]:
+    bounds = {
+        "RLIMIT_NOFILE": limits.open_files,
+        "RLIMIT_FSIZE": limits.file_mib << 20,
+        "RLIMIT_NPROC": limits.pids,
+        "RLIMIT_CORE": 0,
+    }
+    return [{"type": kind, "hard": bound, "soft": bound} for kind, bound in bounds.items()]
+
+
+def _mounts(limits: Limits) -> list[dict[str, Any]]:
+    """Folders of RAM with a size, and what the kernel shows of itself."""
+    kernel = [{"destination": f"/{name}", "type": kind, "source": kind} for name, kind in _KERNEL.items()]
+    sizes = {"/dev/shm": limits.shm_mib, "/tmp": limits.tmp_mib}
+    return kernel + [
+        {
+            "destination": place,
+            "type": "tmpfs",
+            "source": "tmpfs",
+            "options": [f"size={size}m", "mode=1777", "nosuid", "nodev"],
+        }
+        for place, size in sizes.items()
+    ]

@@ -1,0 +1,95 @@
+"""No sandbox at all: a process of the owner's, under limits where control groups allow.
+
+For development on machines that allow nothing better. It protects nobody, so a node that uses it runs its owner's own
+functions only (`node`), and only images whose Python starts outside of them, as `Image.local_python()` does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import sys
+import tempfile
+from pathlib import Path
+
+import trio
+
+from potluck.errors import SandboxError
+from potluck_node.sandbox import box, cgroups, entry, memory
+from potluck_node.sandbox.bwrap import BOOT, RUNNER, RUNNER_PLACE, environment
+from potluck_node.sandbox.cgroups import Cgroups, Group
+from potluck_node.sandbox.interface import MARKER, SandboxSpec
+from potluck_node.sandbox.zygote import SocketZygote
+
+# Speaks as bubblewrap does with its `--info-fd` and `--block-fd`: names itself, and waits for a byte.
+_GATE = """
+import os, sys
+info, gate = int(sys.argv[1]), int(sys.argv[2])
+os.write(info, b'{"child-pid": %d}' % os.getpid())
+os.read(gate, 1)
+os.close(info), os.close(gate)
+os.execvpe("env", sys.argv[3:], os.environ)
+"""
+
+
+class ProcessBox(box.Box):
+    """Without namespaces nothing ends the children of a process but finding them."""
+
+    def kill(self) -> None:
+        for pid in memory.descendants(self.pid) if self.pid else []:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, signal.SIGKILL)
+        super().kill()
+
+    def _limit_processes(self, pid: int) -> None:
+        """The limit would count all that the owner runs."""
+
+
+class ProcessLauncher:
+    """A `Launcher` (see `interface`) that isolates nothing."""
+
+    tier = "process"
+
+    def __init__(self, groups: Cgroups | None = None) -> None:
+        self._groups = cgroups.detect() if groups is None else groups
+        self._folder = tempfile.TemporaryDirectory(prefix="potluck-process-")
+        Path(self._folder.name, Path(RUNNER_PLACE).name).symlink_to(RUNNER)
+
+    async def start(self, nursery: trio.Nursery, spec: SandboxSpec) -> SocketZygote:
+        ours, theirs = socket.socketpair()
+        try:
+            with theirs:
+                started = await self._start_box(spec, theirs)
+        except BaseException:
+            ours.close()
+            raise
+        zygote = SocketZygote(started, ours)
+        try:
+            await nursery.start(zygote.serve)
+            await zygote.start(spec.function)
+        except BaseException:
+            await zygote.aclose()
+            await started.destroy()
+            raise
+        return zygote
+
+    async def _start_box(self, spec: SandboxSpec, theirs: socket.socket) -> box.Box:
+        group = self._groups.create(spec.limits) if self._groups.folders else None
+        try:
+            return await box.start(self._command(spec, group), (), theirs, group, spec.limits, ProcessBox)
+        except BaseException:
+            if group is not None:
+                group.remove()
+            raise
+
+    def _command(self, spec: SandboxSpec, group: Group | None) -> list[str]:
+        python = Path(f"{spec.root}{spec.python}")
+        if not python.exists():
+            raise SandboxError(f"The image has no Python at {spec.python}.", fix="Use Image.local_python().")
+        boot = BOOT.replace(str(Path(RUNNER_PLACE).parent), self._folder.name)
+        # Without the marker: what asks for it must not believe that it is in a sandbox.
+        variables = [f"{name}={value}" for name, value in environment(spec).items() if name != MARKER]
+        gate = [sys.executable, "-ISc", _GATE, "{info}", "{gate}", "env", "-i", *variables, str(python), "-c", boot]
+        return [*entry.command(spec.limits, group, [], []), *gate]
