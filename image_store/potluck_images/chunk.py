@@ -33,7 +33,8 @@ FRAME_BYTES_MAX = 1000 << 10
 BUNDLE_MIN_BYTES = 256 << 10
 BUNDLE_END_ONE_IN = 64
 
-ZSTD_LEVEL = 3
+# Of level 3's processor time it takes four fifths, for 2 % more bytes (an installed torch, numpy and transformers).
+ZSTD_LEVEL = 2
 
 
 @dataclass(frozen=True, slots=True)

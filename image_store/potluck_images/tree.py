@@ -64,9 +64,12 @@ class Tree:
     def _put_parents(self, path: str) -> None:
         while "/" in path:
             path = path.rpartition("/")[0]
-            if isinstance(self._nodes.setdefault(path, Folder()), Folder):
-                continue
-            raise _clash(path)
+            there = self._nodes.get(path)
+            if isinstance(there, Folder):  # then its own parents are there, too
+                return
+            if there is not None:
+                raise _clash(path)
+            self._nodes[path] = Folder()
 
     def remove(self, path: str) -> None:
         """Hide what layers below have there; nodes of this tree stay. Raises `ImageError` when it leaves the root."""
