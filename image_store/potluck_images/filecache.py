@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import os
 import secrets
 import shutil
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 from blake3 import blake3
@@ -29,34 +31,44 @@ class FileCache:
 
     def __init__(self, folder: Path, store: ChunkStore) -> None:
         self._folder, self._store = folder, store
+        # Names of files that are being written: unique among processes, then within this one.
+        self._writer, self._numbers = f"{secrets.token_hex(8)}-", itertools.count()
+        self._stopped = False
         for number in range(256):
             (folder / f"{number:02x}").mkdir(parents=True, exist_ok=True)
 
     def path(self, file: File) -> Path:
-        name = file.digest.hex() + ("x" if file.mode & 0o100 else "")
-        return self._folder / name[:2] / name
+        return Path(self._path(file))
+
+    def _path(self, file: File) -> str:
+        name = file.digest.hex()
+        return f"{self._folder}/{name[:2]}/{name}{'x' if file.mode & 0o100 else ''}"
 
     def fill(self, files: Iterable[tuple[File, Manifest]]) -> None:
         """Write those that are not here yet. Raises what the store raises, `ImageError`, `StoreFullError`."""
-        missing = {self.path(file): (file, layer) for file, layer in files}
-        jobs = _by_first_chunk([item for path, item in missing.items() if not path.exists()])
+        wanted = {self._path(file): (file, layer) for file, layer in files}
+        self._stopped = False
+        small, large = _jobs([item for path, item in wanted.items() if not os.path.exists(path)])
         with ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="materialise") as pool:
-            futures = [pool.submit(self._write_all, job) for job in jobs]
+            # One thread for all of the small ones: a system call each 10 µs, and threads that hand the interpreter
+            # to each other that often are slower than one.
+            futures = [pool.submit(self._write_bundles, small), *(pool.submit(self._write_all, job) for job in large)]
             try:
                 for future in futures:
                     future.result()
             finally:
+                self._stopped = True
                 pool.shutdown(cancel_futures=True)
 
     def link(self, file: File, name: str, folder: int) -> None:
         """Put the file as `name` into the open `folder`; a copy where a hard link is refused."""
-        source = self.path(file)
+        source = self._path(file)
         try:
             os.link(source, name, dst_dir_fd=folder, follow_symlinks=False)
         except OSError as error:
             if error.errno not in _NO_LINK:
                 raise
-            _copy(source, name, folder)
+            _copy(Path(source), name, folder)
 
     def remove_unused(self) -> None:
         """Remove files that no root links to, and what writers left that died; none may be writing now."""
@@ -65,6 +77,12 @@ class FileCache:
         for path in self._folder.glob("??/*"):
             if path.stat().st_nlink == 1:
                 path.unlink()
+
+    def _write_bundles(self, jobs: list[list[tuple[File, Manifest]]]) -> None:
+        for items in jobs:
+            if self._stopped:
+                return
+            self._write_all(items)
 
     def _write_all(self, items: list[tuple[File, Manifest]]) -> None:
         """Files that begin in one chunk; it is read once."""
@@ -82,27 +100,46 @@ class FileCache:
         return data
 
     def _write(self, file: File, layer: Manifest, first: bytes) -> None:
-        path = self.path(file)
-        temporary = path.with_name(f".{secrets.token_hex(8)}")
+        path = self._path(file)
+        temporary = f"{os.path.dirname(path)}/.{self._writer}{next(self._numbers)}"
         try:
-            with open(temporary, "xb") as out:
-                hasher = blake3()
-                for number, piece in enumerate(file.pieces):
-                    data = first if number == 0 else self._chunk(file, layer, number)
-                    part = memoryview(data)[piece.offset : piece.offset + piece.size]
-                    hasher.update(part)
-                    out.write(part)
-                os.fchmod(out.fileno(), 0o555 if file.mode & 0o100 else 0o444)
-            if hasher.digest() != file.digest:
-                raise ImageError(
-                    "A layer's manifest is refused.", why=f"{file.path!r} has another digest than it says."
-                )
-            os.utime(temporary, (MTIME_S, MTIME_S))
+            out = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            try:
+                self._write_content(out, file, layer, first)
+                os.fchmod(out, 0o555 if file.mode & 0o100 else 0o444)
+                os.utime(out, (MTIME_S, MTIME_S))
+            finally:
+                os.close(out)
             _publish(temporary, path)
         except OSError as error:
             raise clearer(error) from None
         finally:
-            temporary.unlink(missing_ok=True)
+            with suppress(FileNotFoundError):
+                os.unlink(temporary)
+
+    def _write_content(self, out: int, file: File, layer: Manifest, first: bytes) -> None:
+        hasher = blake3()
+        for number, piece in enumerate(file.pieces):
+            data = first if number == 0 else self._chunk(file, layer, number)
+            part = memoryview(data)[piece.offset : piece.offset + piece.size]
+            hasher.update(part)
+            _write_whole(out, part)
+        if hasher.digest() != file.digest:
+            raise ImageError("A layer's manifest is refused.", why=f"{file.path!r} has another digest than it says.")
+
+
+def _write_whole(out: int, data: memoryview) -> None:
+    while written := os.write(out, data):
+        data = data[written:]
+        if not data:
+            return
+
+
+def _jobs(items: list[tuple[File, Manifest]]) -> tuple[list[list[tuple[File, Manifest]]], ...]:
+    """Bundles, and then large files, the largest first so that none is left to a single thread at the end."""
+    jobs = _by_first_chunk(items)
+    large = [job for job in jobs if len(job[0][0].pieces) > 1]
+    return [job for job in jobs if len(job[0][0].pieces) <= 1], sorted(large, key=lambda job: -job[0][0].size)
 
 
 def _by_first_chunk(items: list[tuple[File, Manifest]]) -> list[list[tuple[File, Manifest]]]:
@@ -114,7 +151,7 @@ def _by_first_chunk(items: list[tuple[File, Manifest]]) -> list[list[tuple[File,
     return list(jobs.values())
 
 
-def _publish(temporary: Path, path: Path) -> None:
+def _publish(temporary: str, path: str) -> None:
     """Give the file its name unless another thread was faster. It is never replaced: Linux refuses to link to a file
     whose last name is being replaced at that moment."""
     try:
@@ -124,7 +161,7 @@ def _publish(temporary: Path, path: Path) -> None:
     except OSError as error:
         if error.errno not in _NO_LINK:
             raise
-        temporary.rename(path)
+        os.rename(temporary, path)
 
 
 def _copy(source: Path, name: str, folder: int) -> None:
