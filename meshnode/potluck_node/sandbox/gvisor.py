@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from potluck_node.sandbox.interface import HOSTNAME, Limits, SandboxSpec
 
 # Where the outer sandbox keeps things.
 _RUNSC, _BUNDLE, _STATE = "/runsc", "/bundle", "/run/runsc"
-_IMAGE = "/image"
+IMAGE = "/image"
 _KERNEL = {"proc": "proc", "dev": "devtmpfs"}
 
 # `runsc` maps users itself, as root of a namespace in which nothing else is; so it needs every capability there, and
@@ -71,20 +71,23 @@ class GvisorLauncher(BwrapLauncher):
     def _inside(
         self, spec: SandboxSpec, binds: list[tuple[Path, str]], files: contextlib.ExitStack
     ) -> tuple[list[str], list[str], list[int]]:
-        config = memfd(json.dumps(_config(spec)).encode(), files)
-        options = [*outer(self._runsc), *_image(binds)]
-        options += ["--ro-bind-data", str(config), f"{_BUNDLE}/config.json", "--remount-ro", "/"]
-        return options, command(), [config]
+        file = memfd(json.dumps(_config(spec)).encode(), files)
+        return [*outer(self._runsc), *_image(binds), *bundle(file)], command(), [file]
 
 
 def _image(binds: list[tuple[Path, str]]) -> Iterator[str]:
     """The image with all that is bound into it, put together here: gVisor can mount only on folders that it has."""
     (root, _), *others = binds
-    yield from ("--ro-bind", str(root), _IMAGE, "--size", str(1 << 20), "--tmpfs", f"{_IMAGE}/run")
-    yield from ("--perms", "0755", "--dir", f"{_IMAGE}{Path(RUNNER_PLACE).parent}")
+    yield from ("--ro-bind", str(root), IMAGE, "--size", str(1 << 20), "--tmpfs", f"{IMAGE}/run")
+    yield from ("--perms", "0755", "--dir", f"{IMAGE}{Path(RUNNER_PLACE).parent}")
     for source, target in others:
-        yield from ("--ro-bind", str(source), f"{_IMAGE}{target}")
-    yield from ("--remount-ro", f"{_IMAGE}/run")
+        yield from ("--ro-bind", str(source), f"{IMAGE}{target}")
+    yield from ("--remount-ro", f"{IMAGE}/run")
+
+
+def bundle(file: int) -> list[str]:
+    """bwrap's options for the container's configuration, which is read from a descriptor."""
+    return ["--ro-bind-data", str(file), f"{_BUNDLE}/config.json", "--remount-ro", "/"]
 
 
 def outer(runsc: str) -> list[str]:
@@ -103,22 +106,26 @@ def command() -> list[str]:
 
 
 def _config(spec: SandboxSpec) -> dict[str, Any]:
-    """An OCI runtime configuration (opencontainers/runtime-spec, config.md)."""
     variables = [f"{name}={value}" for name, value in environment(spec).items()]
+    process = {"env": variables, "cwd": spec.workdir, "rlimits": _rlimits(spec.limits)}
+    return config([spec.python, "-c", BOOT], process, _mounts(spec.limits))
+
+
+def config(arguments: list[str], process: Mapping[str, Any] = {}, mounts: Sequence[Any] = ()) -> dict[str, Any]:
+    """An OCI runtime configuration (opencontainers/runtime-spec, config.md)."""
     return {
         "ociVersion": "1.0.0",
         "hostname": HOSTNAME,
-        "root": {"path": _IMAGE, "readonly": True},
+        "root": {"path": IMAGE, "readonly": True},
         "process": {
             "user": {"uid": INSIDE_UID, "gid": INSIDE_UID},
-            "args": [spec.python, "-c", BOOT],
-            "env": variables,
-            "cwd": spec.workdir,
+            "args": arguments,
+            "cwd": "/",
             "capabilities": {},
             "noNewPrivileges": True,
-            "rlimits": _rlimits(spec.limits),
+            **process,
         },
-        "mounts": _mounts(spec.limits),
+        "mounts": list(mounts),
         "linux": {"namespaces": [{"type": kind} for kind in ("pid", "network", "ipc", "uts", "mount")]},
     }
 

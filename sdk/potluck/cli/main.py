@@ -29,7 +29,7 @@ def main() -> None:
 
 
 def _register() -> None:
-    from potluck.cli import image, ledger, node, run, shell
+    from potluck.cli import doctor, image, ledger, node, run, shell
 
     main.add_command(run.run)
     for command in (node.up, node.down, node.status, node.pause, node.resume, node.tui, node.config):
@@ -37,6 +37,7 @@ def _register() -> None:
     main.add_command(ledger.ledger)
     main.add_command(image.image)
     main.add_command(shell.shell)
+    main.add_command(doctor.doctor)
 
 
 _register()

@@ -1,0 +1,185 @@
+"""Looks at this machine as a node would, and says what it can do, what it cannot, and what would help.
+
+`python -m potluck_node.doctor` prints the findings as JSON; `potluck doctor` shows them. Each look is a real trial
+where there is one: what is merely installed may still not work.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.util
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+
+import msgspec
+import trio
+
+from potluck import paths
+from potluck.errors import Error, SandboxError
+from potluck.wire.doctor import Finding
+from potluck_images.lazy_support import why_not
+from potluck_node.debian import KEYRING
+from potluck_node.devices.local import LocalDevices
+from potluck_node.sandbox import cgroups
+from potluck_node.sandbox.detect import detect
+from potluck_node.sandbox.unprivileged import DROP
+
+# The store keeps a few images of some GiB; with less than this free, starts fail for want of room.
+FREE_GIB_MIN = 10
+
+# An image tree, a store and some hundred sockets are open at once.
+OPEN_FILES_MIN = 4096
+
+# landlock(7): number of the call, the same on every architecture, and the flag that asks for the version.
+_LANDLOCK_CREATE_RULESET, _LANDLOCK_VERSION = 444, 1
+
+
+def look() -> list[Finding]:
+    """Everything, in the order in which it matters."""
+    looks: tuple[Callable[[], Iterator[Finding]], ...] = (
+        _user, _sandboxes, _strict, _limits, _landlock, _gpus, _lazy, _builds, _network, _room
+    )  # fmt: skip
+    return [finding for each in looks for finding in each()]
+
+
+def _user() -> Iterator[Finding]:
+    if os.geteuid() == 0:
+        yield Finding(
+            "user",
+            "weak",
+            "The node would run as root.",
+            "Sandboxes become another user first; the node itself needs no rights that root has.",
+            "Run it as an ordinary user: su - <user> -c 'potluck up'",
+        )
+    else:
+        yield Finding("user", "good", "The node runs as an ordinary user.")
+
+
+def _drop() -> tuple[str, ...]:
+    return DROP if os.geteuid() == 0 else ()
+
+
+def _sandboxes() -> Iterator[Finding]:
+    try:
+        machine = detect(_drop())
+    except SandboxError as error:
+        yield Finding("sandbox bwrap", "missing", _words(error), "This node runs nobody's functions.", error.fix)
+    else:
+        yield Finding("sandbox bwrap", "good", f"bubblewrap {machine.version} makes namespaces and filters calls.")
+
+
+def _strict() -> Iterator[Finding]:
+    from potluck_node.sandbox.gvisor_detect import find
+
+    bwrap = shutil.which("bwrap")
+    if bwrap is None:
+        return
+    try:
+        found = find(_drop(), bwrap)
+    except SandboxError as error:
+        means = "Functions that ask for the strict sandbox go to other nodes."
+        yield Finding("sandbox gvisor", "weak", _words(error), means, error.fix)
+    else:
+        yield Finding("sandbox gvisor", "good", f"{found} runs inside bubblewrap.")
+
+
+def _limits() -> Iterator[Finding]:
+    groups = cgroups.detect()
+    lacking = [name for name in cgroups.CONTROLLERS if name not in groups.folders]
+    fix = "systemd-run --user --scope -p Delegate=yes potluck up --foreground" if lacking else ""
+    yield Finding("limits", "weak" if lacking else "good", f"{groups.describe()}.", fix=fix)
+
+
+def _landlock() -> Iterator[Finding]:
+    version = ctypes.CDLL(None).syscall(_LANDLOCK_CREATE_RULESET, None, 0, _LANDLOCK_VERSION)
+    says = f"The kernel has Landlock, version {version}." if version > 0 else "The kernel has no Landlock."
+    yield Finding("landlock", "good", says, "Sandboxes do not need it: they see no file of the host.")
+
+
+def _gpus() -> Iterator[Finding]:
+    inventory = trio.run(LocalDevices().inventory)
+    for device in inventory.devices:
+        says = f"{device.model}, {device.memory_mib} MiB, driver {device.driver or 'unknown'}"
+        if device.fault:
+            yield Finding("gpu", "missing", f"{says}: {device.fault}.", "It is not offered.")
+        else:
+            yield Finding("gpu", "good", f"{says}.")
+    for text in inventory.findings:
+        yield Finding("gpu", "good" if inventory.devices else "weak", text)
+
+
+def _lazy() -> Iterator[Finding]:
+    missing = why_not()
+    if missing:
+        means = "Images are fetched whole before a function starts."
+        yield Finding("lazy images", "weak", f"Images cannot be mounted: {missing}.", means, _command_in(missing))
+    else:
+        yield Finding("lazy images", "good", "Large images can be mounted, and are fetched as they are read.")
+
+
+def _command_in(text: str) -> str:
+    """The first command of a sentence such as "x is missing (apt install x; pip install y)"."""
+    inside = text.partition("(")[2].rpartition(")")[0].split(";")[0].strip()
+    return f"sudo {inside}" if inside.startswith("apt ") else inside
+
+
+def _builds() -> Iterator[Finding]:
+    from potluck_images.pip_install import find_uv
+
+    try:
+        find_uv()
+    except Error as error:
+        yield Finding("builds", "missing", _words(error), "Images with packages cannot be built here.", error.fix)
+    else:
+        yield Finding("builds", "good", "uv installs Python packages.")
+    if shutil.which("mmdebstrap") and KEYRING.exists():
+        yield Finding("debian", "good", "mmdebstrap makes Debian bases.")
+    else:
+        fix = "sudo apt install mmdebstrap debian-archive-keyring"
+        yield Finding("debian", "weak", "mmdebstrap is missing.", "Image.debian_slim() cannot be built here.", fix)
+
+
+def _network() -> Iterator[Finding]:
+    if shutil.which("pasta"):
+        yield Finding("network", "good", "pasta gives sandboxes a network of their own.")
+    else:
+        means = "Functions and build steps that need a network cannot be kept from this machine's own services."
+        yield Finding("network", "weak", "pasta is missing.", means, "sudo apt install passt")
+
+
+def _room() -> Iterator[Finding]:
+    home = paths.home()
+    there = next(folder for folder in (home, *home.parents) if folder.exists())
+    free_gib = shutil.disk_usage(there).free >> 30
+    fix = "potluck config --help shows how to choose another folder (POTLUCK_HOME)." if free_gib < FREE_GIB_MIN else ""
+    yield Finding("disk", "weak" if fix else "good", f"{free_gib} GiB are free in {home}.", fix=fix)
+    yield from _open_files()
+    if importlib.util.find_spec("textual") is None:
+        means = "`potluck tui` cannot show the node."
+        yield Finding("terminal", "weak", "textual is missing.", means, "pip install 'potluck[tui]'")
+
+
+def _open_files() -> Iterator[Finding]:
+    import resource
+
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and hard < OPEN_FILES_MIN:
+        says = f"A process may open {hard} files; nodes with many peers need {OPEN_FILES_MIN}."
+        yield Finding(
+            "open files", "weak", says, fix="echo '* hard nofile 65536' | sudo tee /etc/security/limits.d/90.conf"
+        )
+
+
+def _words(error: Error) -> str:
+    return f"{error.what} {error.why}".strip()
+
+
+def main() -> None:
+    """Print the findings as JSON."""
+    sys.stdout.write(msgspec.json.encode(look()).decode() + "\n")
+
+
+if __name__ == "__main__":
+    main()
