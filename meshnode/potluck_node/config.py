@@ -28,6 +28,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     listen: tuple[str, ...] = ("/ip4/127.0.0.1/tcp/0",)
     bootstrap: tuple[str, ...] = ()
     mdns: bool = False
+    gpus: str | tuple[str | int, ...] = "all"
+    gpu_share: bool = False
     idle_s: float = 60.0
     store_gib: float = 50.0
     upload_mib_s: float = 0.0
@@ -43,6 +45,8 @@ HELP = {
     "offer": "Whether this machine runs other people's functions at all.",
     "cpus": "Cores to lend; 0 means all but one.",
     "memory_mib": "Memory to lend in MiB; 0 means half of what the machine has.",
+    "gpus": "GPUs to lend: all, none, or a list of their uuids and numbers.",
+    "gpu_share": "Whether parts of a GPU's memory are lent to several at once; the driver does not keep them apart.",
     "listen": "Addresses to listen on, as libp2p multiaddrs; loopback only unless changed.",
     "bootstrap": "Addresses of nodes to join, each ending in /p2p/<peer id>.",
     "mdns": "Whether to find nodes on the local network by multicast DNS.",
@@ -87,4 +91,7 @@ def _complete(settings: Settings) -> Settings:
     memory = settings.memory_mib or memory_mib() // 2
     if min(cpus, memory, settings.upload_mib_s, settings.download_mib_s, settings.store_gib, settings.idle_s) < 0:
         raise InvalidError("A node cannot lend less than nothing.", fix="Give its settings positive values.")
-    return msgspec.structs.replace(settings, name=name, cpus=cpus, memory_mib=memory)
+    gpus = settings.gpus
+    if isinstance(gpus, str) and gpus not in ("all", "none"):
+        gpus = tuple(part.strip() for part in gpus.split(","))
+    return msgspec.structs.replace(settings, name=name, cpus=cpus, memory_mib=memory, gpus=gpus)

@@ -17,6 +17,7 @@ from potluck_ledger.keys import PrivateKey
 from potluck_node import config
 from potluck_node.clock import Clock, SystemClock
 from potluck_node.config import Settings
+from potluck_node.devices.local import LocalDevices
 from potluck_node.node import Node, Parts
 from potluck_node.sandbox.interface import Launcher
 from potluck_node.transport.interface import RecordRank, Transport
@@ -30,7 +31,7 @@ def main() -> None:
     if home := arguments.pop("home"):
         os.environ["POTLUCK_HOME"] = str(Path(home).absolute())
     embedded, show = arguments.pop("embedded"), arguments.pop("show_config")
-    offset_us = round(arguments.pop("clock_offset_s") * 1e6)
+    offset_us, device_root = round(arguments.pop("clock_offset_s") * 1e6), arguments.pop("device_root")
     flags = {name: value for name, value in arguments.items() if value is not None}
     try:
         settings = config.load(paths.home(), flags)
@@ -38,7 +39,7 @@ def main() -> None:
             _show(settings)
             return
         _set_up_log()
-        node = Node(paths.home(), settings, _parts(settings, SystemClock(offset_us), embedded))
+        node = Node(paths.home(), settings, _parts(settings, SystemClock(offset_us), embedded, device_root))
     except Error as error:
         sys.exit(f"error: {error}")
     trio.run(_run, node, strict_exception_groups=True)
@@ -51,6 +52,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--show-config", action="store_true", help="print every setting and what it means")
     # For tests of peers whose clock is wrong; a real node has no reason to use it.
     parser.add_argument("--clock-offset-s", type=float, default=0.0, help=argparse.SUPPRESS)
+    # For tests with a fake GPU driver: where dev/, lib/ and proc/ of the devices are.
+    parser.add_argument("--device-root", type=Path, default=Path("/"), help=argparse.SUPPRESS)
+    parser.add_argument("--gpus", help=config.HELP["gpus"])
+    yes_or_no = argparse.BooleanOptionalAction
+    parser.add_argument("--gpu-share", action=yes_or_no, default=None, help=config.HELP["gpu_share"])
     parser.add_argument("--offer", action=argparse.BooleanOptionalAction, default=None, help=config.HELP["offer"])
     parser.add_argument("--mdns", action=argparse.BooleanOptionalAction, default=None, help=config.HELP["mdns"])
     for name, kind in (("name", str), ("mesh", str), ("region", str), ("cpus", float), ("memory-mib", int)):
@@ -77,10 +83,11 @@ def _set_up_log() -> None:
     logging.getLogger("libp2p").setLevel(logging.CRITICAL)
 
 
-def _parts(settings: Settings, clock: Clock, embedded: bool) -> Parts:
+def _parts(settings: Settings, clock: Clock, embedded: bool, device_root: Path) -> Parts:
     make = _no_network if embedded else _libp2p
     launcher, warning = _launcher() if settings.offer else (None, "")
-    return Parts(make, launcher, clock, paths.socket_path(), embedded, warning)
+    devices = LocalDevices(device_root) if launcher and settings.gpus != "none" else None
+    return Parts(make, launcher, clock, paths.socket_path(), embedded, warning, devices)
 
 
 def _launcher() -> tuple[Launcher | None, str]:

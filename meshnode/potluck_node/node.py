@@ -34,6 +34,7 @@ from potluck_node.core import events as ev
 from potluck_node.core import provider_events as pev
 from potluck_node.core.offers import OFFER_LIFE_US, OfferBook, rank_offer
 from potluck_node.core.provider import Capacity
+from potluck_node.devices.interface import Devices
 from potluck_node.discovery import Discovery
 from potluck_node.fetch import Caps, Fetcher
 from potluck_node.home import Home
@@ -69,6 +70,7 @@ class Parts:
     socket: Path
     embedded: bool = False
     warning: str = ""
+    devices: Devices | None = None
 
 
 class Node:
@@ -114,10 +116,12 @@ class Node:
     def _make_provider(self) -> Provider:
         settings = self.settings
         assert self._parts.launcher
-        capacity = Capacity(round(settings.cpus * 1000), settings.memory_mib, self._parts.launcher.tier)
+        capacity = Capacity(
+            round(settings.cpus * 1000), settings.memory_mib, self._parts.launcher.tier, settings.gpu_share
+        )
         return Provider(
             settings.name, self.key, capacity, self.images, self._parts.launcher, self.journal, self._clock,
-            idle_us=round(settings.idle_s * 1e6),
+            idle_us=round(settings.idle_s * 1e6), devices=self._parts.devices, lent_gpus=settings.gpus,
         )  # fmt: skip
 
     def _wire_up(self) -> None:
@@ -195,6 +199,7 @@ class Node:
             cpu_free_milli=free[0] + idle[0],
             memory_free_mib=free[1] + idle[1],
             slots_free=(free[0] + idle[0]) // 1000,
+            gpus=core.gpus.offers(core.idle_workers()),
             images=self.images.held(),
             warm=core.warm(),
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +16,7 @@ from potluck.wire import Failure
 from potluck.wire.lease import LeaseProgress
 from potluck.wire.worker import InputRaised, InputRefused, InputSucceeded, RunInput, WorkerLog, WorkerReady
 from potluck_node.core import provider_events as ev
+from potluck_node.devices.interface import Binding
 from potluck_node.sandbox.interface import Launcher, Limits, SandboxSpec, Worker, WorkerEnded, Zygote
 
 log = logging.getLogger("potluck.pool")
@@ -29,6 +30,8 @@ PIDS_PER_WORKER = 256
 # Failures of a start that would be the same on every machine: asking the next peer is no use.
 _FUNCTION_KINDS = frozenset({"image-import", "python-version", "serialization", "remote", "invalid", "execution"})
 
+# What a sandbox needs to use the GPUs with these uuids; raises `SandboxError` when one is gone.
+Bind = Callable[[tuple[str, ...]], Binding]
 Progress = Callable[[LeaseProgress], None]
 # Receives (worker, log message); waits while the caller is slow.
 OnLog = Callable[[str, WorkerLog], Awaitable[None]]
@@ -65,10 +68,16 @@ class Pool:
     """Drives one `PreparePool` until `close`; everything that happens is submitted as an event."""
 
     def __init__(
-        self, action: ev.PreparePool, images: Images, launcher: Launcher, submit: Callable[[ev.Event], None], log: OnLog
-    ) -> None:
+        self, action: ev.PreparePool, images: Images, launcher: Launcher, submit: Callable[[ev.Event], None],
+        log: OnLog, bind: Bind,
+    ) -> None:  # fmt: skip
         self._action, self._images, self._launcher, self._submit, self._log = action, images, launcher, submit, log
+        self._bind = bind
+        self._image: ReadyImage | None = None
         self._zygote: Zygote | None = None
+        # Workers with GPUs have a sandbox each.
+        self._apart: dict[str, trio.CancelScope] = {}
+        self._sandboxes: dict[str, Zygote] = {}
         self._workers: dict[str, Worker] = {}
         self._scope = trio.CancelScope()
         self._nursery: trio.Nursery | None = None
@@ -90,8 +99,12 @@ class Pool:
         try:
             async with trio.open_nursery() as self._nursery:
                 self._nursery.start_soon(image.serve)
+                self._image = image
                 progress(LeaseProgress("sandbox"))
-                self._zygote = await self._launcher.start(self._nursery, self._spec(image))
+                if spec.resources.gpu:
+                    self._submit(ev.PoolReady(self._action.pool))
+                    await trio.sleep_forever()
+                self._zygote = await self._launcher.start(self._nursery, self._spec(image, Binding()))
                 self._check_python(self._zygote.ready.python)
                 self._submit(ev.PoolReady(self._action.pool))
                 why = await self._zygote.wait_ended()
@@ -112,14 +125,16 @@ class Pool:
                 fix=f"Run the caller with Python {inside}, or use an image with {spec.python}.",
             )
 
-    def _spec(self, image: ReadyImage) -> SandboxSpec:
-        spec, count = self._action.function, max(1, self._action.workers_max)
+    def _spec(self, image: ReadyImage, binding: Binding) -> SandboxSpec:
+        spec = self._action.function
+        count = 1 if spec.resources.gpu else max(1, self._action.workers_max)
         limits = Limits(
             memory_mib=spec.resources.memory_mib * count + ZYGOTE_MIB,
             cpu_milli=max(1000, spec.resources.cpu_milli * count),
             pids=PIDS_PER_WORKER * count,
         )
-        return SandboxSpec(image.root, spec, image.python, image.workdir, image.env, limits)
+        env = _merged(image.env, binding.env)
+        return SandboxSpec(image.root, spec, image.python, image.workdir, env, limits, binding.binds, binding.devices)
 
     def _failed(self, error: Error) -> None:
         reason = "function" if error.kind in _FUNCTION_KINDS else "sandbox" if error.kind == "sandbox" else "image"
@@ -129,26 +144,67 @@ class Pool:
         """End the sandbox and everything in it."""
         self._scope.cancel()
 
-    def spawn(self, worker: str) -> None:
-        if self._nursery:
+    def spawn(self, worker: str, gpus: tuple[str, ...] = ()) -> None:
+        if self._nursery and gpus:
+            self._apart[worker] = trio.CancelScope()
+            self._nursery.start_soon(self._work_apart, worker, gpus)
+        elif self._nursery:
             self._nursery.start_soon(self._work, worker)
 
     async def _work(self, name: str) -> None:
-        """The life of one worker."""
         assert self._zygote
+        self._submit(ev.WorkerGone(self._action.pool, name, await self._life(name, self._zygote)))
+
+    async def _life(self, name: str, zygote: Zygote) -> str:
+        """The life of one worker; returns why it ended."""
         try:
-            worker = await self._zygote.spawn(name)
+            worker = await zygote.spawn(name)
         except SandboxError as error:
-            self._submit(ev.WorkerGone(self._action.pool, name, error.what))
-            return
+            return error.what
         self._workers[name] = worker
         try:
             while True:
                 await self._take(name, await worker.receive())
         except WorkerEnded as end:
-            self._submit(ev.WorkerGone(self._action.pool, name, end.reason))
+            return end.reason
         finally:
             del self._workers[name]
+
+    async def _work_apart(self, name: str, gpus: tuple[str, ...]) -> None:
+        """One worker in a sandbox that sees its GPUs alone, which are free once the sandbox is gone.
+
+        Raises `Error` for what would be the same on every machine.
+        """
+        reason = "killed"
+        try:
+            with self._apart[name]:
+                reason = await self._sandbox_life(name, gpus)
+        except* Error as group:
+            error = _first(group)
+            if error.kind in _FUNCTION_KINDS:
+                raise error from None
+            reason = f"{error.what} {error.why}".strip()
+        finally:
+            self._apart.pop(name, None)
+        self._submit(ev.WorkerGone(self._action.pool, name, reason))
+
+    async def _sandbox_life(self, name: str, gpus: tuple[str, ...]) -> str:
+        assert self._image
+        async with trio.open_nursery() as nursery:
+            zygote = await self._launcher.start(nursery, self._spec(self._image, self._bind(gpus)))
+            self._sandboxes[name] = zygote
+            try:
+                self._check_python(zygote.ready.python)
+                reason = await self._life(name, zygote)
+            finally:
+                del self._sandboxes[name]
+                await zygote.aclose()
+            nursery.cancel_scope.cancel()
+        return reason
+
+    def sandboxes(self) -> dict[str, int]:
+        """Workers with a sandbox of their own → its first process, as the host numbers it."""
+        return {name: zygote.host_pid for name, zygote in self._sandboxes.items()}
 
     async def _take(self, name: str, message: object) -> None:
         if isinstance(message, InputSucceeded | InputRaised | InputRefused):
@@ -167,8 +223,17 @@ class Pool:
             await worker.send(message)
 
     def kill(self, worker: str) -> None:
-        if self._nursery and worker in self._workers:
+        if worker in self._apart:
+            self._apart[worker].cancel()
+        elif self._nursery and worker in self._workers:
             self._nursery.start_soon(self._workers[worker].kill)
+
+
+def _merged(image: Mapping[str, str], devices: Mapping[str, str]) -> dict[str, str]:
+    """The driver's libraries come before those that an image names."""
+    path = "LD_LIBRARY_PATH"
+    both = ":".join(value for value in (devices.get(path), image.get(path)) if value)
+    return {**image, **devices, **({path: both} if both else {})}
 
 
 def _first(group: BaseExceptionGroup[Error]) -> Error:

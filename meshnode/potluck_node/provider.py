@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -23,7 +24,9 @@ from potluck_node.clock import Clock
 from potluck_node.core import provider_events as ev
 from potluck_node.core.provider import Capacity, ProviderCore
 from potluck_node.core.receipts import write_receipt
+from potluck_node.devices.interface import Binding, Devices
 from potluck_node.engine import Engine
+from potluck_node.gpus import GpuWatch
 from potluck_node.link import Link, LocalLink, StreamLink, local_links
 from potluck_node.pool import Images, Pool
 from potluck_node.sandbox.interface import Launcher
@@ -55,12 +58,17 @@ class Provider:
 
     def __init__(
         self, name: str, key: PrivateKey, capacity: Capacity, images: Images, launcher: Launcher, journal: Journal,
-        clock: Clock, *, idle_us: int,
+        clock: Clock, *, idle_us: int, devices: Devices | None = None, lent_gpus: str | tuple[str | int, ...] = "all",
     ) -> None:  # fmt: skip
         self._key, self._images, self._launcher, self._journal, self._clock = key, images, launcher, journal, clock
         self.core = ProviderCore(name, capacity, __version__, idle_us)
         self._engine = Engine[ev.Event, ev.Action](self.core, self._do, ev.Tick(), clock)
         self._pools: dict[str, Pool] = {}
+        self.gpus = (
+            GpuWatch(devices, lent_gpus, self.core.gpus, self._sandboxes, self._engine.submit, clock)
+            if devices
+            else None
+        )
         self._held: dict[str, _Held] = {}
         self._nursery: trio.Nursery | None = None
         self.on_offer: Callable[[], None] = lambda: None
@@ -69,6 +77,8 @@ class Provider:
         """Run pools until cancelled; then every sandbox is gone."""
         async with trio.open_nursery() as self._nursery:
             await self._nursery.start(self._engine.serve)
+            if self.gpus:
+                await self._nursery.start(self.gpus.serve)
             task_status.started()
 
     def submit(self, event: ev.Paused | ev.Resumed) -> None:
@@ -149,7 +159,9 @@ class Provider:
         elif isinstance(action, ev.Run):
             self._pools[action.pool].run(action.worker, action.number, action.payload)
         elif isinstance(action, ev.SpawnWorker):
-            self._pools[action.pool].spawn(action.worker)
+            self._pools[action.pool].spawn(action.worker, action.gpus)
+            if self.gpus and action.gpus:
+                self.gpus.hurry()
         elif isinstance(action, ev.KillWorker):
             if action.pool in self._pools:
                 self._pools[action.pool].kill(action.worker)
@@ -175,12 +187,13 @@ class Provider:
         async def on_log(worker: str, message: WorkerLog) -> None:
             await self._log(action.pool, worker, message)
 
-        pool = Pool(action, self._images, self._launcher, self._engine.submit, on_log)
+        pool = Pool(action, self._images, self._launcher, self._engine.submit, on_log, self._bind)
         self._pools[action.pool] = pool
 
         async def life() -> None:
             await pool.serve(lambda progress: self._progress(action.pool, progress))
             self._pools.pop(action.pool, None)
+            self._engine.submit(ev.PoolGone(action.pool))
 
         self._nursery.start_soon(life)
 
@@ -196,12 +209,40 @@ class Provider:
             held.link.post(messages.InputLog(found[1], worker, message.stream, message.data))
             await held.link.drained()
 
+    # GPUs
+
+    def _bind(self, gpus: tuple[str, ...]) -> Binding:
+        assert self.gpus
+        return self.gpus.devices.binding(gpus)
+
+    def _sandboxes(self) -> dict[str, int]:
+        return {worker: pid for pool in self._pools.values() for worker, pid in pool.sandboxes().items()}
+
+    @contextmanager
+    def lend(self, requests: tuple[str, ...]) -> Iterator[Binding]:
+        """GPUs for something that is no call, such as a step of an image's build, for as long as the block lasts.
+
+        `requests` as in `@app.function(gpu=…)`, the preferred first. Raises `RefusedError` when none is free now.
+        """
+        holder, desk = f"lent-{secrets.token_hex(8)}", self.core.gpus
+        hold = desk.take(holder, requests) if self.gpus else None
+        if hold is None:
+            why = desk.why_never(requests) or desk.why_not_now(requests)
+            raise RefusedError(f"No GPU is to be had here for {' or '.join(requests)}.", why=why)
+        try:
+            yield self._bind(tuple(gpu.uuid for gpu in hold.gpus))
+        finally:
+            desk.release(holder)
+            self._engine.submit(ev.Tick())
+
     # Receipts
 
     async def _settle(self, action: ev.SettleLease) -> None:
         """Sign, let the caller countersign, keep; a caller that is gone leaves a receipt with one signature."""
         held = self._held.get(action.lease)
         if action.function and action.meter.inputs and action.caller != self._key.peer:
+            if action.gpu and self.gpus:
+                await self.gpus.sample()
             envelope = self._receipt(action)
             if held:
                 held.link.post(messages.ReceiptOffered(envelope))
@@ -232,6 +273,7 @@ class Provider:
             times=(action.started_us, self._clock.now_us()),
             nonce=secrets.token_bytes(16),
             reason=action.reason,
+            gpu=action.gpu,
         )
         return seal(self._key, RECEIPT_KIND, encode(receipt)).encode()
 

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from potluck.client import Client
@@ -22,14 +22,14 @@ PATIENCE_S = 60
 class Node:
     """One node process. `flags` as for `potluck-node`."""
 
-    def __init__(self, folder: Path, name: str, *flags: str) -> None:
-        self.home, self.name, self.flags = folder / name, name, flags
+    def __init__(self, folder: Path, name: str, *flags: str, env: Mapping[str, str] | None = None) -> None:
+        self.home, self.name, self.flags, self._env = folder / name, name, flags, env or {}
         self.process: subprocess.Popen[bytes] | None = None
 
     @property
     def env(self) -> dict[str, str]:
         kept = {key: value for key, value in os.environ.items() if not key.startswith("POTLUCK_")}
-        return kept | {"POTLUCK_HOME": str(self.home)}
+        return kept | {"POTLUCK_HOME": str(self.home), **self._env}
 
     @property
     def log(self) -> Path:
@@ -96,10 +96,10 @@ class Mesh:
         self.folder = folder
         self.nodes: list[Node] = []
 
-    def node(self, name: str, *flags: str) -> Node:
+    def node(self, name: str, *flags: str, env: Mapping[str, str] | None = None) -> Node:
         if self.nodes:
             flags = ("--bootstrap", self.nodes[0].address, *flags)
-        node = Node(self.folder, name, *flags).start()
+        node = Node(self.folder, name, *flags, env=env).start()
         self.nodes.append(node)
         return node
 

@@ -20,7 +20,7 @@ from potluck.errors import SandboxError
 from potluck_node.sandbox import box, entry, seccomp
 from potluck_node.sandbox.cgroups import Cgroups, Group
 from potluck_node.sandbox.detect import Machine, detect
-from potluck_node.sandbox.interface import HOSTNAME, MARKER, Limits, SandboxSpec
+from potluck_node.sandbox.interface import HOSTNAME, MARKER, Limits, SandboxSpec, device_place
 from potluck_node.sandbox.unprivileged import DROP, Stage
 from potluck_node.sandbox.zygote import SocketZygote
 
@@ -155,7 +155,7 @@ def _mounts(binds: list[tuple[Path, str]], spec: SandboxSpec) -> Iterator[str]:
         yield from ("--ro-bind", str(source), target)
     yield from ("--proc", "/proc", "--dev", "/dev")
     for device in spec.devices:
-        yield from ("--dev-bind", str(device), str(device))
+        yield from ("--dev-bind", str(device), device_place(device))
     for target, size_mib in (("/dev/shm", spec.limits.shm_mib), ("/tmp", spec.limits.tmp_mib)):
         yield from ("--size", str(size_mib << 20), "--perms", "1777", "--tmpfs", target)
     yield from ("--remount-ro", "/dev", "--remount-ro", "/run", "--chdir", spec.workdir)

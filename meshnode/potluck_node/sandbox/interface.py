@@ -71,8 +71,8 @@ class SandboxSpec:
     `root` is a materialised image: it is mounted read-only, and has the empty folders /proc /dev /tmp /run /sys.
     Its top folder must be readable by everyone (mode 0755), its parents need not be. `python` is a path inside.
     Nothing of Potluck need be in the image. `binds` are further read-only mounts (host path, path inside),
-    `devices` are device files of the host. `env` comes on top of the launcher's few variables, the function's own
-    `env` on top of it.
+    `devices` are device files of the host (see `device_place`). `env` comes on top of the launcher's few variables,
+    the function's own `env` on top of it.
     """
 
     root: Path
@@ -83,6 +83,11 @@ class SandboxSpec:
     limits: Limits = Limits()
     binds: tuple[tuple[Path, str], ...] = ()
     devices: tuple[Path, ...] = ()
+
+
+def device_place(device: Path) -> str:
+    """Where a device file is inside: under the same name below /dev, also when the host's /dev is elsewhere."""
+    return f"/dev/{str(device).rpartition('/dev/')[2]}"
 
 
 class WorkerEnded(Exception):  # noqa: N818 - the end of a worker is an event, not always a mistake
@@ -125,6 +130,11 @@ class Zygote(Protocol):
 
     @property
     def ready(self) -> ZygoteReady: ...
+
+    @property
+    def host_pid(self) -> int:
+        """The sandbox's first process as the host numbers it: all others descend from it. 0 when it is gone."""
+        ...
 
     @property
     def alive(self) -> bool:

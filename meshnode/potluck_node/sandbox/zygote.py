@@ -46,6 +46,8 @@ _NAME_MAX = 256
 class Box(Protocol):
     """The sandbox's processes, as `box.Box` holds them."""
 
+    @property
+    def pid(self) -> int: ...
     def kill(self) -> None: ...
     async def wait(self) -> int: ...
     async def read_log(self) -> None: ...
@@ -73,6 +75,10 @@ class SocketZygote:
     def ready(self) -> ZygoteReady:
         assert isinstance(self._answer, ZygoteReady)
         return self._answer
+
+    @property
+    def host_pid(self) -> int:
+        return self._box.pid
 
     @property
     def alive(self) -> bool:

@@ -45,6 +45,10 @@ def _seconds(us: int) -> str:
     return f"{us / 1e6:.3f} s"
 
 
+def _joules(mj: int) -> str:
+    return f"{mj / 1000:.1f} J" if mj else ""
+
+
 @ledger.command("list")
 def list_entries() -> None:
     """Every receipt, oldest first."""
@@ -54,7 +58,7 @@ def list_entries() -> None:
 
     owner, envelopes = _own()
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
-    for column in ("#", "when", "", "peer", "function", "inputs", "leased", "signed"):
+    for column in ("#", "when", "", "peer", "function", "inputs", "leased", "busy", "energy", "GPU", "signed"):
         table.add_column(column)
     for entry in _verified(owner, envelopes):
         receipt = entry.receipt
@@ -63,7 +67,8 @@ def list_entries() -> None:
         signed = "both" if entry.countersigned else "one side"
         table.add_row(
             str(entry.sequence), _when(receipt.ended_us), "gave" if gave else "used", other[-8:], receipt.label,
-            str(receipt.inputs), _seconds(receipt.lease_us), signed,
+            str(receipt.inputs), _seconds(receipt.lease_us), _seconds(receipt.busy_us), _joules(receipt.energy_mj),
+            "".join(letter for letter in receipt.gpu_model if letter.isprintable()), signed,
         )  # fmt: skip
     Console().print(table)
 

@@ -32,6 +32,8 @@ STOP_TIMEOUT_S = 20
 @click.option("--offer/--no-offer", default=None, help="Whether to run other people's functions.")
 @click.option("--cpus", type=float, help="Cores to lend.")
 @click.option("--memory-mib", type=int, help="Memory to lend, in MiB.")
+@click.option("--gpus", help="GPUs to lend: all, none, or their numbers or uuids with commas between.")
+@click.option("--gpu-share/--no-gpu-share", default=None, help="Whether parts of a GPU are lent.")
 @click.option("--listen", multiple=True, help="Address to listen on, as a multiaddr.")
 @click.option("--bootstrap", multiple=True, help="Address of a node to join.")
 @click.option("--mdns/--no-mdns", default=None, help="Find nodes on the local network.")
@@ -157,6 +159,8 @@ def _tables(answer: control.Status) -> list[str | Table]:
         *answer.addresses,
         *([f"[yellow]{answer.warning}[/yellow]"] if answer.warning else []),
     ]
+    gpus = [(g.model, f"{g.memory_free_mib} of {g.memory_mib} MiB free", g.state, g.uuid) for g in answer.gpus]
+    parts += _table("GPUs", ("model", "memory", "state", "uuid"), gpus)
     rows = [(w.worker, w.function, w.state) for w in answer.workers]
     parts += _table("Workers", ("worker", "function", "state"), rows)
     calls = [(c.function, f"{c.inputs - c.waiting} of {c.inputs}", c.note) for c in answer.calls]
