@@ -1,36 +1,81 @@
-"""How long a sandbox takes to start, against a bare interpreter. All cases alternate in one run. Prints JSON.
+"""What each sandbox tier costs: its start against a bare interpreter, and loops inside against the same ones outside.
 
-Run: python benchmarks/sandbox.py [repeats]
+Run: python benchmarks/sandbox.py [repeats]. All cases alternate in one run. Prints JSON: medians and ratios.
 """
 
 from __future__ import annotations
 
-import json
+import contextlib
 import pickle
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
+import cloudpickle
 import trio
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from benchmarks._common import environment, report
 from tests.meshnode.sandbox import host_image
 
+from potluck.errors import SandboxError
 from potluck.wire.common import FunctionSpec
-from potluck.wire.worker import RunInput
+from potluck.wire.worker import InputSucceeded, RunInput
 from potluck_node.sandbox.bwrap import ENVIRONMENT, RUNNER, BwrapLauncher
-from potluck_node.sandbox.interface import SandboxSpec, Worker, Zygote
+from potluck_node.sandbox.gvisor import GvisorLauncher
+from potluck_node.sandbox.interface import Launcher, Limits, SandboxSpec, Worker, Zygote
+
+cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
 PYTHON_VERSION = f"{sys.version_info.major}.{sys.version_info.minor}"
-# `abs` is pickled as its name: what is measured is the sandbox, not the imports of a function.
-FUNCTION = FunctionSpec("bench", "abs", "", PYTHON_VERSION, pickled=pickle.dumps(abs))
 CALLS = 200
+SITE = "/packages"
 
 Times = dict[str, list[float]]
+
+
+def apply(function: Callable[..., float], *args: object) -> float:
+    return function(*args)
+
+
+def system_calls(count: int) -> float:
+    """Seconds for `count` calls that ask the kernel for something: two of them look at a file."""
+    import os
+    import time
+
+    start = time.perf_counter()
+    for _ in range(count):
+        os.getppid()
+        os.stat("/tmp")
+        os.close(os.open("/dev/null", os.O_RDONLY))
+    return time.perf_counter() - start
+
+
+def numpy_loop(count: int) -> float:
+    """Seconds for products of matrices, which stay in user space."""
+    import time
+
+    import numpy
+
+    matrix = numpy.random.default_rng(1).random((300, 300))
+    start = time.perf_counter()
+    for _ in range(count):
+        matrix = matrix @ matrix
+        matrix /= matrix.max()
+    return time.perf_counter() - start
+
+
+LOOPS: dict[str, Callable[[], float]] = {
+    "20,000 rounds of 4 system calls": partial(system_calls, 20_000),
+    "200 products of 300x300 matrices": partial(numpy_loop, 200),
+}
 
 
 def bare(times: Times, name: str, program: str) -> None:
@@ -45,41 +90,71 @@ async def ready_worker(zygote: Zygote, name: str) -> Worker:
     return worker
 
 
-async def call(worker: Worker) -> None:
-    await worker.send(RunInput(1, pickle.dumps(((-1,), {}))))
-    await worker.receive()
+async def call(worker: Worker, function: Callable[..., Any], *args: object) -> Any:
+    await worker.send(RunInput(1, cloudpickle.dumps(((function, *args), {}))))
+    answer = await worker.receive()
+    assert isinstance(answer, InputSucceeded), answer
+    return pickle.loads(answer.payload)
 
 
-async def sandboxed(times: Times, launcher: BwrapLauncher, spec: SandboxSpec) -> None:
+async def sandboxed(times: Times, launcher: Launcher, spec: SandboxSpec) -> None:
+    def took(what: str, since: float) -> None:
+        times.setdefault(f"{launcher.tier}: {what}", []).append(time.perf_counter() - since)
+
     async with trio.open_nursery() as nursery:
         start = time.perf_counter()
         zygote = await launcher.start(nursery, spec)
-        times.setdefault("zygote ready", []).append(time.perf_counter() - start)
+        took("zygote ready", start)
         worker = await ready_worker(zygote, "first")
-        times.setdefault("first worker ready", []).append(time.perf_counter() - start)
+        took("first worker ready", start)
         start = time.perf_counter()
         await ready_worker(zygote, "second")
-        times.setdefault("further worker ready", []).append(time.perf_counter() - start)
+        took("further worker ready", start)
         for _ in range(CALLS):
             start = time.perf_counter()
-            await call(worker)
-            times.setdefault("call", []).append(time.perf_counter() - start)
+            await call(worker, abs, -1)
+            took("call", start)
+        for name, loop in LOOPS.items():
+            times.setdefault(f"{launcher.tier}: {name}", []).append(await call(worker, loop))
         start = time.perf_counter()
         await zygote.aclose()
-        times.setdefault("close", []).append(time.perf_counter() - start)
+        took("close", start)
+
+
+def outside(times: Times, site: Path) -> None:
+    """The loops in a bare interpreter, as the same user's process."""
+    for name, loop in LOOPS.items():
+        program = "import pickle, sys; print(pickle.load(sys.stdin.buffer)())"
+        done = subprocess.run(
+            [host_image.PYTHON, "-c", program], input=cloudpickle.dumps(loop), capture_output=True, check=True,
+            env={**ENVIRONMENT, "PYTHONPATH": str(site), "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
+        )  # fmt: skip
+        times.setdefault(f"bare: {name}", []).append(float(done.stdout))
 
 
 async def measure(repeats: int, folder: Path) -> Times:
+    python = environment("numpy", "numpy", "cloudpickle")
+    site = next((python.parents[1] / "lib").glob("python*")) / "site-packages"
     root, binds = host_image.build(folder)
-    launcher = BwrapLauncher()
-    spec = SandboxSpec(root=root, binds=binds, function=FUNCTION, python=host_image.PYTHON)
-    await sandboxed({}, launcher, spec)  # warm the page cache
+    (root / SITE.strip("/")).mkdir()
+    function = FunctionSpec("bench", "apply", "", PYTHON_VERSION, pickled=cloudpickle.dumps(apply))
+    spec = SandboxSpec(
+        root=root, binds=(*binds, (site, SITE)), function=function, python=host_image.PYTHON,
+        env={"PYTHONPATH": SITE, "OPENBLAS_NUM_THREADS": "1"}, limits=Limits(memory_mib=1024),
+    )  # fmt: skip
+    launchers: list[Launcher] = [BwrapLauncher()]
+    with contextlib.suppress(SandboxError):
+        launchers.append(GvisorLauncher())
+    for launcher in launchers:
+        await sandboxed({}, launcher, spec)  # warm the page cache
     program = runner_program(folder)
     times: Times = {}
     for _ in range(repeats):
         bare(times, "bare interpreter", "pass")
         bare(times, "interpreter with runner", program)
-        await sandboxed(times, launcher, spec)
+        outside(times, site)
+        for launcher in launchers:
+            await sandboxed(times, launcher, spec)
     return times
 
 
@@ -91,15 +166,21 @@ def runner_program(folder: Path) -> str:
 
 
 def main() -> None:
-    repeats = int(sys.argv[1]) if len(sys.argv) > 1 else 30
+    repeats = int(sys.argv[1]) if len(sys.argv) > 1 else 15
     with tempfile.TemporaryDirectory() as folder:
         times = trio.run(measure, repeats, Path(folder))
-    base = statistics.median(times["bare interpreter"])
-    report = {
-        name: {"median_ms": round(statistics.median(each) * 1e3, 3), "ratio": round(statistics.median(each) / base, 2)}
-        for name, each in times.items()
+    medians = {name: statistics.median(each) for name, each in times.items()}
+    base = medians["bare interpreter"]
+    figures = {
+        name: {"median_ms": round(value * 1e3, 3), "ratio": round(value / floor(name, medians, base), 2)}
+        for name, value in medians.items()
     }
-    print(json.dumps({"repeats": repeats, "python": sys.version.split()[0], **report}, indent=2))
+    report("sandbox", {"repeats": repeats, **figures})
+
+
+def floor(name: str, medians: dict[str, float], base: float) -> float:
+    """What a figure is compared with: a loop with the same one outside, all else with a bare interpreter."""
+    return medians.get(f"bare: {name.partition(': ')[2]}", base)
 
 
 if __name__ == "__main__":
