@@ -1,0 +1,149 @@
+"""The watch over a node's GPUs, on devices played by hand, and whose processes are whose."""
+
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+import trio
+
+from potluck.wire.offer import FREE, USED
+from potluck_node.clock import SystemClock
+from potluck_node.core import provider_events as ev
+from potluck_node.core.gpu_meter import ProcessUse
+from potluck_node.core.gpus import GpuDesk
+from potluck_node.devices.interface import Binding, Device, GpuProcess, Inventory, Reading
+from potluck_node.devices.processes import owners
+from potluck_node.gpus import OTHERS_GRAPHICS_MIB, SAMPLE_EVERY_S, GpuWatch
+
+ONE = Device("GPU-1", "0", "nvidia", "NVIDIA A10G", 23028, 22000)
+TWO = Device("GPU-2", "1", "nvidia", "NVIDIA A10G", 23028, 22000)
+
+
+class Played:
+    """Devices that are as the test says."""
+
+    def __init__(self, *devices):
+        self.devices, self.reading = devices, {}
+        self.sampled = []
+
+    async def inventory(self):
+        await trio.lowlevel.checkpoint()
+        return Inventory(self.devices)
+
+    async def sample(self, uuids):
+        await trio.lowlevel.checkpoint()
+        self.sampled.append(list(uuids))
+        return tuple(Reading(uuid, **self.reading) for uuid in uuids)
+
+    def binding(self, uuids):
+        return Binding()
+
+
+class Watched:
+    def __init__(self, *devices, lent="all", sandboxes=None):
+        self.desk, self.events = GpuDesk(), []
+        self.devices = Played(*devices)
+        self.watch = GpuWatch(self.devices, lent, self.desk, lambda: sandboxes or {}, self.take, SystemClock())
+
+    def take(self, event):
+        self.events.append(event)
+        if isinstance(event, ev.GpusSeen):
+            self.desk.seen(event.gpus)
+
+    def states(self):
+        return [gpu.state for gpu in self.events[-1].gpus]
+
+
+@pytest.fixture
+def child():
+    """A process of ours that lives until its input is closed."""
+    process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    yield process
+    process.stdin.close()
+    process.wait()
+
+
+@pytest.mark.parametrize(
+    ("lent", "uuids"),
+    [("all", ["GPU-1", "GPU-2"]), ("none", []), (("GPU-2",), ["GPU-2"]), ((0,), ["GPU-1"]), (("1", "9"), ["GPU-2"])],
+)
+async def test_what_is_lent_is_what_the_owner_names(lent, uuids):
+    watched = Watched(ONE, TWO, lent=lent)
+    await watched.watch.look()
+    assert [gpu.uuid for gpu in watched.events[0].gpus] == uuids
+
+
+@pytest.mark.parametrize(
+    ("process", "state"),
+    [
+        (GpuProcess(1, 4000), USED),
+        (GpuProcess(1, None), USED),
+        (GpuProcess(1, 10), FREE),
+        (GpuProcess(1, 300, graphics=True), FREE),
+        (GpuProcess(1, OTHERS_GRAPHICS_MIB + 1, graphics=True), USED),
+        (GpuProcess(os.getpid(), 4000), FREE),
+    ],
+)
+async def test_programs_of_the_owner_keep_a_gpu_and_ours_do_not(process, state):
+    watched = Watched(Device("GPU-1", "0", "nvidia", "NVIDIA A10G", 23028, processes=(process,)))
+    await watched.watch.look()
+    assert watched.states() == [state]
+
+
+async def test_gpus_are_sampled_only_while_they_are_held(autojump_clock, monkeypatch):
+    async def inline(function, *arguments):
+        """Virtual time does not wait for threads."""
+        return function(*arguments)
+
+    monkeypatch.setattr(trio.to_thread, "run_sync", inline)
+    watched = Watched(ONE, TWO)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(watched.watch.serve)
+        await trio.sleep(20)
+        assert watched.devices.sampled == []
+        watched.desk.take("w", ("any",))
+        watched.watch.hurry()
+        await trio.sleep(SAMPLE_EVERY_S * 4.5)
+        assert 4 <= len(watched.devices.sampled) <= 6
+        assert watched.devices.sampled[0] == ["GPU-1"]
+        watched.desk.release("w")
+        await trio.sleep(20)
+        assert len(watched.devices.sampled) <= 6
+        nursery.cancel_scope.cancel()
+
+
+async def test_use_is_told_by_worker(child):
+    watched = Watched(ONE, sandboxes={"w": child.pid})
+    await watched.watch.look()
+    watched.desk.take("w", ("any",))
+    now_us = time.time_ns() // 1000 + 1_000_000
+    watched.devices.reading = {
+        "processes": (ProcessUse(child.pid, 300, now_us), ProcessUse(1, 200, now_us)),
+        "present": (GpuProcess(child.pid, 100), GpuProcess(1, 100)),
+    }
+    await watched.watch.sample()
+    sample = watched.events[-1].sample
+    assert sample.workers == {"w": 300}
+    assert sample.others
+
+
+async def test_a_gpu_that_fails_in_a_sample_is_looked_at_at_once():
+    watched = Watched(ONE)
+    await watched.watch.look()
+    watched.desk.take("w", ("any",))
+    watched.devices.reading = {"fault": "has fallen off the bus"}
+    watched.devices.devices = (Device("GPU-1", "0", "nvidia", "NVIDIA A10G", 23028, fault="has fallen off the bus"),)
+    await watched.watch.sample()
+    assert watched.states() == ["has fallen off the bus"]
+
+
+def test_processes_belong_to_the_sandbox_that_they_descend_from(child):
+    before_us = time.time_ns() // 1000 - 60_000_000
+    found = owners({"w": child.pid, "gone": 0})
+    assert found.keys() == {child.pid}
+    name, started_us = found[child.pid]
+    assert name == "w"
+    assert before_us < started_us < time.time_ns() // 1000 + 1_000_000
+    assert owners({"node": os.getpid()})[child.pid][0] == "node"
