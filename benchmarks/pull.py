@@ -2,8 +2,9 @@
 
     python benchmarks/pull.py [--rounds 3]
 
-Everything happens in a network namespace with nothing but loopback. "MB/s" counts the raw bytes of
-the files. Needs root, or user namespaces.
+Then the same with one provider killed when half of the image has come: "killed_moved_over_image" is what crossed the
+network over the image's own size, 1 when nothing was fetched twice. Everything happens in a network namespace with
+nothing but loopback. "MB/s" counts the raw bytes of the files. Figures are medians. Needs root, or user namespaces.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
+import signal
 import socket
 import statistics
 import subprocess
@@ -25,10 +27,12 @@ import trio
 from _common import ROOT, environment, report
 from images import install, pack_into
 
+from potluck.wire.lease import LeaseProgress
 from potluck_images.disk import DiskStore
 from potluck_images.materialise import materialise
+from potluck_images.packfile import HEADER
 from potluck_ledger.keys import PrivateKey
-from potluck_node.chunks import CHUNKS_PROTOCOL
+from potluck_node.chunks import CHUNKS_PROTOCOL, Throttle
 from potluck_node.clock import SystemClock
 from potluck_node.core.offers import OfferBook
 from potluck_node.fetch import Fetcher
@@ -55,22 +59,44 @@ async def serve(folder: str) -> None:
     transport, _ = a_node(DiskStore(folder), free_port())
     async with trio.open_nursery() as nursery:
         await nursery.start(transport.serve)
-        print("serving", transport.addresses()[0], flush=True)
+        print("serving", transport.addresses()[0], os.getpid(), flush=True)
         await trio.to_thread.run_sync(sys.stdin.read)
         nursery.cancel_scope.cancel()
 
 
-async def get(folder: str, image: str, addresses: list[str]) -> None:
-    store = DiskStore(folder)
+class Counter(Throttle):
+    """No cap; counts the bytes of all chunks that come in, those that come twice too."""
+
+    def __init__(self) -> None:
+        super().__init__(0, SystemClock())
+        self.bytes = 0
+
+    async def take(self, amount: int) -> None:
+        self.bytes += amount
+
+
+async def get(folder: str, image: str, doomed: int, addresses: list[str]) -> None:
+    """Fetch; the process `doomed` is killed half-way, none if it is 0."""
+    store, counter = DiskStore(folder), Counter()
     transport, fetcher = a_node(store, free_port())
+    fetcher._download = counter
+    alive = [doomed] if doomed else []
+
+    def look(at: LeaseProgress) -> None:
+        if alive and at.total and at.done > at.total / 2:
+            os.kill(alive.pop(), signal.SIGKILL)
+
     async with trio.open_nursery() as nursery:
         await nursery.start(transport.serve)
         peers = [await transport.connect(address) for address in addresses]
         for peer in peers:
             fetcher._book.offers[peer] = _holding(peer, image)
         start = time.perf_counter()
-        await fetcher.fetch(image, peers[0], lambda progress: None)
+        await fetcher.fetch(image, peers[-1], look)
         print(f"pulled {time.perf_counter() - start}", flush=True)
+        assert not alive, "the image came before the provider could be killed"
+        sizes = store.sizes()
+        print(f"moved {counter.bytes / (sum(sizes.values()) - HEADER.size * len(sizes))}", flush=True)
         await trio.to_thread.run_sync(materialise, store, image, Path(folder) / "trees")
         print(f"seconds {time.perf_counter() - start}", flush=True)
         nursery.cancel_scope.cancel()
@@ -112,17 +138,17 @@ def figures(*command: str | Path) -> dict[str, float]:
         [str(part) for part in command], check=True, capture_output=True, text=True, cwd=tempfile.gettempdir()
     )
     rows = [line.split() for line in done.stdout.splitlines()]
-    return {row[0]: float(row[1]) for row in rows if len(row) == 2 and row[0] in ("pulled", "seconds")}
+    return {row[0]: float(row[1]) for row in rows if len(row) == 2 and row[0] in ("pulled", "seconds", "moved")}
 
 
-def ours(work: Path, image: str) -> dict[str, float]:
+def ours(work: Path, image: str, kill: bool = False) -> dict[str, float]:
     me = [sys.executable, HERE]
     with (
-        process(*me, "--serve", work / "store-a") as [one],
-        process(*me, "--serve", work / "store-b") as [two],
+        process(*me, "--serve", work / "store-a") as [one, pid],
+        process(*me, "--serve", work / "store-b") as [two, _],
     ):
         shutil.rmtree(work / "empty", ignore_errors=True)
-        return figures(*me, "--get", work / "empty", image, one, two)
+        return figures(*me, "--get", work / "empty", image, pid if kill else "0", one, two)
 
 
 def kubos(work: Path, site: Path) -> dict[str, float]:
@@ -145,8 +171,8 @@ def main() -> None:
     if options.serve:
         trio.run(serve, options.serve)
     elif options.get:
-        folder, image, *addresses = options.get
-        trio.run(get, folder, image, addresses)
+        folder, image, doomed, *addresses = options.get
+        trio.run(get, folder, image, int(doomed), addresses)
     elif INSIDE in os.environ:
         measure(options.rounds)
     else:
@@ -168,10 +194,11 @@ def measure(rounds: int) -> None:
             store = DiskStore(work / name)
             image = pack_into(store, site)
             store.close()
-        took = [(ours(work, image), kubos(work, site)) for _ in range(rounds)]
-    pulled = statistics.median(ours["pulled"] for ours, _ in took)
-    whole = statistics.median(ours["seconds"] for ours, _ in took)
-    kubo = statistics.median(theirs["seconds"] for _, theirs in took)
+        took = [(ours(work, image), ours(work, image, kill=True), kubos(work, site)) for _ in range(rounds)]
+    pulled = statistics.median(ours["pulled"] for ours, _, _ in took)
+    whole = statistics.median(ours["seconds"] for ours, _, _ in took)
+    killed = statistics.median(theirs["pulled"] for _, theirs, _ in took)
+    kubo = statistics.median(theirs["seconds"] for _, _, theirs in took)
     report(
         "pull",
         {
@@ -179,8 +206,11 @@ def measure(rounds: int) -> None:
             "bytes": size,
             "pull_mb_s": round(size / pulled / 1e6, 1),
             "pull_and_materialise_mb_s": round(size / whole / 1e6, 1),
+            "killed_pull_mb_s": round(size / killed / 1e6, 1),
+            "killed_moved_over_image": round(statistics.median(theirs["moved"] for _, theirs, _ in took), 4),
             "kubo_get_mb_s": round(size / kubo / 1e6, 1),
             "pull_over_kubo": round(kubo / pulled, 2),
+            "killed_pull_over_kubo": round(kubo / killed, 2),
             "pull_and_materialise_over_kubo": round(kubo / whole, 2),
         },
     )
