@@ -17,7 +17,7 @@ import msgspec
 import trio
 
 from potluck import __version__, wire
-from potluck.errors import InvalidError
+from potluck.errors import InvalidError, RefusedError
 from potluck.wire import control
 from potluck.wire.offer import Offer
 from potluck_images.definition import ImageDefinition
@@ -34,7 +34,7 @@ from potluck_node.core import events as ev
 from potluck_node.core import provider_events as pev
 from potluck_node.core.offers import OFFER_LIFE_US, OfferBook, rank_offer
 from potluck_node.core.provider import Capacity
-from potluck_node.devices.interface import Devices
+from potluck_node.devices.interface import Binding, Devices
 from potluck_node.discovery import Discovery
 from potluck_node.fetch import Caps, Fetcher
 from potluck_node.home import Home
@@ -47,6 +47,7 @@ from potluck_node.transport.interface import RecordRank, Transport
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from contextlib import AbstractContextManager
 
     from trio_typing import TaskStatus
 
@@ -241,6 +242,12 @@ class Node:
 
     async def answer_images(self, question: control.ImageQuestion, say: Progress) -> wire.Message:
         return await self.image_desk.answer(question, say)
+
+    def lend(self, requests: tuple[str, ...]) -> AbstractContextManager[Binding]:
+        """GPUs of this machine for a step of an image's build, while the block lasts. Raises `RefusedError`."""
+        if self.provider is None:
+            raise RefusedError(f"{self.settings.name} lends no GPUs.", why="it runs no functions")
+        return self.provider.lend(requests)
 
     def pause(self, reason: str, now: bool) -> None:
         if self.provider:
