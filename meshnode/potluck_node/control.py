@@ -22,6 +22,7 @@ from potluck.wire.lease import InputLog
 from potluck_images.definition import ImageDefinition
 from potluck_node.caller import Caller
 from potluck_node.core import events as ev
+from potluck_node.core.admission import nonsense
 
 if TYPE_CHECKING:
     from trio_typing import TaskStatus
@@ -191,6 +192,8 @@ class _Client:
             self._count_input(message.call)
             caller.submit(ev.InputAdded(self._name(message.call), message.index, message.payload))
         elif isinstance(message, control.OpenCall):
+            if problem := nonsense(message.function):
+                raise RemoteProtocolError("A client calls a function that cannot be.", why=problem)
             name = self._name(message.call)
             self._open[name] = message.call
             caller.open(name, message.function, self)

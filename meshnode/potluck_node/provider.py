@@ -41,6 +41,8 @@ log = logging.getLogger("potluck.provider")
 LEASES_MAX = 1000
 # How long the caller may take to countersign. After that the receipt is kept with our signature alone.
 COUNTERSIGN_TIMEOUT_S = 5.0
+# How long a lease's last sample of its GPUs may take; the caller waits 5 s for the receipt.
+LAST_SAMPLE_TIMEOUT_S = 2.0
 
 
 @dataclass
@@ -242,7 +244,8 @@ class Provider:
         held = self._held.get(action.lease)
         if action.function and action.meter.inputs and action.caller != self._key.peer:
             if action.gpu and self.gpus:
-                await self.gpus.sample()
+                with trio.move_on_after(LAST_SAMPLE_TIMEOUT_S):
+                    await self.gpus.sample()
             envelope = self._receipt(action)
             if held:
                 held.link.post(messages.ReceiptOffered(envelope))

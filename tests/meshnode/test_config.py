@@ -19,6 +19,20 @@ def test_the_file_is_read_and_flags_override_it(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("text", "gpus"),
+    [
+        ("", "all"),
+        ("gpus = 'none'", "none"),
+        ("gpus = [0, 'GPU-1']", (0, "GPU-1")),
+        ("gpus = '0, GPU-1'", ("0", "GPU-1")),
+    ],
+)
+def test_gpus_are_named_in_a_list_or_a_text(tmp_path, text, gpus):
+    (tmp_path / "config.toml").write_text(text)
+    assert load(tmp_path, {}).gpus == gpus
+
+
+@pytest.mark.parametrize(
     ("text", "words"),
     [
         ("cpu = 3", "Did you mean 'cpus'"),

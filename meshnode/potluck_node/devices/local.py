@@ -32,6 +32,9 @@ class LocalDevices:
         self._root = root
         self._nvml, self._amd = Nvml(root), Amd(root)
         self._devices: dict[str, Device] = {}
+        # The driver's libraries, and the version of the driver for which they were looked up.
+        self._libraries: dict[str, Path] = {}
+        self._version = ""
         # One at a time: a call that hangs holds it, and those after it are told that the driver does not answer.
         self._thread = trio.CapacityLimiter(1)
 
@@ -51,13 +54,16 @@ class LocalDevices:
         missing = [uuid for uuid in uuids if uuid not in self._devices]
         if missing:
             raise SandboxError("A GPU is gone.", why=f"{', '.join(missing)} is not among this machine's GPUs any more")
-        return cdi.binding([self._devices[uuid] for uuid in uuids], self._root)
+        return cdi.binding([self._devices[uuid] for uuid in uuids], self._libraries, self._root)
 
     def _look(self) -> Inventory:
         if (self._root / "dev/dxg").exists():
             return Inventory((), ("GPUs under WSL are not supported: they cannot be bound one by one.",))
         found = [self._nvml.inventory(), self._amd.inventory()]
         devices = tuple(device for each in found for device in each.devices)
+        version = next((device.driver for device in devices if device.driver), "")
+        if version != self._version:
+            self._libraries, self._version = cdi.driver_libraries(self._root), version
         return Inventory(devices, (describe_cpu(self._root), *(text for each in found for text in each.findings)))
 
     async def _answer(self, ask: Callable[[], T]) -> T | None:

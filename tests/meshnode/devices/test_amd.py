@@ -39,7 +39,7 @@ def test_a_card_is_listed_with_what_it_is_and_does(root):
     assert (card.uuid, card.maker, card.memory_mib, card.memory_free_mib) == ("amd-f00d", "amd", 24576, 23552)
     assert (card.power_mw, card.temperature_c) == (120_000, 55)
     assert [(each.pid, each.memory_mib) for each in card.processes] == [(77, 2)]
-    bound = binding([card], root)
+    bound = binding([card], {}, root)
     assert [path.name for path in bound.devices] == ["kfd", "renderD128"]
     assert bound.env == {"HIP_VISIBLE_DEVICES": "0"}
 
