@@ -1,6 +1,6 @@
-"""Runs of neighbours are read ahead, each time further; single reads are not, and no run leaves its file."""
+"""Neighbours are read ahead: few for a single read, then further each time; no run leaves its file."""
 
-from potluck_images.lazy_ahead import AHEAD_MAX, Ahead
+from potluck_images.lazy_ahead import AHEAD_FIRST, AHEAD_MAX, Ahead
 from potluck_images.manifest import FORMAT, ChunkRef, File, Manifest, Piece
 
 NAMES = [bytes([number]) * 32 for number in range(1, 201)]
@@ -17,28 +17,29 @@ LAYER = Manifest(
 )
 
 
-def test_single_reads_fetch_nothing_ahead():
+def test_single_reads_fetch_few_ahead():
     ahead = Ahead([LAYER])
-    assert [ahead.after([NAMES[number]]) for number in (5, 50, 20, 7)] == [[], [], [], []]
-    assert ahead.after([NAMES[60], NAMES[61], NAMES[62]]) == []
-    assert ahead.after([b"x" * 32]) == ahead.after([NAMES[199]]) == ahead.after([]) == []
+    for number in (10, 50, 30):
+        assert ahead.after([NAMES[number]]) == NAMES[number + 1 : number + 1 + AHEAD_FIRST]
+    assert ahead.after([NAMES[60], NAMES[61], NAMES[62]]) == NAMES[63 : 63 + AHEAD_FIRST]
+    assert ahead.after([b"\xff" * 32]) == ahead.after([NAMES[199]]) == ahead.after([]) == []
 
 
 def test_a_run_is_fetched_further_ahead_each_time_up_to_a_limit():
     ahead, place, counts = Ahead([LAYER]), 0, []
-    while place < 100:
+    while place < 90:
         found = ahead.after([NAMES[place]])
         assert found == NAMES[place + 1 : place + 1 + len(found)]
         counts.append(len(found))
         place += 1 + len(found)
-    assert counts == [0, 1, 2, 4, 8, 16, AHEAD_MAX, AHEAD_MAX]
+    assert counts == [AHEAD_FIRST, 2 * AHEAD_FIRST, 4 * AHEAD_FIRST, 8 * AHEAD_FIRST, AHEAD_MAX, AHEAD_MAX]
 
 
 def test_a_run_ends_with_its_file_and_where_chunks_were_fetched_already():
     ahead = Ahead([LAYER])
-    assert [ahead.after([NAMES[number]]) for number in (145, 146, 148)] == [[], [NAMES[147]], [NAMES[149]]]
-    assert ahead.after([NAMES[150]]) == []
+    assert ahead.after([NAMES[148]]) == [NAMES[149]]
+    assert ahead.after([NAMES[146]]) == [NAMES[147]]
+    assert ahead.after([NAMES[150]]) == NAMES[151 : 151 + AHEAD_FIRST]
     ahead.after([NAMES[11]])
-    assert [ahead.after([NAMES[number]]) for number in (8, 9)] == [[], [NAMES[10]]]
-    assert ahead.after([NAMES[12]]) == [NAMES[13]]
-    assert ahead.after([NAMES[7]]) == []
+    assert ahead.after([NAMES[9]]) == [NAMES[10]]
+    assert ahead.after([NAMES[8]]) == []
