@@ -24,12 +24,16 @@ log = logging.getLogger("potluck.gpus")
 
 # How often all GPUs are looked at: an owner's game, or a GPU that is lost while nobody uses it, is seen so soon.
 LOOK_EVERY_S = 5.0
+# On a machine without any: a driver may still be installed or loaded.
+NONE_EVERY_S = 60.0
 # How often GPUs in use are sampled. Drivers average over a sixth of a second to a second.
 SAMPLE_EVERY_S = 0.5
 # What the owner's programs may hold of a GPU before it counts as used, MiB: a desktop holds some for its windows, a
 # program that computes has a context of more than this.
 OTHERS_COMPUTE_MIB, OTHERS_GRAPHICS_MIB = 64, 1024
 
+# Pid → (worker, start of the process).
+Owners = Mapping[int, tuple[str, int]]
 # The worker → the first process of its sandbox.
 Sandboxes = Callable[[], Mapping[str, int]]
 
@@ -45,22 +49,23 @@ class GpuWatch:
         self._lent, self._desk, self._sandboxes, self._submit, self._clock = lent, desk, sandboxes, submit, clock
         self._lock = trio.Lock()
         self._hurry = trio.Event()
+        self._any = False
         self.findings: tuple[str, ...] = ()
 
     async def serve(self, *, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Watch until cancelled. The GPUs are known when this has started."""
         await self.look()
         task_status.started()
-        next_look = trio.current_time() + LOOK_EVERY_S
+        looked = trio.current_time()
         while True:
-            wait_s = SAMPLE_EVERY_S if self._desk.holders() else LOOK_EVERY_S
-            with trio.move_on_after(wait_s):
+            pause_s = LOOK_EVERY_S if self._any else NONE_EVERY_S
+            with trio.move_on_after(SAMPLE_EVERY_S if self._desk.holders() else pause_s):
                 await self._hurry.wait()
             self._hurry = trio.Event()
             await self.sample()
-            if trio.current_time() >= next_look:
+            if trio.current_time() >= looked + pause_s:
                 await self.look()
-                next_look = trio.current_time() + LOOK_EVERY_S
+                looked = trio.current_time()
 
     def hurry(self) -> None:
         """A GPU was just leased: its meter starts from a sample of now."""
@@ -70,7 +75,8 @@ class GpuWatch:
         """Tell the core which GPUs there are."""
         async with self._lock:
             found = await self.devices.inventory()
-            ours = await trio.to_thread.run_sync(owners, {"": os.getpid()})
+            self._any = bool(found.devices)
+            ours = await trio.to_thread.run_sync(owners, {"": os.getpid()} if self._any else {})
         if found.findings != self.findings:
             log.info("%s", " ".join(found.findings))
         self.findings = found.findings
@@ -93,11 +99,16 @@ class GpuWatch:
         for reading in readings:
             if not reading.fault:
                 self._submit(ev.GpuSampled(_sample(reading, ours, now_us)))
+                self._check_shares(reading, ours)
         if any(reading.fault for reading in readings):
             await self.look()
 
-
-Owners = Mapping[int, tuple[str, int]]
+    def _check_shares(self, reading: Reading, ours: Owners) -> None:
+        """The driver does not keep those who share a GPU to their part of its memory: we look, twice a second."""
+        for worker, hold in self._desk.holders().items():
+            mine = [each.memory_mib or 0 for each in reading.present if ours.get(each.pid, ("", 0))[0] == worker]
+            if hold.share_mib and hold.has(reading.uuid) and sum(mine) > hold.share_mib:
+                self._submit(ev.ShareExceeded(worker, sum(mine)))
 
 
 def _gpu(device: Device, ours: Owners) -> Gpu:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass, field
 
-from potluck.wire import FunctionSpec
+from potluck.errors import ResourceExceededError
+from potluck.wire import Failure, FunctionSpec
 from potluck.wire.lease import Input, InputDone
 from potluck.wire.worker import InputRaised, InputRefused, InputSucceeded
 from potluck_node.core.meter import LeaseMeter
@@ -69,3 +70,14 @@ def as_done(message: Input, run_us: int, outcome: InputSucceeded | InputRaised |
     if isinstance(outcome, InputRaised):
         return InputDone(message.input, message.attempt, run_us, exception=outcome.exception)
     return InputDone(message.input, message.attempt, run_us, failure=outcome.failure)
+
+
+def beyond_share(spec: FunctionSpec, used_mib: int) -> Failure:
+    """Why a worker that took more of a shared GPU than it asked for was ended."""
+    asked = " or ".join(spec.resources.gpu)
+    error = ResourceExceededError(
+        f"The worker took {used_mib} MiB of a GPU of which {spec.name} asked for a part.",
+        why=f"it asked for {asked}; others share that GPU",
+        fix='Ask for more, or for a whole GPU: gpu="any:>=…GB".',
+    )
+    return Failure.of(error)

@@ -26,7 +26,7 @@ from potluck_node.core.admission import Machine, nonsense, refuse
 from potluck_node.core.calls import AHEAD_MAX
 from potluck_node.core.gpu_room import GpuRoom
 from potluck_node.core.meter import payload_digest
-from potluck_node.core.pools import Item, Lease, Pool, Worker, as_done
+from potluck_node.core.pools import Item, Lease, Pool, Worker, as_done, beyond_share
 
 # A sandbox keeps its imports in memory; sixteen idle ones are what a desktop with 16 GiB bears.
 POOLS_MAX = 16
@@ -76,6 +76,7 @@ class ProviderCore:
             ev.PoolGone: self._pool_gone,
             ev.GpusSeen: self._gpus_seen,
             ev.GpuSampled: self._gpu_sampled,
+            ev.ShareExceeded: self._share_exceeded,
             ev.Tick: self._tick,
         }
 
@@ -365,6 +366,17 @@ class ProviderCore:
 
     def _gpu_sampled(self, event: ev.GpuSampled, _now_us: int) -> None:
         self._gpus.meters.sampled(event.sample)
+
+    def _share_exceeded(self, event: ev.ShareExceeded, now_us: int) -> None:
+        pool = self._pools.get(self._gpus.pool_of(event.worker))
+        worker = pool.workers.get(event.worker) if pool else None
+        if pool and worker and not worker.killed:
+            item, worker.item = worker.item, None
+            if item:
+                error = beyond_share(pool.spec, event.used_mib)
+                run_us = now_us - worker.since_us
+                self._finish(item, 0, InputDone(item.message.input, item.message.attempt, run_us, failure=error))
+            self._kill(pool, worker, "it took more of its GPU than its share")
 
     # Inputs
 

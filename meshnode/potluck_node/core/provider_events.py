@@ -68,6 +68,14 @@ class GpuSampled:
 
 
 @dataclass(frozen=True, slots=True)
+class ShareExceeded:
+    """A worker has more memory of its GPU than its share."""
+
+    worker: str
+    used_mib: int
+
+
+@dataclass(frozen=True, slots=True)
 class InputCame:
     lease: str
     message: Input
@@ -124,6 +132,7 @@ Event = (
     | PoolGone
     | GpusSeen
     | GpuSampled
+    | ShareExceeded
     | InputCame
     | InputDropped
     | OutcomeCame

@@ -10,8 +10,8 @@ from pathlib import Path
 
 def owners(sandboxes: Mapping[str, int], proc: Path = Path("/proc")) -> dict[int, tuple[str, int]]:
     """Pid → (name, start of the process in Unix microseconds) of everything below the given first processes."""
-    table = {pid: (parent, started_us) for pid, parent, started_us in _processes(proc)}
     roots = {pid: name for name, pid in sandboxes.items() if pid}
+    table = {pid: (parent, started_us) for pid, parent, started_us in _processes(proc)} if roots else {}
     found: dict[int, tuple[str, int]] = {}
     for pid, (_, started_us) in table.items():
         name = _root_of(pid, table, roots)

@@ -24,8 +24,8 @@ BROKEN = Failure.of(SandboxError("no bubblewrap"))
 class Provider:
     """A provider's core with a clock and shorthand."""
 
-    def __init__(self, cpu_milli=2000, memory_mib=4096):
-        self.core = ProviderCore("mira", Capacity(cpu_milli, memory_mib))
+    def __init__(self, cpu_milli=2000, memory_mib=4096, gpu_share=False):
+        self.core = ProviderCore("mira", Capacity(cpu_milli, memory_mib, gpu_share=gpu_share))
         self.now_us = NOW_US
         self.actions = []
 

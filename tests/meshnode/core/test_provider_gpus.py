@@ -145,3 +145,19 @@ def test_a_start_that_fails_gives_the_gpu_back():
     pool, (spawn,) = spawned(made)
     made.send(ev.WorkerGone(pool, spawn.worker, "no such device"))
     assert made.only(ev.SpawnWorker).gpus == ("GPU-1",)
+
+
+def test_a_worker_that_takes_more_than_its_share_is_ended_and_the_caller_told():
+    made = Provider(cpu_milli=8000, gpu_share=True)
+    made.send(ev.GpusSeen(GPUS[:1]))
+    pool, spawns = spawned(made, inputs=2, function=needs(gpu=("any:4GiB",)))
+    assert [spawn.gpus for spawn in spawns] == [("GPU-1",), ("GPU-1",)]
+    for spawn in spawns:
+        made.send(ev.WorkerUp(pool, spawn.worker))
+    made.send(ev.ShareExceeded(spawns[0].worker, 9000))
+    (done,) = made.posts(InputDone)
+    assert done.failure.kind == "resource-exceeded"
+    assert "9000 MiB" in done.failure.what
+    assert made.only(ev.KillWorker).worker == spawns[0].worker
+    made.send(ev.ShareExceeded(spawns[0].worker, 9000))
+    assert made.actions == []

@@ -139,6 +139,19 @@ async def test_a_gpu_that_fails_in_a_sample_is_looked_at_at_once():
     assert watched.states() == ["has fallen off the bus"]
 
 
+async def test_who_takes_more_than_a_share_is_reported(child):
+    watched = Watched(ONE, sandboxes={"w": child.pid})
+    watched.desk = watched.watch._desk = GpuDesk(share=True)
+    await watched.watch.look()
+    watched.desk.take("w", ("any:4GiB",))
+    watched.devices.reading = {"present": (GpuProcess(child.pid, 4096), GpuProcess(1, 9000))}
+    await watched.watch.sample()
+    assert not any(isinstance(event, ev.ShareExceeded) for event in watched.events)
+    watched.devices.reading = {"present": (GpuProcess(child.pid, 4097),)}
+    await watched.watch.sample()
+    assert watched.events[-1] == ev.ShareExceeded("w", 4097)
+
+
 def test_processes_belong_to_the_sandbox_that_they_descend_from(child):
     before_us = time.time_ns() // 1000 - 60_000_000
     found = owners({"w": child.pid, "gone": 0})
