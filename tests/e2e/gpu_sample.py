@@ -55,6 +55,22 @@ def none() -> None:
     pass
 
 
+@app.function(gpu="any")
+def amd() -> tuple[list[str], str | None, str]:
+    """Of AMD's devices, sysfs and variables, what is seen."""
+    nodes = [name for name in ("kfd", "dri/renderD128", "nvidiactl") if os.path.exists(f"/dev/{name}")]
+    with open("/sys/class/drm/card0/device/unique_id") as file:
+        return nodes, os.environ.get("HIP_VISIBLE_DEVICES"), file.read().strip()
+
+
+@app.function(gpu="any:4GB")
+def sharer(seconds: float) -> str:
+    """Under a name by which its process is found."""
+    with open("/proc/self/comm", "w") as name:
+        name.write("metered")
+    return seen(seconds)[0][0]
+
+
 @app.function(gpu="any:4GB")
 def share() -> None:
     pass

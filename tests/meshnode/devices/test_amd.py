@@ -1,29 +1,16 @@
 """AMD cards, from a copy of what amdgpu shows in sysfs and fdinfo."""
 
 import pytest
+from tests.fake_amd import SLOT, make
 
 from potluck_node.devices import amd
 from potluck_node.devices.amd import Amd
 from potluck_node.devices.cdi import binding
 
-SLOT = "0000:03:00.0"
-
 
 @pytest.fixture
 def root(tmp_path):
-    card = tmp_path / "sys/devices/pci0000:00" / SLOT
-    files = {
-        "vendor": "0x1002", "device": "0x744c", "unique_id": "f00d", "mem_info_vram_total": str(24 << 30),
-        "mem_info_vram_used": str(1 << 30), "gpu_busy_percent": "37",
-        "hwmon/hwmon3/power1_average": "120000000", "hwmon/hwmon3/temp1_input": "55000", "drm/renderD128/dev": "",
-    }  # fmt: skip
-    for name, text in files.items():
-        (card / name).parent.mkdir(parents=True, exist_ok=True)
-        (card / name).write_text(text + "\n")
-    (tmp_path / "sys/class/drm/card0").mkdir(parents=True)
-    (tmp_path / "sys/class/drm/card0/device").symlink_to(card)
-    (tmp_path / "dev").mkdir()
-    (tmp_path / "dev/kfd").touch()
+    make(tmp_path)
     return tmp_path
 
 
