@@ -41,7 +41,7 @@ QUEUE_BYTES = 1 << 20
 PATIENCE_S = 600.0
 # A name for each node: an offer outlives its node by some seconds.
 NUMBERS = itertools.count(1)
-VARIANTS = {"full": ("never", False), "lazy": ("auto", False), "lazy_profile": ("auto", True)}
+VARIANTS = {"full": ("never", False), "lazy": ("always", False), "lazy_profile": ("always", True)}
 
 
 class Node:
@@ -202,7 +202,7 @@ def measure(options: argparse.Namespace, folder: Path) -> dict[str, object]:
         with app.run(show_progress=False):
             address = caller.status().addresses[0]
             recorder = folder / "recorder"
-            flags = ("--lazy", "auto", "--cpus", "1", "--memory-mib", "6000", "--idle-s", "1")
+            flags = ("--lazy", "always", "--cpus", "1", "--memory-mib", "6000", "--idle-s", "1")
             with running(recorder, "--bootstrap", address, *flags):
                 caller.knows("recorder")
                 first.remote()
