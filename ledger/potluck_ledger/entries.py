@@ -21,9 +21,9 @@ class Receipt(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_field
     """What one lease used.
 
     `lease_us` is billed: wall time on workers. `busy_us` is the provider's evidence of use, `energy_mj` of energy; how
-    they were taken is said by `method` and how far to trust them by `quality`. Always `busy_us` ≤ `lease_us`, and
-    `lease_us` ≤ what the caller's own clock saw. `work` chains digests of every input and outcome (see the node's
-    `core/meter.py`). Times are Unix microseconds of the provider's clock.
+    they were taken is said by `method` and how far to trust them by `quality`; `tier` is the sandbox that ran it.
+    Always `busy_us` ≤ `lease_us`, and `lease_us` ≤ what the caller's own clock saw. `work` chains digests of every
+    input and outcome (see the node's `core/meter.py`). Times are Unix microseconds of the provider's clock.
     """
 
     lease: str
@@ -45,6 +45,7 @@ class Receipt(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_field
     method: str = "wall"
     quality: str = "provider's clock"
     reason: str = ""
+    tier: str = ""
 
 
 class Entry(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):

@@ -34,6 +34,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     store_gib: float = 50.0
     upload_mib_s: float = 0.0
     download_mib_s: float = 0.0
+    sandbox: Literal["process", "bwrap", "gvisor"] = "bwrap"
     lazy: Literal["auto", "always", "never"] = "auto"
     region: str = ""
     labels: dict[str, str] = {}
@@ -54,6 +55,7 @@ HELP = {
     "store_gib": "Upper bound of the image store in GiB.",
     "upload_mib_s": "Cap on serving images to others, MiB a second; 0 means none.",
     "download_mib_s": "Cap on fetching images from others, MiB a second; 0 means none.",
+    "sandbox": "The weakest sandbox that may run here: bwrap; gvisor (stricter); process (none: own functions only).",
     "lazy": "Whether images are mounted and fetched as they are read: auto (large ones), always, never.",
     "region": "Where the machine is, for functions that ask for a region.",
     "labels": "Free labels for functions that ask for them.",

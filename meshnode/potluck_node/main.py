@@ -13,6 +13,7 @@ import trio
 
 from potluck import paths
 from potluck.errors import Error, SandboxError
+from potluck.tiers import NO_GPU_TIERS, TIERS
 from potluck_ledger.keys import PrivateKey
 from potluck_node import config
 from potluck_node.clock import Clock, SystemClock
@@ -63,6 +64,7 @@ def _parser() -> argparse.ArgumentParser:
         parser.add_argument(f"--{name}", type=kind, help=config.HELP[name.replace("-", "_")])
     for name in ("idle-s", "store-gib", "upload-mib-s", "download-mib-s"):
         parser.add_argument(f"--{name}", type=float, help=config.HELP[name.replace("-", "_")])
+    parser.add_argument("--sandbox", choices=TIERS, help=config.HELP["sandbox"])
     parser.add_argument("--lazy", choices=("auto", "always", "never"), help=config.HELP["lazy"])
     for name in ("listen", "bootstrap"):
         parser.add_argument(f"--{name}", action="append", help=config.HELP[name])
@@ -85,17 +87,18 @@ def _set_up_log() -> None:
 
 def _parts(settings: Settings, clock: Clock, embedded: bool, device_root: Path) -> Parts:
     make = _no_network if embedded else _libp2p
-    launcher, warning = _launcher() if settings.offer else (None, "")
-    devices = LocalDevices(device_root) if launcher and settings.gpus != "none" else None
+    launcher, warning = _launcher(settings.sandbox) if settings.offer else (None, "")
+    lends = launcher and launcher.tier not in NO_GPU_TIERS and settings.gpus != "none"
+    devices = LocalDevices(device_root) if lends else None
     return Parts(make, launcher, clock, paths.socket_path(), embedded, warning, devices)
 
 
-def _launcher() -> tuple[Launcher | None, str]:
-    """The sandbox of this machine; without one the node only calls, and says why."""
-    from potluck_node.sandbox.bwrap import BwrapLauncher
+def _launcher(minimum: str) -> tuple[Launcher | None, str]:
+    """The sandboxes of this machine; without one the node only calls, and says why."""
+    from potluck_node.sandbox import tiers
 
     try:
-        return BwrapLauncher(), ""
+        return tiers.find(minimum), tiers.PROCESS_WARNING if minimum == "process" else ""
     except SandboxError as error:
         log.warning("this node runs no functions: %s", error)
         return None, f"This node runs no functions. {error}"

@@ -33,7 +33,7 @@ from potluck_node.control import ControlServer, Progress
 from potluck_node.core import events as ev
 from potluck_node.core import provider_events as pev
 from potluck_node.core.offers import OFFER_LIFE_US, OfferBook, rank_offer
-from potluck_node.core.provider import Capacity
+from potluck_node.core.pools import Capacity
 from potluck_node.devices.interface import Binding, Devices
 from potluck_node.discovery import Discovery
 from potluck_node.fetch import Caps, Fetcher
@@ -118,7 +118,7 @@ class Node:
         settings = self.settings
         assert self._parts.launcher
         capacity = Capacity(
-            round(settings.cpus * 1000), settings.memory_mib, self._parts.launcher.tier, settings.gpu_share
+            round(settings.cpus * 1000), settings.memory_mib, self._parts.launcher.tiers, settings.gpu_share
         )
         return Provider(
             settings.name, self.key, capacity, self.images, self._parts.launcher, self.journal, self._clock,
@@ -135,7 +135,12 @@ class Node:
         if self.provider:
             self.caller.open_local = self.provider.open_local
             self.provider.on_offer = self._offer_changed
-            self.transport.handle(LEASE_PROTOCOL, self.provider.on_stream)
+            if not self._own_only():
+                self.transport.handle(LEASE_PROTOCOL, self.provider.on_stream)
+
+    def _own_only(self) -> bool:
+        """Whether nothing stands between functions and this machine: then others may not send any."""
+        return self._parts.launcher is not None and self._parts.launcher.tier == "process"
 
     def _offer_changed(self) -> None:
         self.discovery.touch()
@@ -176,7 +181,7 @@ class Node:
     def make_offer(self) -> Offer | None:
         """What we offer now, unsigned, for the mesh."""
         offer = self.own_offer()
-        if offer is None:
+        if offer is None or self._own_only():
             return None
         now_us = self._clock.now_us()
         self._sequence = max(self._sequence + 1, now_us)
@@ -219,7 +224,7 @@ class Node:
             machine=machine.machine(),
             cpu_milli=round(settings.cpus * 1000),
             memory_mib=settings.memory_mib,
-            tiers=(self._parts.launcher.tier,) if self._parts.launcher else (),
+            tiers=self._parts.launcher.tiers if self._parts.launcher else (),
             region=settings.region,
             labels=tuple(sorted(settings.labels.items())),
         )

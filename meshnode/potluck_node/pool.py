@@ -27,9 +27,6 @@ ZYGOTE_MIB = 192
 # Processes and threads of one worker: numeric libraries start several pools with a thread per core each.
 PIDS_PER_WORKER = 256
 
-# Sandboxes into which no GPU is bound.
-NO_GPU_TIERS = ("gvisor",)
-
 # Failures of a start that would be the same on every machine: asking the next peer is no use.
 _FUNCTION_KINDS = frozenset({"image-import", "python-version", "serialization", "remote", "invalid", "execution"})
 
@@ -193,9 +190,6 @@ class Pool:
 
     async def _sandbox_life(self, name: str, gpus: tuple[str, ...]) -> str:
         assert self._image
-        if self._launcher.tier in NO_GPU_TIERS:
-            why = "its driver proxy knows few drivers, no MIG and no AMD"
-            raise SandboxError(f"No GPU can be used in a {self._launcher.tier} sandbox.", why=why)
         async with trio.open_nursery() as nursery:
             zygote = await self._launcher.start(nursery, self._spec(self._image, self._bind(gpus)))
             self._sandboxes[name] = zygote

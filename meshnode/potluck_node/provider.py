@@ -22,7 +22,8 @@ from potluck_ledger.journal import Journal, JournalError
 from potluck_ledger.keys import PrivateKey
 from potluck_node.clock import Clock
 from potluck_node.core import provider_events as ev
-from potluck_node.core.provider import Capacity, ProviderCore
+from potluck_node.core.pools import Capacity
+from potluck_node.core.provider import ProviderCore
 from potluck_node.core.receipts import write_receipt
 from potluck_node.devices.interface import Binding, Devices
 from potluck_node.engine import Engine
@@ -277,6 +278,7 @@ class Provider:
             nonce=secrets.token_bytes(16),
             reason=action.reason,
             gpu=action.gpu,
+            tier=action.tier,
         )
         return seal(self._key, RECEIPT_KIND, encode(receipt)).encode()
 

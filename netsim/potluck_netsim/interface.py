@@ -11,7 +11,7 @@ from potluck_netsim.network import End, Host, Network
 from potluck_netsim.world import World
 from potluck_node.core.gpus import Gpu
 from potluck_node.core.offers import OfferBook
-from potluck_node.core.provider import Capacity
+from potluck_node.core.pools import Capacity
 from potluck_node.link import LocalLink
 
 # A lease's conversation: with another node, or of a node with itself.

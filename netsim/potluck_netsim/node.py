@@ -17,7 +17,7 @@ from potluck_node.core import events as ev
 from potluck_node.core import provider_events as pev
 from potluck_node.core.gpus import Gpu
 from potluck_node.core.offers import OFFER_LIFE_US, OFFER_REPEAT_US, OfferBook, read_offer, sign_offer
-from potluck_node.core.provider import Capacity
+from potluck_node.core.pools import Capacity
 from potluck_node.discovery import SETTLE_S
 from potluck_node.link import LocalLink
 

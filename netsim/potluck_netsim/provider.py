@@ -145,5 +145,6 @@ class SimProvider:
             nonce=self._world.dice.randbytes(16),
             reason=action.reason,
             gpu=action.gpu,
+            tier=action.tier,
         )
         return seal(self._node.key, RECEIPT_KIND, encode(receipt)).encode()

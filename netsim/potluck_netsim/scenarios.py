@@ -15,7 +15,7 @@ from potluck_netsim.node import Node
 from potluck_netsim.report import Report, Tally
 from potluck_netsim.workload import draw_function, draw_payload
 from potluck_netsim.world import START_US, Do, World
-from potluck_node.core.provider import Capacity
+from potluck_node.core.pools import Capacity
 
 MINUTE_US = 60_000_000
 # A node places a call this often, and a map has at most so many inputs: a third of what a mesh of such machines bears.

@@ -65,11 +65,13 @@ class App:
         env: Mapping[str, str | None] | None = None,
         name: str | None = None,
         serialized: bool = False,
+        sandbox: str = "",
     ) -> Decorator:
         """Make a function runnable on the mesh.
 
         `gpu` is a model, "any", "H100:2", "any:>=16GB" or a list of these in order of preference; `cpu` is in cores,
-        `memory` in MiB, `timeout` in seconds for each input. Raises `InvalidError` for values that cannot work.
+        `memory` in MiB, `timeout` in seconds for each input; `sandbox` is the weakest that will do, such as "gvisor"
+        (Potluck's own). Raises `InvalidError` for values that cannot work.
         """
         options = Options(
             name=name,
@@ -81,6 +83,7 @@ class App:
             retries=retries,
             env=env,
             serialized=serialized,
+            sandbox=sandbox,
         )
 
         def decorate(raw: Callable[..., Any]) -> Function[..., Any]:

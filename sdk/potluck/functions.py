@@ -10,6 +10,7 @@ from potluck.errors import InvalidError
 from potluck.gpus import checked_gpus
 from potluck.image import Image
 from potluck.retries import Retries, checked
+from potluck.tiers import checked_tier
 
 # Whatever calls need is imported by the first call: `import potluck` happens in every script, notebook and sandbox.
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ class Options:
     def __init__(
         self, *, name: str | None, image: Image, gpu: str | list[str] | None, cpu: float | None, memory: int | None,
         timeout: float, retries: int | Retries | None, env: Mapping[str, str | None] | None, serialized: bool,
+        sandbox: str = "",
     ) -> None:  # fmt: skip
         if cpu is not None and not 0.001 <= cpu <= 1024:
             raise InvalidError(f"cpu={cpu} is not a number of cores.", fix="Give a number such as 0.5 or 4.")
@@ -43,6 +45,7 @@ class Options:
         self.gpu = checked_gpus(gpu)
         self.cpu, self.memory, self.timeout = cpu, memory, timeout
         self.retries = checked(retries)
+        self.sandbox = checked_tier(sandbox, self.gpu)
         self.env = tuple(sorted((key, value) for key, value in (env or {}).items() if value is not None))
 
 

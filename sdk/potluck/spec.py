@@ -31,6 +31,7 @@ def make_spec(function: Function[Any, Any], reference: Reference, image: str, py
         timeout_us=round(options.timeout * 1e6),
         retries=_policy(options.retries),
         env=options.env,
+        tier=options.sandbox,
     )
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from potluck.errors import Error, InvalidError, RefusedError, VersionError
 from potluck.gpus import checked_gpus
+from potluck.tiers import NO_GPU_TIERS, TIERS, at_least
 from potluck.wire import PROTOCOL, Failure, FunctionSpec
 from potluck.wire.lease import LeaseRefused, LeaseRequest
 from potluck_node.core.offers import CLOCK_SKEW_MAX_US, skew_text
@@ -26,6 +27,7 @@ class Machine:
     workers_now: int
     no_gpu: str = ""
     gpu_waits: str = ""
+    tiers: tuple[str, ...] = ("bwrap",)
 
 
 def refuse(request: LeaseRequest, machine: Machine, now_us: int) -> LeaseRefused | None:
@@ -42,6 +44,9 @@ def refuse(request: LeaseRequest, machine: Machine, now_us: int) -> LeaseRefused
         return _refused("clock", RefusedError(f"{name} and this node disagree about the time.", why=skew_text(skew)))
     if problem := nonsense(request.function):
         return _refused("function", InvalidError(f"{name} cannot run this function.", why=problem))
+    if at_least(machine.tiers, request.function.tier) is None:
+        what = f"{name} has no {request.function.tier} sandbox."
+        return _refused("sandbox", RefusedError(what, why=f"it runs functions in {', '.join(machine.tiers)}"))
     if machine.no_gpu:
         return _refused("gpu", RefusedError(f"{name} has no GPU for {function}.", why=machine.no_gpu))
     if not machine.workers_max:
@@ -60,6 +65,10 @@ def nonsense(spec: FunctionSpec) -> str:
         return "its retries are negative"
     if problem := _odd_gpus(need.gpu):
         return problem
+    if spec.tier and spec.tier not in TIERS:
+        return f"{spec.tier[:32]!r} is no kind of sandbox"
+    if spec.tier in NO_GPU_TIERS and need.gpu:
+        return f"no GPU can be used in a {spec.tier} sandbox"
     if not spec.pickled and not (spec.module and spec.qualname):
         return "it names no function"
     return ""

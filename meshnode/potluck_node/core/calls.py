@@ -234,7 +234,7 @@ class CallCore:
         """Fail what would fail anywhere: when two peers say so, or one and there is nobody else to ask. A single peer
         that lies, or is broken, must not end a call."""
         others = [offer for offer in self._offers(now_us) if offer.peer not in function.verdicts]
-        alone = all(misfit(offer, function.spec.resources) for offer in others)
+        alone = all(misfit(offer, function.spec) for offer in others)
         if function.verdicts and (alone or len(function.verdicts) >= VERDICTS_NEEDED):
             self._fail_all(function, next(iter(function.verdicts.values())), now_us)
 
@@ -437,7 +437,7 @@ class CallCore:
         if function.leases or now_us < function.since_us + NO_PEER_GRACE_US:
             return
         offers = self._offers(now_us)
-        if all(misfit(offer, function.spec.resources) for offer in offers):
+        if all(misfit(offer, function.spec) for offer in offers):
             notes = [f"{peer[-8:]} is ignored: {skew_text(skew)}" for peer, skew in self._book.skewed.items()]
             self._fail_all(function, Failure.of(no_peer(function.spec, offers, notes)), now_us)
 
@@ -476,7 +476,7 @@ class CallCore:
 
     def _waiting_text(self, function: _Function, now_us: int) -> str:
         wanted = describe(function.spec.resources)
-        having = [offer for offer in self._offers(now_us) if not misfit(offer, function.spec.resources)]
+        having = [offer for offer in self._offers(now_us) if not misfit(offer, function.spec)]
         if function.delayed and not function.queue:
             return "waiting to retry"
         if not having:

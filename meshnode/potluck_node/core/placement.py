@@ -12,6 +12,7 @@ from typing import Protocol
 
 from potluck.errors import NoPeerError
 from potluck.gpus import GpuRequest, gpu_matches, parse_gpu
+from potluck.tiers import at_least
 from potluck.wire import FunctionSpec, Resources
 from potluck.wire.offer import FREE, OFFER_GPUS_MAX, PASSING, GpuOffer, Offer
 
@@ -25,10 +26,13 @@ class Dice(Protocol):
     def randrange(self, stop: int, /) -> int: ...
 
 
-def misfit(offer: Offer, resources: Resources, *, python_machine: str = "") -> str:
+def misfit(offer: Offer, spec: FunctionSpec, *, python_machine: str = "") -> str:
     """Why this offer can never run the function, or "" when it can (perhaps later)."""
+    resources = spec.resources
     if python_machine and offer.machine != python_machine:
         return f"is a {offer.machine} machine"
+    if spec.tier and at_least(offer.tiers, spec.tier) is None:
+        return f"has no {spec.tier} sandbox"
     if resources.gpu and not any(_has_gpus(offer, parse_gpu(wanted)) for wanted in resources.gpu):
         owned = ", ".join(_gpu_words(gpu) for gpu in offer.gpus) or "no GPU"
         return f"has {owned}"
@@ -91,7 +95,7 @@ def _rank(candidate: Candidate, function: str, image: str, resources: Resources)
 
 def choose(candidates: Iterable[Candidate], function: str, spec: FunctionSpec, dice: Dice) -> Candidate | None:
     """The peer to ask next, or None when nobody open fits. Bans only order: if all are banned, bans are ignored."""
-    fitting = [each for each in candidates if each.offer.state == "open" and not misfit(each.offer, spec.resources)]
+    fitting = [each for each in candidates if each.offer.state == "open" and not misfit(each.offer, spec)]
     if not fitting:
         return None
     ranks = [_rank(each, function, spec.image, spec.resources) for each in fitting]
@@ -103,9 +107,9 @@ def choose(candidates: Iterable[Candidate], function: str, spec: FunctionSpec, d
 
 def no_peer(spec: FunctionSpec, offers: Iterable[Offer], notes: Iterable[str] = ()) -> NoPeerError:
     """The error that says what is missing and who is nearest."""
-    wants = describe(spec.resources)
+    wants = describe(spec.resources) + (f", a {spec.tier} sandbox" if spec.tier else "")
     offers = list(offers)
-    near = [f"{offer.name} {misfit(offer, spec.resources) or 'is ' + offer.state}" for offer in offers[:5]]
+    near = [f"{offer.name} {misfit(offer, spec) or 'is ' + offer.state}" for offer in offers[:5]]
     why = "; ".join([*near, *notes]) or "no peer on this mesh offers anything"
     fix = "Ask for less, or bring a peer that has it: on that machine run `potluck up`."
     if not offers:

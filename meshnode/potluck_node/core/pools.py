@@ -6,10 +6,25 @@ from collections import deque
 from dataclasses import dataclass, field
 
 from potluck.errors import ResourceExceededError
+from potluck.tiers import at_least
 from potluck.wire import Failure, FunctionSpec
 from potluck.wire.lease import Input, InputDone
 from potluck.wire.worker import InputRaised, InputRefused, InputSucceeded
 from potluck_node.core.meter import LeaseMeter
+
+
+@dataclass(frozen=True)
+class Capacity:
+    """What the owner lends; which GPUs there are comes with `GpusSeen`."""
+
+    cpu_milli: int
+    memory_mib: int
+    tiers: tuple[str, ...] = ("bwrap",)
+    gpu_share: bool = False
+
+    def tier(self, spec: FunctionSpec) -> str:
+        """The sandbox that a function gets, or "" when there is none that its caller accepts."""
+        return at_least(self.tiers, spec.tier) or ""
 
 
 @dataclass(slots=True)

@@ -8,7 +8,6 @@ needed.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 
 from potluck.errors import Error, ExecutionError, FunctionTimeoutError, ResourceExceededError
 from potluck.wire import Failure, FunctionSpec, function_id
@@ -26,7 +25,7 @@ from potluck_node.core.admission import Machine, nonsense, refuse
 from potluck_node.core.calls import AHEAD_MAX
 from potluck_node.core.gpu_room import GpuRoom
 from potluck_node.core.meter import payload_digest
-from potluck_node.core.pools import Item, Lease, Pool, Worker, as_done, beyond_share
+from potluck_node.core.pools import Capacity, Item, Lease, Pool, Worker, as_done, beyond_share
 
 # A sandbox keeps its imports in memory; sixteen idle ones are what a desktop with 16 GiB bears.
 POOLS_MAX = 16
@@ -36,16 +35,6 @@ IDLE_US = 60_000_000
 STARTS_MAX = 3
 # A lease may have this many inputs with us beyond what its slots can hold ahead; more breaks the protocol.
 INPUTS_SLACK = 64
-
-
-@dataclass(frozen=True)
-class Capacity:
-    """What the owner lends; which GPUs there are comes with `GpusSeen`."""
-
-    cpu_milli: int
-    memory_mib: int
-    tier: str = "bwrap"
-    gpu_share: bool = False
 
 
 class ProviderCore:
@@ -157,7 +146,7 @@ class ProviderCore:
         pool.leases.add(event.lease)
         slots = self._room(pool)
         self._leases[event.lease] = Lease(event.caller, pool.name, slots, now_us)
-        granted = LeaseGranted(event.lease, slots, self._capacity.tier, now_us, self._version)
+        granted = LeaseGranted(event.lease, slots, self._capacity.tier(request.function), now_us, self._version)
         self._actions.append(ev.Post(event.lease, granted))
 
     def _machine(self, caller: str, spec: FunctionSpec) -> Machine:
@@ -166,7 +155,7 @@ class ProviderCore:
         gpus = spec.resources.gpu
         now = self._possible(spec) if self._may_pool(caller, spec) else 0
         never, waits = (self.gpus.why_never(gpus), self.gpus.why_not_now(gpus)) if gpus else ("", "")
-        return Machine(self._node, self.paused, self.workers_max(spec), now, never, waits)
+        return Machine(self._node, self.paused, self.workers_max(spec), now, never, waits, self._capacity.tiers)
 
     def _possible(self, spec: FunctionSpec) -> int:
         """Workers of this size that fit into what is free or idle."""
@@ -228,7 +217,9 @@ class ProviderCore:
 
     def _settle(self, name: str, lease: Lease, spec: FunctionSpec | None, reason: str) -> None:
         use = self._gpus.meters.close(name)
-        self._actions.append(ev.SettleLease(name, lease.caller, spec, lease.meter, lease.started_us, reason, use))
+        tier = self._capacity.tier(spec) if spec else ""
+        settle = ev.SettleLease(name, lease.caller, spec, lease.meter, lease.started_us, reason, use, tier)
+        self._actions.append(settle)
 
     # Pools and workers
 

@@ -213,6 +213,7 @@ class SettleLease:
     started_us: int
     reason: str
     gpu: GpuUse | None = None
+    tier: str = ""
 
 
 @dataclass(frozen=True, slots=True)

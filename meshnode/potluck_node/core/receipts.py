@@ -40,7 +40,7 @@ class CallerMeter:
 
 def write_receipt(
     *, lease: str, caller: str, provider: str, spec: FunctionSpec, meter: LeaseMeter, times: tuple[int, int],
-    nonce: bytes, reason: str, gpu: GpuUse | None = None,
+    nonce: bytes, reason: str, gpu: GpuUse | None = None, tier: str = "",
 ) -> Receipt:  # fmt: skip
     """The provider's receipt; `times` is (start, end) in Unix microseconds. With GPUs their use counts as busy."""
     busy_us = round(gpu.busy_us) if gpu else meter.cpu_us
@@ -64,6 +64,7 @@ def write_receipt(
         method=gpu.method() if gpu else "wall; busy: rusage",
         quality=gpu.quality() if gpu else "provider's clock; busy is processor time as the worker says",
         reason=reason[:TEXT_MAX],
+        tier=tier,
     )
 
 

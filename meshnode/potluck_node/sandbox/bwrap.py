@@ -59,7 +59,7 @@ _ISOLATION = (
 class BwrapLauncher:
     """A `Launcher` (see `interface`). Raises `SandboxError` when this machine cannot do it."""
 
-    tier = "bwrap"
+    tier: str = "bwrap"
     _box: type[box.Box] = box.Box
 
     def __init__(self, groups: Cgroups | None = None) -> None:
@@ -69,6 +69,10 @@ class BwrapLauncher:
         # Compiled once here, since a sandbox cannot write: compiling takes longer than all the rest of a start.
         compileall.compile_dir(RUNNER, quiet=2)
         self._machine = detect(self._drop, groups=groups)
+
+    @property
+    def tiers(self) -> tuple[str, ...]:
+        return (self.tier,)
 
     @property
     def machine(self) -> Machine:

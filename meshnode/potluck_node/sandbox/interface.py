@@ -161,7 +161,12 @@ class Launcher(Protocol):
 
     @property
     def tier(self) -> str:
-        """Name of the tier, as offers and leases show it: "bwrap", "gvisor"."""
+        """The tier of a function that asks for none, as offers and leases show it: "bwrap", "gvisor"."""
+        ...
+
+    @property
+    def tiers(self) -> tuple[str, ...]:
+        """All tiers that can be asked for, the weakest first."""
         ...
 
     async def start(self, nursery: trio.Nursery, spec: SandboxSpec) -> Zygote:

@@ -34,6 +34,17 @@ os.execvpe("env", sys.argv[3:], os.environ)
 """
 
 
+def _outside(root: Path, value: str) -> str:
+    """Paths of the image as they are from outside of it; everything else as it is."""
+    return ":".join(
+        f"{root}{each}" if each.startswith("/") and _is_in(root, each) else each for each in value.split(":")
+    )
+
+
+def _is_in(root: Path, path: str) -> bool:
+    return root != Path("/") and Path(f"{root}{path}").exists()
+
+
 class ProcessBox(box.Box):
     """Without namespaces nothing ends the children of a process but finding them."""
 
@@ -51,6 +62,7 @@ class ProcessLauncher:
     """A `Launcher` (see `interface`) that isolates nothing."""
 
     tier = "process"
+    tiers = ("process",)
 
     def __init__(self, groups: Cgroups | None = None) -> None:
         self._groups = cgroups.detect() if groups is None else groups
@@ -90,6 +102,7 @@ class ProcessLauncher:
             raise SandboxError(f"The image has no Python at {spec.python}.", fix="Use Image.local_python().")
         boot = BOOT.replace(str(Path(RUNNER_PLACE).parent), self._folder.name)
         # Without the marker: what asks for it must not believe that it is in a sandbox.
-        variables = [f"{name}={value}" for name, value in environment(spec).items() if name != MARKER]
+        variables = [f"{name}={_outside(spec.root, value)}" for name, value in environment(spec).items()]
+        variables.remove(f"{MARKER}=1")
         gate = [sys.executable, "-ISc", _GATE, "{info}", "{gate}", "env", "-i", *variables, str(python), "-c", boot]
         return [*entry.command(spec.limits, group, [], []), *gate]

@@ -15,6 +15,7 @@ import msgspec
 from potluck import paths, start
 from potluck.cli.connect import ask_status, client
 from potluck.errors import ConnectionError, Error, NodeStartError
+from potluck.tiers import TIERS
 from potluck.wire import control
 
 if TYPE_CHECKING:
@@ -41,6 +42,10 @@ STOP_TIMEOUT_S = 20
 @click.option("--store-gib", type=float, help="Upper bound of the image store.")
 @click.option("--upload-mib-s", type=float, help="Cap on serving images, MiB a second.")
 @click.option("--download-mib-s", type=float, help="Cap on fetching images, MiB a second.")
+@click.option("--sandbox", type=click.Choice(TIERS), help="The weakest sandbox that may run here.")
+@click.option(
+    "--lazy", type=click.Choice(("auto", "always", "never")), help="Whether images are fetched as they are read."
+)
 @click.option("--foreground", is_flag=True, help="Stay in this terminal.")
 def up(home: Path | None, foreground: bool, **flags: object) -> None:
     """Start the node on this machine."""

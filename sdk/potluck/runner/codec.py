@@ -27,7 +27,7 @@ FUNCTION_FIELDS = (
     "retries",
     "env",
     "imports",
-    "mesh",
+    "tier",
 )
 
 # One read of the socket, bytes: the most that a Unix socket hands over at once by default.

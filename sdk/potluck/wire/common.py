@@ -73,6 +73,7 @@ class FunctionSpec(msgspec.Struct, frozen=True, array_like=True):
 
     Either `module` and `qualname` (its source is a layer of the image) or `pickled` (cloudpickle) refers to it.
     `image` is the image id in hex. `python` is the caller's "major.minor", which must be the image's.
+    `tier` is the weakest sandbox that the caller accepts (`potluck.tiers`); empty means any.
     """
 
     app: str
@@ -87,7 +88,7 @@ class FunctionSpec(msgspec.Struct, frozen=True, array_like=True):
     retries: RetryPolicy = RetryPolicy()
     env: tuple[tuple[str, str], ...] = ()
     imports: tuple[str, ...] = ()
-    mesh: str = ""
+    tier: str = ""
 
 
 T = TypeVar("T")

@@ -52,16 +52,16 @@ def test_paused_peers_and_misfits_are_never_asked():
 
 def test_gpu_counts_and_fallbacks():
     two = offer("two", gpus=(A10G, A10G))
-    assert not misfit(two, needs(gpu=("A10G:2",)).resources)
-    assert misfit(two, needs(gpu=("A10G:3",)).resources) == "has NVIDIA A10G, NVIDIA A10G"
-    assert not misfit(two, needs(gpu=("H100", "a10g")).resources)
+    assert not misfit(two, needs(gpu=("A10G:2",)))
+    assert misfit(two, needs(gpu=("A10G:3",))) == "has NVIDIA A10G, NVIDIA A10G"
+    assert not misfit(two, needs(gpu=("H100", "a10g")))
 
 
 def test_a_gpu_that_cannot_be_used_does_not_fit_and_says_why():
     lost = msgspec.structs.replace(A10G, state="has fallen off the bus")
-    assert "A10G (has fallen off the bus)" in misfit(offer("two", gpus=(lost,)), needs(gpu=("any",)).resources)
+    assert "A10G (has fallen off the bus)" in misfit(offer("two", gpus=(lost,)), needs(gpu=("any",)))
     used = msgspec.structs.replace(A10G, state="used by the owner")
-    assert not misfit(offer("two", gpus=(used,)), needs(gpu=("any",)).resources)
+    assert not misfit(offer("two", gpus=(used,)), needs(gpu=("any",)))
 
 
 def test_peers_with_a_free_gpu_come_first():
@@ -73,8 +73,8 @@ def test_peers_with_a_free_gpu_come_first():
 
 def test_a_share_is_asked_of_owners_who_share_alone():
     shares = msgspec.structs.replace(A10G, shares=True)
-    assert misfit(offer("whole", gpus=(A10G,)), needs(gpu=("any:4GB",)).resources)
-    assert not misfit(offer("parts", gpus=(shares,)), needs(gpu=("any:4GB",)).resources)
+    assert misfit(offer("whole", gpus=(A10G,)), needs(gpu=("any:4GB",)))
+    assert not misfit(offer("parts", gpus=(shares,)), needs(gpu=("any:4GB",)))
 
 
 def test_the_error_says_what_is_missing_and_who_is_nearest():
@@ -83,3 +83,11 @@ def test_the_error_says_what_is_missing_and_who_is_nearest():
     assert "mira has NVIDIA A10G" in error.why
     assert "tom has no GPU" in error.why
     assert "potluck up" in no_peer(spec(), []).fix
+
+
+def test_a_strict_function_fits_only_where_there_is_a_strict_sandbox():
+    plain, strict = offer("plain", tiers=("bwrap",)), offer("strict", tiers=("bwrap", "gvisor"))
+    assert misfit(plain, spec(tier="gvisor")) == "has no gvisor sandbox"
+    assert not misfit(strict, spec(tier="gvisor"))
+    assert not misfit(offer("stricter", tiers=("gvisor",)), spec(tier="bwrap"))
+    assert not misfit(plain, spec())

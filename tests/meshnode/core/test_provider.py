@@ -305,3 +305,14 @@ def test_pools_are_bounded():
         provider.ask(f"l{number}", function=spec(name=f"f{number}"))
         provider.send(ev.LeaseGone(f"l{number}", "done"))
     assert len(provider.core._pools) <= limits.POOLS_MAX
+
+
+def test_a_sandbox_that_is_not_here_is_refused_and_the_granted_one_named():
+    provider = Provider()
+    provider.ask(function=spec(tier="gvisor"))
+    (refused,) = provider.posts(LeaseRefused)
+    assert (refused.reason, refused.failure.why) == ("sandbox", "it runs functions in bwrap")
+    provider.ask("l2", function=spec(tier="no such thing"))
+    assert provider.posts(LeaseRefused)[-1].reason == "function"
+    provider.ask("l3", function=spec(tier="bwrap"))
+    assert provider.posts(LeaseGranted)[-1].tier == "bwrap"

@@ -1,0 +1,66 @@
+"""All sandboxes of this machine as one launcher: each function gets the weakest that owner and caller both accept."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+import trio
+
+from potluck.errors import SandboxError
+from potluck.tiers import TIERS, at_least
+from potluck_node.sandbox.bwrap import BwrapLauncher
+from potluck_node.sandbox.gvisor import GvisorLauncher
+from potluck_node.sandbox.interface import Launcher, SandboxSpec, Zygote
+from potluck_node.sandbox.process import ProcessLauncher
+
+log = logging.getLogger("potluck.sandbox")
+
+PROCESS_WARNING = (
+    "This node isolates nothing (sandbox = process), so it runs its owner's own functions only and offers nothing."
+)
+
+_LAUNCHERS: dict[str, Callable[[], Launcher]] = {
+    "process": ProcessLauncher, "bwrap": BwrapLauncher, "gvisor": GvisorLauncher,
+}  # fmt: skip
+
+
+class Tiers:
+    """A `Launcher` (see `interface`) of several; `tiers` are those that run here, the weakest first."""
+
+    def __init__(self, launchers: dict[str, Launcher]) -> None:
+        self._launchers = {tier: launchers[tier] for tier in TIERS if tier in launchers}
+
+    @property
+    def tier(self) -> str:
+        """What a function gets that asks for none."""
+        return self.tiers[0]
+
+    @property
+    def tiers(self) -> tuple[str, ...]:
+        return tuple(self._launchers)
+
+    async def start(self, nursery: trio.Nursery, spec: SandboxSpec) -> Zygote:
+        tier = at_least(self.tiers, spec.function.tier)
+        if tier is None:
+            raise SandboxError(f"This machine has no {spec.function.tier} sandbox.", fix="Ask another node for it.")
+        return await self._launchers[tier].start(nursery, spec)
+
+
+def find(minimum: str) -> Tiers:
+    """All tiers of this machine from the owner's `minimum` on. Raises `SandboxError` when there is none.
+
+    "process" protects nobody, so it is used alone, and only where it is asked for.
+    """
+    names = ["process"] if minimum == "process" else [tier for tier in TIERS[1:] if at_least((tier,), minimum)]
+    found: dict[str, Launcher] = {}
+    failed: list[SandboxError] = []
+    for name in names:
+        try:
+            found[name] = _LAUNCHERS[name]()
+        except SandboxError as error:
+            failed.append(error)
+            log.info("no %s sandboxes: %s", name, error)
+    if not found:
+        raise failed[0]
+    return Tiers(found)
