@@ -17,7 +17,8 @@ import trio
 
 from potluck import runner
 from potluck.errors import SandboxError
-from potluck_node.sandbox import box, entry, seccomp
+from potluck.runner import forward
+from potluck_node.sandbox import box, entry, network, seccomp
 from potluck_node.sandbox.cgroups import Cgroups, Group
 from potluck_node.sandbox.detect import Machine, detect
 from potluck_node.sandbox.interface import HOSTNAME, MARKER, Limits, SandboxSpec, device_place
@@ -35,6 +36,13 @@ BOOT = (
     "import sys; sys.path.insert(0, '/run/potluck'); from potluck_runner.zygote import main; "
     "sys.path.remove('/run/potluck'); main()"
 )
+
+# Where programs look for a proxy, in the spellings of curl and of everybody else. The runner listens there.
+PROXY = f"http://127.0.0.1:{forward.PORT}"
+PROXY_ENVIRONMENT = {
+    **dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy"), PROXY),
+    **dict.fromkeys(("NO_PROXY", "no_proxy"), "localhost,127.0.0.1"),
+}
 
 # Environment of every sandbox. A read-only root takes no byte code, so that writing it is not even tried.
 ENVIRONMENT = {
@@ -79,6 +87,16 @@ class BwrapLauncher:
         return self._machine
 
     async def start(self, nursery: trio.Nursery, spec: SandboxSpec) -> SocketZygote:
+        zygote = await self.open(nursery, spec)
+        try:
+            await zygote.start(spec.function)
+        except BaseException:
+            await zygote.aclose()
+            raise
+        return zygote
+
+    async def open(self, nursery: trio.Nursery, spec: SandboxSpec) -> SocketZygote:
+        """Start a sandbox whose interpreter waits for its function. Raises `SandboxError`."""
         ours, theirs = socket.socketpair()
         try:
             with theirs:
@@ -89,7 +107,6 @@ class BwrapLauncher:
         zygote = SocketZygote(started, ours)
         try:
             await nursery.start(zygote.serve)
-            await zygote.start(spec.function)
         except BaseException:
             await zygote.aclose()
             await started.destroy()
@@ -121,6 +138,7 @@ class BwrapLauncher:
     ) -> tuple[list[str], list[int]]:
         """The command and the descriptors it inherits, which `files` closes."""
         binds = [(spec.root, "/"), *spec.binds, (RUNNER, RUNNER_PLACE)]
+        binds += [(spec.network, network.PLACE)] if spec.network else []
         moved: list[tuple[Path, Path]] = []
         if self._stage is not None:
             moved, binds = self._stage.prepare(binds)
@@ -169,7 +187,8 @@ def environment(spec: SandboxSpec) -> dict[str, str]:
     """All of the zygote's variables. Raises `SandboxError` for one that cannot be."""
     # Numeric libraries start a thread per core that they see, and they see all of the machine's.
     threads = {"OMP_NUM_THREADS": str(max(1, -(-spec.limits.cpu_milli // 1000)))}
-    variables = {**ENVIRONMENT, **threads, **spec.env, **dict(spec.function.env), MARKER: "1"}
+    proxies = PROXY_ENVIRONMENT if spec.network else {}
+    variables = {**ENVIRONMENT, **threads, **proxies, **spec.env, **dict(spec.function.env), MARKER: "1"}
     for name, value in variables.items():
         if not name or "=" in name or "\0" in name + value:
             raise SandboxError(f"{name!r} cannot be set as an environment variable.", why="It has '=' or a zero byte.")

@@ -72,7 +72,7 @@ class GvisorLauncher(BwrapLauncher):
         self, spec: SandboxSpec, binds: list[tuple[Path, str]], files: contextlib.ExitStack
     ) -> tuple[list[str], list[str], list[int]]:
         file = memfd(json.dumps(_config(spec)).encode(), files)
-        return [*outer(self._runsc), *_image(binds), *bundle(file)], command(), [file]
+        return [*outer(self._runsc), *_image(binds), *bundle(file)], command(sockets=spec.network is not None), [file]
 
 
 def _image(binds: list[tuple[Path, str]]) -> Iterator[str]:
@@ -99,9 +99,13 @@ def outer(runsc: str) -> list[str]:
     return options
 
 
-def command() -> list[str]:
-    """What runs the bundle. Control groups are the node's affair, and no network is needed."""
-    flags = ["--rootless", "--platform=systrap", "--network=none", "--ignore-cgroups", "--overlay2=none"]
+def command(*, sockets: bool = False) -> list[str]:
+    """What runs the bundle. Control groups are the node's affair, and no network is needed.
+
+    With `sockets` the code may connect to the Unix sockets that it sees as files: the one of the proxy.
+    """
+    flags = ["--host-uds=open"] if sockets else []
+    flags += ["--rootless", "--platform=systrap", "--network=none", "--ignore-cgroups", "--overlay2=none"]
     return [_RUNSC, f"--root={_STATE}", *flags, "run", f"--bundle={_BUNDLE}", "sandbox"]
 
 

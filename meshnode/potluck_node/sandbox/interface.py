@@ -71,8 +71,10 @@ class SandboxSpec:
     `root` is a materialised image: it is mounted read-only, and has the empty folders /proc /dev /tmp /run /sys.
     Its top folder must be readable by everyone (mode 0755), its parents need not be. `python` is a path inside.
     Nothing of Potluck need be in the image. `binds` are further read-only mounts (host path, path inside),
-    `devices` are device files of the host (see `device_place`). `env` comes on top of the launcher's few variables,
-    the function's own `env` on top of it.
+    `devices` are device files of the host (see `device_place`). `network` is a folder with the socket of a proxy, which
+    is all the network that a sandbox can have (see `network.Gateway`). `env` comes on top of the launcher's few
+    variables, the function's own `env` on top of it. `owner` is the caller,
+    who never shares a sandbox with another.
     """
 
     root: Path
@@ -83,6 +85,8 @@ class SandboxSpec:
     limits: Limits = Limits()
     binds: tuple[tuple[Path, str], ...] = ()
     devices: tuple[Path, ...] = ()
+    network: Path | None = None
+    owner: str = ""
 
 
 def device_place(device: Path) -> str:

@@ -14,7 +14,7 @@ import select
 import sys
 import time
 
-from . import worker
+from . import forward, worker
 from .codec import (
     FUNCTION_FIELDS,
     PROTOCOL,
@@ -75,6 +75,7 @@ def _serve(protocol: int, spec: dict[str, Any]) -> None:
     started = time.monotonic_ns()
     try:
         _check_protocol(protocol)
+        forward.start()
         function = load(spec)
     except Refusal as refusal:
         cause = None if refusal.__cause__ is None else exception_message(refusal.__cause__)
