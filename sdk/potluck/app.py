@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Coroutine, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar, cast, overload
 
@@ -66,12 +66,17 @@ class App:
         name: str | None = None,
         serialized: bool = False,
         sandbox: str = "",
+        block_network: bool | None = None,
+        outbound_domain_allowlist: Sequence[str] | None = None,
     ) -> Decorator:
         """Make a function runnable on the mesh.
 
         `gpu` is a model, "any", "H100:2", "any:>=16GB" or a list of these in order of preference; `cpu` is in cores,
         `memory` in MiB, `timeout` in seconds for each input; `sandbox` is the weakest that will do, such as "gvisor"
-        (Potluck's own). Raises `InvalidError` for values that cannot work.
+        (Potluck's own). There is no network, unless `outbound_domain_allowlist` names hosts ("example.org",
+        "*.example.org"), or `block_network=False` asks for all public ones.
+
+        Raises `InvalidError` for values that cannot work.
         """
         options = Options(
             name=name,
@@ -84,6 +89,8 @@ class App:
             env=env,
             serialized=serialized,
             sandbox=sandbox,
+            block_network=block_network,
+            outbound_domain_allowlist=outbound_domain_allowlist,
         )
 
         def decorate(raw: Callable[..., Any]) -> Function[..., Any]:

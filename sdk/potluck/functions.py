@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, cast
 
 from potluck.errors import InvalidError
 from potluck.gpus import checked_gpus
 from potluck.image import Image
+from potluck.network import asked_network
 from potluck.retries import Retries, checked
 from potluck.tiers import checked_tier
 
@@ -33,7 +34,7 @@ class Options:
     def __init__(
         self, *, name: str | None, image: Image, gpu: str | list[str] | None, cpu: float | None, memory: int | None,
         timeout: float, retries: int | Retries | None, env: Mapping[str, str | None] | None, serialized: bool,
-        sandbox: str = "",
+        sandbox: str = "", block_network: bool | None = None, outbound_domain_allowlist: Sequence[str] | None = None,
     ) -> None:  # fmt: skip
         if cpu is not None and not 0.001 <= cpu <= 1024:
             raise InvalidError(f"cpu={cpu} is not a number of cores.", fix="Give a number such as 0.5 or 4.")
@@ -46,6 +47,7 @@ class Options:
         self.cpu, self.memory, self.timeout = cpu, memory, timeout
         self.retries = checked(retries)
         self.sandbox = checked_tier(sandbox, self.gpu)
+        self.network = asked_network(block_network, outbound_domain_allowlist)
         self.env = tuple(sorted((key, value) for key, value in (env or {}).items() if value is not None))
 
 

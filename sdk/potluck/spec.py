@@ -32,6 +32,7 @@ def make_spec(function: Function[Any, Any], reference: Reference, image: str, py
         retries=_policy(options.retries),
         env=options.env,
         tier=options.sandbox,
+        network=options.network,
     )
 
 

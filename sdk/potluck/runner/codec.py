@@ -28,6 +28,7 @@ FUNCTION_FIELDS = (
     "env",
     "imports",
     "tier",
+    "network",
 )
 
 # One read of the socket, bytes: the most that a Unix socket hands over at once by default.

@@ -74,6 +74,7 @@ class FunctionSpec(msgspec.Struct, frozen=True, array_like=True):
     Either `module` and `qualname` (its source is a layer of the image) or `pickled` (cloudpickle) refers to it.
     `image` is the image id in hex. `python` is the caller's "major.minor", which must be the image's.
     `tier` is the weakest sandbox that the caller accepts (`potluck.tiers`); empty means any.
+    `network` lists the names of hosts that it may reach (`potluck.network`); empty means none.
     """
 
     app: str
@@ -89,6 +90,7 @@ class FunctionSpec(msgspec.Struct, frozen=True, array_like=True):
     env: tuple[tuple[str, str], ...] = ()
     imports: tuple[str, ...] = ()
     tier: str = ""
+    network: tuple[str, ...] = ()
 
 
 T = TypeVar("T")

@@ -35,7 +35,8 @@ class GpuOffer(msgspec.Struct, frozen=True, array_like=True):
 class Offer(msgspec.Struct, frozen=True, array_like=True):
     """One node's offer. Times are Unix microseconds; `sequence` orders offers of one peer and survives restarts.
 
-    `state` is "open", "paused" or "draining"; `slots_free` counts the workers that could start now.
+    `state` is "open", "paused" or "draining"; `slots_free` counts the workers that could start now. `network` lists the
+    hosts that functions may reach from here (`potluck.network`).
     """
 
     peer: str
@@ -59,3 +60,4 @@ class Offer(msgspec.Struct, frozen=True, array_like=True):
     tiers: tuple[str, ...] = ()
     region: str = ""
     labels: tuple[tuple[str, str], ...] = ()
+    network: tuple[str, ...] = ()
