@@ -31,11 +31,13 @@ from potluck.wire.worker import InputSucceeded, RunInput
 from potluck_node.sandbox.bwrap import ENVIRONMENT, RUNNER, BwrapLauncher
 from potluck_node.sandbox.gvisor import GvisorLauncher
 from potluck_node.sandbox.interface import Launcher, Limits, SandboxSpec, Worker, Zygote
+from potluck_node.sandbox.spares import Spares
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
 PYTHON_VERSION = f"{sys.version_info.major}.{sys.version_info.minor}"
 CALLS = 200
+SPARE_READY_S = 1.0
 SITE = "/packages"
 
 Times = dict[str, list[float]]
@@ -121,6 +123,24 @@ async def sandboxed(times: Times, launcher: Launcher, spec: SandboxSpec) -> None
         took("close", start)
 
 
+async def prestarted(times: Times, launcher: BwrapLauncher, spec: SandboxSpec) -> None:
+    """A start for which a spare was waiting."""
+    async with trio.open_nursery() as nursery:
+        spares = Spares(launcher)
+        await nursery.start(spares.serve)
+        first = await spares.start(nursery, spec)
+        # A spare's interpreter is up when it has stopped using the processor, which takes well below this long.
+        await trio.sleep(SPARE_READY_S)
+        start = time.perf_counter()
+        second = await spares.start(nursery, spec)
+        await ready_worker(second, "first")
+        name = f"{launcher.tier}, pre-started: first worker ready"
+        times.setdefault(name, []).append(time.perf_counter() - start)
+        await first.aclose()
+        await second.aclose()
+        nursery.cancel_scope.cancel()
+
+
 def outside(times: Times, site: Path) -> None:
     """The loops in a bare interpreter, as the same user's process."""
     for name, loop in LOOPS.items():
@@ -140,9 +160,9 @@ async def measure(repeats: int, folder: Path) -> Times:
     function = FunctionSpec("bench", "apply", "", PYTHON_VERSION, pickled=cloudpickle.dumps(apply))
     spec = SandboxSpec(
         root=root, binds=(*binds, (site, SITE)), function=function, python=host_image.PYTHON,
-        env={"PYTHONPATH": SITE, "OPENBLAS_NUM_THREADS": "1"}, limits=Limits(memory_mib=1024),
+        env={"PYTHONPATH": SITE, "OPENBLAS_NUM_THREADS": "1"}, limits=Limits(memory_mib=1024), owner="bench",
     )  # fmt: skip
-    launchers: list[Launcher] = [BwrapLauncher()]
+    launchers = [BwrapLauncher()]
     with contextlib.suppress(SandboxError):
         launchers.append(GvisorLauncher())
     for launcher in launchers:
@@ -155,6 +175,7 @@ async def measure(repeats: int, folder: Path) -> Times:
         outside(times, site)
         for launcher in launchers:
             await sandboxed(times, launcher, spec)
+            await prestarted(times, launcher, spec)
     return times
 
 

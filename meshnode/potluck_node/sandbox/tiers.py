@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import trio
 
@@ -13,6 +14,10 @@ from potluck_node.sandbox.bwrap import BwrapLauncher
 from potluck_node.sandbox.gvisor import GvisorLauncher
 from potluck_node.sandbox.interface import Launcher, SandboxSpec, Zygote
 from potluck_node.sandbox.process import ProcessLauncher
+from potluck_node.sandbox.spares import Spares
+
+if TYPE_CHECKING:
+    from trio_typing import TaskStatus
 
 log = logging.getLogger("potluck.sandbox")
 
@@ -21,7 +26,7 @@ PROCESS_WARNING = (
 )
 
 _LAUNCHERS: dict[str, Callable[[], Launcher]] = {
-    "process": ProcessLauncher, "bwrap": BwrapLauncher, "gvisor": GvisorLauncher,
+    "process": ProcessLauncher, "bwrap": BwrapLauncher, "gvisor": lambda: Spares(GvisorLauncher()),
 }  # fmt: skip
 
 
@@ -39,6 +44,14 @@ class Tiers:
     @property
     def tiers(self) -> tuple[str, ...]:
         return tuple(self._launchers)
+
+    async def serve(self, *, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Keep spare sandboxes, for as long as sandboxes are started."""
+        async with trio.open_nursery() as nursery:
+            for launcher in self._launchers.values():
+                if isinstance(launcher, Spares):
+                    await nursery.start(launcher.serve)
+            task_status.started()
 
     async def start(self, nursery: trio.Nursery, spec: SandboxSpec) -> Zygote:
         tier = at_least(self.tiers, spec.function.tier)

@@ -81,6 +81,11 @@ class SocketZygote:
         return self._box.pid
 
     @property
+    def opened(self) -> bool:
+        """Whether it waits for its function."""
+        return self._answer is None and not self._reason and not self._ended.is_set()
+
+    @property
     def alive(self) -> bool:
         return isinstance(self._answer, ZygoteReady) and not self._reason and not self._ended.is_set()
 
