@@ -12,6 +12,7 @@ from typing import Any, Literal
 import msgspec
 
 from potluck.errors import InvalidError
+from potluck.network import ANYWHERE, checked_names
 from potluck_node.machine import cores, memory_mib
 
 CONFIG_FILE = "config.toml"
@@ -35,9 +36,16 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     upload_mib_s: float = 0.0
     download_mib_s: float = 0.0
     sandbox: Literal["process", "bwrap", "gvisor"] = "bwrap"
+    network: str | tuple[str, ...] = "none"
     lazy: Literal["auto", "always", "never"] = "auto"
     region: str = ""
     labels: dict[str, str] = {}
+
+    @property
+    def lent_network(self) -> tuple[str, ...]:
+        """The names that functions may reach from here (`potluck.network`)."""
+        words: dict[str, tuple[str, ...]] = {"none": (), "public": ANYWHERE}
+        return words[self.network] if isinstance(self.network, str) else self.network
 
 
 HELP = {
@@ -51,6 +59,7 @@ HELP = {
     "listen": "Addresses to listen on, as libp2p multiaddrs; loopback only unless changed.",
     "bootstrap": "Addresses of nodes to join, each ending in /p2p/<peer id>.",
     "mdns": "Whether to find nodes on the local network by multicast DNS.",
+    "network": "Where functions that ask for it may connect to: none, public (every public address), or names.",
     "idle_s": "Seconds that a worker without work stays warm.",
     "store_gib": "Upper bound of the image store in GiB.",
     "upload_mib_s": "Cap on serving images to others, MiB a second; 0 means none.",
@@ -95,5 +104,12 @@ def _complete(settings: Settings) -> Settings:
         raise InvalidError("A node cannot lend less than nothing.", fix="Give its settings positive values.")
     gpus = settings.gpus
     if isinstance(gpus, str) and gpus not in ("all", "none"):
-        gpus = tuple(part.strip() for part in gpus.split(","))
-    return msgspec.structs.replace(settings, name=name, cpus=cpus, memory_mib=memory, gpus=gpus)
+        gpus = _parts(gpus)
+    network = settings.network
+    if network not in ("none", "public"):
+        network = checked_names(_parts(network) if isinstance(network, str) else network)
+    return msgspec.structs.replace(settings, name=name, cpus=cpus, memory_mib=memory, gpus=gpus, network=network)
+
+
+def _parts(text: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in text.split(","))

@@ -18,6 +18,7 @@ from potluck.wire.worker import InputRaised, InputRefused, InputSucceeded, RunIn
 from potluck_node.core import provider_events as ev
 from potluck_node.devices.interface import Binding
 from potluck_node.sandbox.interface import Launcher, Limits, SandboxSpec, Worker, WorkerEnded, Zygote
+from potluck_node.sandbox.network import Gateway
 
 log = logging.getLogger("potluck.pool")
 
@@ -27,11 +28,16 @@ ZYGOTE_MIB = 192
 # Processes and threads of one worker: numeric libraries start several pools with a thread per core each.
 PIDS_PER_WORKER = 256
 
+# The stream of a log to which the proxy's refusals are added.
+STDERR = 2
+
 # Failures of a start that would be the same on every machine: asking the next peer is no use.
 _FUNCTION_KINDS = frozenset({"image-import", "python-version", "serialization", "remote", "invalid", "execution"})
 
 # What a sandbox needs to use the GPUs with these uuids; raises `SandboxError` when one is gone.
 Bind = Callable[[tuple[str, ...]], Binding]
+# Makes the way out of a sandbox, from the names that its function asked for; it tells what it refused.
+OpenGateway = Callable[[tuple[str, ...], Callable[[str], None]], Gateway]
 Progress = Callable[[LeaseProgress], None]
 # Receives (worker, log message); waits while the caller is slow.
 OnLog = Callable[[str, WorkerLog], Awaitable[None]]
@@ -69,10 +75,13 @@ class Pool:
 
     def __init__(
         self, action: ev.PreparePool, images: Images, launcher: Launcher, submit: Callable[[ev.Event], None],
-        log: OnLog, bind: Bind,
+        log: OnLog, bind: Bind, gateway: OpenGateway | None = None,
     ) -> None:  # fmt: skip
         self._action, self._images, self._launcher, self._submit, self._log = action, images, launcher, submit, log
-        self._bind = bind
+        self._bind, self._gateway = bind, gateway
+        # What the proxy refused, until somebody runs who can be told.
+        self._refusals: list[str] = []
+        self._busy: dict[str, None] = {}
         self._image: ReadyImage | None = None
         self._zygote: Zygote | None = None
         # Workers with GPUs have a sandbox each.
@@ -104,7 +113,8 @@ class Pool:
                 if spec.resources.gpu:
                     self._submit(ev.PoolReady(self._action.pool))
                     await trio.sleep_forever()
-                self._zygote = await self._launcher.start(self._nursery, self._spec(image, Binding()))
+                network = await self._open_network(self._nursery)
+                self._zygote = await self._launcher.start(self._nursery, self._spec(image, Binding(), network))
                 self._check_python(self._zygote.ready.python)
                 self._submit(ev.PoolReady(self._action.pool))
                 why = await self._zygote.wait_ended()
@@ -125,7 +135,23 @@ class Pool:
                 fix=f"Run the caller with Python {inside}, or use an image with {spec.python}.",
             )
 
-    def _spec(self, image: ReadyImage, binding: Binding) -> SandboxSpec:
+    async def _open_network(self, nursery: trio.Nursery) -> Path | None:
+        """The way out of one sandbox, for as long as `nursery` lasts."""
+        asked = self._action.function.network
+        return await nursery.start(self._gateway(asked, self._refused).serve) if asked and self._gateway else None
+
+    def _refused(self, reason: str) -> None:
+        self._refusals.append(f"potluck: {reason}\n")
+        self._tell_refusals()
+
+    def _tell_refusals(self) -> None:
+        """In the log of one that runs something: all workers here belong to the same caller."""
+        for worker in list(self._busy)[:1]:
+            while self._nursery and self._refusals:
+                message = WorkerLog(0, STDERR, self._refusals.pop(0).encode())
+                self._nursery.start_soon(self._log, worker, message)
+
+    def _spec(self, image: ReadyImage, binding: Binding, network: Path | None) -> SandboxSpec:
         spec = self._action.function
         count = 1 if spec.resources.gpu else max(1, self._action.workers_max)
         limits = Limits(
@@ -134,7 +160,10 @@ class Pool:
             pids=PIDS_PER_WORKER * count,
         )
         env = _merged(image.env, binding.env)
-        return SandboxSpec(image.root, spec, image.python, image.workdir, env, limits, binding.binds, binding.devices)
+        return SandboxSpec(
+            image.root, spec, image.python, image.workdir, env, limits, binding.binds, binding.devices,
+            network=network, owner=self._action.caller,
+        )  # fmt: skip
 
     def _failed(self, error: Error) -> None:
         reason = "function" if error.kind in _FUNCTION_KINDS else "sandbox" if error.kind == "sandbox" else "image"
@@ -168,6 +197,7 @@ class Pool:
         except WorkerEnded as end:
             return end.reason
         finally:
+            self._busy.pop(name, None)
             del self._workers[name]
 
     async def _work_apart(self, name: str, gpus: tuple[str, ...]) -> None:
@@ -191,7 +221,8 @@ class Pool:
     async def _sandbox_life(self, name: str, gpus: tuple[str, ...]) -> str:
         assert self._image
         async with trio.open_nursery() as nursery:
-            zygote = await self._launcher.start(nursery, self._spec(self._image, self._bind(gpus)))
+            spec = self._spec(self._image, self._bind(gpus), await self._open_network(nursery))
+            zygote = await self._launcher.start(nursery, spec)
             self._sandboxes[name] = zygote
             try:
                 self._check_python(zygote.ready.python)
@@ -208,6 +239,7 @@ class Pool:
 
     async def _take(self, name: str, message: object) -> None:
         if isinstance(message, InputSucceeded | InputRaised | InputRefused):
+            self._busy.pop(name, None)
             self._submit(ev.OutcomeCame(self._action.pool, name, message))
         elif isinstance(message, WorkerReady):
             self._submit(ev.WorkerUp(self._action.pool, name))
@@ -217,6 +249,8 @@ class Pool:
     def run(self, worker: str, number: int, payload: bytes) -> None:
         if self._nursery and worker in self._workers:
             self._nursery.start_soon(self._send, self._workers[worker], RunInput(number, payload))
+            self._busy[worker] = None
+            self._tell_refusals()
 
     async def _send(self, worker: Worker, message: RunInput) -> None:
         with suppress(WorkerEnded):  # `_work` reports it

@@ -29,8 +29,9 @@ from potluck_node.devices.interface import Binding, Devices
 from potluck_node.engine import Engine
 from potluck_node.gpus import GpuWatch
 from potluck_node.link import Link, LocalLink, StreamLink, local_links
-from potluck_node.pool import Images, Pool
+from potluck_node.pool import Images, OpenGateway, Pool
 from potluck_node.sandbox.interface import Launcher
+from potluck_node.sandbox.network import MakeGateway, make_gateway
 from potluck_node.transport.interface import Stream
 
 if TYPE_CHECKING:
@@ -62,11 +63,13 @@ class Provider:
     def __init__(
         self, name: str, key: PrivateKey, capacity: Capacity, images: Images, launcher: Launcher, journal: Journal,
         clock: Clock, *, idle_us: int, devices: Devices | None = None, lent_gpus: str | tuple[str | int, ...] = "all",
+        gateway: MakeGateway = make_gateway,
     ) -> None:  # fmt: skip
         self._key, self._images, self._launcher, self._journal, self._clock = key, images, launcher, journal, clock
         self.core = ProviderCore(name, capacity, __version__, idle_us)
         self._engine = Engine[ev.Event, ev.Action](self.core, self._do, ev.Tick(), clock)
         self._pools: dict[str, Pool] = {}
+        self._gateway: OpenGateway = lambda asked, say: gateway(asked, capacity.network, say)
         self.gpus = (
             GpuWatch(devices, lent_gpus, self.core.gpus, self._sandboxes, self._engine.submit, clock)
             if devices
@@ -190,7 +193,7 @@ class Provider:
         async def on_log(worker: str, message: WorkerLog) -> None:
             await self._log(action.pool, worker, message)
 
-        pool = Pool(action, self._images, self._launcher, self._engine.submit, on_log, self._bind)
+        pool = Pool(action, self._images, self._launcher, self._engine.submit, on_log, self._bind, self._gateway)
         self._pools[action.pool] = pool
 
         async def life() -> None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from potluck.errors import Error, InvalidError, RefusedError, VersionError
 from potluck.gpus import checked_gpus
+from potluck.network import checked_names, not_lent
 from potluck.tiers import NO_GPU_TIERS, TIERS, at_least
 from potluck.wire import PROTOCOL, Failure, FunctionSpec
 from potluck.wire.lease import LeaseRefused, LeaseRequest
@@ -28,6 +29,7 @@ class Machine:
     no_gpu: str = ""
     gpu_waits: str = ""
     tiers: tuple[str, ...] = ("bwrap",)
+    network: tuple[str, ...] = ()
 
 
 def refuse(request: LeaseRequest, machine: Machine, now_us: int) -> LeaseRefused | None:
@@ -47,6 +49,8 @@ def refuse(request: LeaseRequest, machine: Machine, now_us: int) -> LeaseRefused
     if at_least(machine.tiers, request.function.tier) is None:
         what = f"{name} has no {request.function.tier} sandbox."
         return _refused("sandbox", RefusedError(what, why=f"it runs functions in {', '.join(machine.tiers)}"))
+    if lacking := not_lent(machine.network, request.function.network):
+        return _refused("policy", RefusedError(f"{name} {lacking}.", why="the owner's setting `network` says so"))
     if machine.no_gpu:
         return _refused("gpu", RefusedError(f"{name} has no GPU for {function}.", why=machine.no_gpu))
     if not machine.workers_max:
@@ -63,7 +67,7 @@ def nonsense(spec: FunctionSpec) -> str:
         return "it asks for no processor, no memory or no time"
     if min(retries.max_retries, retries.initial_delay_us, retries.backoff_milli, retries.max_delay_us) < 0:
         return "its retries are negative"
-    if problem := _odd_gpus(need.gpu):
+    if problem := _odd_gpus(need.gpu) or _odd_network(spec.network):
         return problem
     if spec.tier and spec.tier not in TIERS:
         return f"{spec.tier[:32]!r} is no kind of sandbox"
@@ -80,6 +84,13 @@ def _odd_gpus(requests: tuple[str, ...]) -> str:
     except InvalidError as error:
         return error.what
     return ""
+
+
+def _odd_network(names: tuple[str, ...]) -> str:
+    try:
+        return "" if checked_names(names) == names else "its list of names is not in its plain form"
+    except InvalidError as error:
+        return error.what
 
 
 def _refused(reason: str, error: Error, retry_after_us: int = 0) -> LeaseRefused:

@@ -12,6 +12,7 @@ from typing import Protocol
 
 from potluck.errors import NoPeerError
 from potluck.gpus import GpuRequest, gpu_matches, parse_gpu
+from potluck.network import not_lent
 from potluck.tiers import at_least
 from potluck.wire import FunctionSpec, Resources
 from potluck.wire.offer import FREE, OFFER_GPUS_MAX, PASSING, GpuOffer, Offer
@@ -33,6 +34,8 @@ def misfit(offer: Offer, spec: FunctionSpec, *, python_machine: str = "") -> str
         return f"is a {offer.machine} machine"
     if spec.tier and at_least(offer.tiers, spec.tier) is None:
         return f"has no {spec.tier} sandbox"
+    if lacking := not_lent(offer.network, spec.network):
+        return lacking
     if resources.gpu and not any(_has_gpus(offer, parse_gpu(wanted)) for wanted in resources.gpu):
         owned = ", ".join(_gpu_words(gpu) for gpu in offer.gpus) or "no GPU"
         return f"has {owned}"
@@ -108,6 +111,7 @@ def choose(candidates: Iterable[Candidate], function: str, spec: FunctionSpec, d
 def no_peer(spec: FunctionSpec, offers: Iterable[Offer], notes: Iterable[str] = ()) -> NoPeerError:
     """The error that says what is missing and who is nearest."""
     wants = describe(spec.resources) + (f", a {spec.tier} sandbox" if spec.tier else "")
+    wants += f", the network ({', '.join(spec.network)})" if spec.network else ""
     offers = list(offers)
     near = [f"{offer.name} {misfit(offer, spec) or 'is ' + offer.state}" for offer in offers[:5]]
     why = "; ".join([*near, *notes]) or "no peer on this mesh offers anything"

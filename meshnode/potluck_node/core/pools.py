@@ -21,6 +21,7 @@ class Capacity:
     memory_mib: int
     tiers: tuple[str, ...] = ("bwrap",)
     gpu_share: bool = False
+    network: tuple[str, ...] = ()
 
     def tier(self, spec: FunctionSpec) -> str:
         """The sandbox that a function gets, or "" when there is none that its caller accepts."""

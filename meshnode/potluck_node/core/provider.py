@@ -155,7 +155,8 @@ class ProviderCore:
         gpus = spec.resources.gpu
         now = self._possible(spec) if self._may_pool(caller, spec) else 0
         never, waits = (self.gpus.why_never(gpus), self.gpus.why_not_now(gpus)) if gpus else ("", "")
-        return Machine(self._node, self.paused, self.workers_max(spec), now, never, waits, self._capacity.tiers)
+        lent = self._capacity
+        return Machine(self._node, self.paused, self.workers_max(spec), now, never, waits, lent.tiers, lent.network)
 
     def _possible(self, spec: FunctionSpec) -> int:
         """Workers of this size that fit into what is free or idle."""

@@ -151,6 +151,15 @@ class Gateway:
         raise Refused(502, f"{target.host} could not be looked up: {why}.")
 
 
+# Makes the gateway of a sandbox from what its function asked for and the owner allows (`potluck.network`), and from
+# who is told what was refused.
+MakeGateway = Callable[[tuple[str, ...], tuple[str, ...], Callable[[str], None]], Gateway]
+
+
+def make_gateway(asked: tuple[str, ...], allowed: tuple[str, ...], say: Callable[[str], None]) -> Gateway:
+    return Gateway(Policy(asked, allowed), say)
+
+
 async def _listen(listener: trio.socket.SocketType, outer: Path) -> Path:
     folder = outer / "inner"
     folder.mkdir()
