@@ -42,6 +42,7 @@ from potluck_node.image_desk import ImageDesk
 from potluck_node.images import ImageService
 from potluck_node.provider import Provider
 from potluck_node.sandbox.interface import Launcher
+from potluck_node.sandbox.network import MakeGateway, make_gateway
 from potluck_node.status import make_status
 from potluck_node.transport.interface import RecordRank, Transport
 
@@ -72,6 +73,7 @@ class Parts:
     embedded: bool = False
     warning: str = ""
     devices: Devices | None = None
+    gateway: MakeGateway = make_gateway
 
 
 class Node:
@@ -118,11 +120,13 @@ class Node:
         settings = self.settings
         assert self._parts.launcher
         capacity = Capacity(
-            round(settings.cpus * 1000), settings.memory_mib, self._parts.launcher.tiers, settings.gpu_share
-        )
+            round(settings.cpus * 1000), settings.memory_mib, self._parts.launcher.tiers, settings.gpu_share,
+            settings.lent_network,
+        )  # fmt: skip
         return Provider(
             settings.name, self.key, capacity, self.images, self._parts.launcher, self.journal, self._clock,
             idle_us=round(settings.idle_s * 1e6), devices=self._parts.devices, lent_gpus=settings.gpus,
+            gateway=self._parts.gateway,
         )  # fmt: skip
 
     def _wire_up(self) -> None:
@@ -227,6 +231,7 @@ class Node:
             tiers=self._parts.launcher.tiers if self._parts.launcher else (),
             region=settings.region,
             labels=tuple(sorted(settings.labels.items())),
+            network=settings.lent_network,
         )
 
     # The desk: what clients ask
