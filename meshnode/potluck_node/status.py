@@ -39,6 +39,7 @@ def make_status(node: Node, question: int, now_us: int) -> control.Status:
         accounts=_accounts(node),
         entries=node.journal.head()[0],
         images=len(node.images.held()),
+        store_bytes=node.images.store.bytes_about,
         warning=node.warning,
         embedded=node.embedded,
     )
