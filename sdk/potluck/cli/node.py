@@ -163,6 +163,7 @@ def _tables(answer: control.Status) -> list[str | Table]:
         f"[bold]{answer.name}[/bold] on mesh {answer.mesh}: {state}",
         f"peer {answer.peer}",
         *answer.addresses,
+        f"{answer.images} image{'s' * (answer.images != 1)}, {answer.store_bytes / (1 << 30):.1f} GiB in the store",
         *([f"[yellow]{answer.warning}[/yellow]"] if answer.warning else []),
     ]
     gpus = [(g.model, f"{g.memory_free_mib} of {g.memory_mib} MiB free", g.state, g.uuid) for g in answer.gpus]
