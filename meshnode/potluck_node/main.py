@@ -20,7 +20,7 @@ from potluck_node.clock import Clock, SystemClock
 from potluck_node.config import Settings
 from potluck_node.devices.local import LocalDevices
 from potluck_node.node import Node, Parts
-from potluck_node.sandbox.interface import Launcher
+from potluck_node.sandbox.tiers import PROCESS_WARNING, Tiers, find
 from potluck_node.transport.interface import RecordRank, Transport
 
 log = logging.getLogger("potluck")
@@ -94,12 +94,10 @@ def _parts(settings: Settings, clock: Clock, embedded: bool, device_root: Path) 
     return Parts(make, launcher, clock, paths.socket_path(), embedded, warning, devices)
 
 
-def _launcher(minimum: str) -> tuple[Launcher | None, str]:
+def _launcher(minimum: str) -> tuple[Tiers | None, str]:
     """The sandboxes of this machine; without one the node only calls, and says why."""
-    from potluck_node.sandbox import tiers
-
     try:
-        return tiers.find(minimum), tiers.PROCESS_WARNING if minimum == "process" else ""
+        return find(minimum), PROCESS_WARNING if minimum == "process" else ""
     except SandboxError as error:
         log.warning("this node runs no functions: %s", error)
         return None, f"This node runs no functions. {error}"

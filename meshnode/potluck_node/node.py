@@ -41,8 +41,8 @@ from potluck_node.home import Home
 from potluck_node.image_desk import ImageDesk
 from potluck_node.images import ImageService
 from potluck_node.provider import Provider
-from potluck_node.sandbox.interface import Launcher
 from potluck_node.sandbox.network import MakeGateway, make_gateway
+from potluck_node.sandbox.tiers import Tiers
 from potluck_node.status import make_status
 from potluck_node.transport.interface import RecordRank, Transport
 
@@ -67,7 +67,7 @@ class Parts:
     """What differs between a real node, an embedded one, and one in a test."""
 
     make_transport: Callable[[PrivateKey, Settings, RecordRank], Transport]
-    launcher: Launcher | None
+    launcher: Tiers | None
     clock: Clock
     socket: Path
     embedded: bool = False
@@ -157,7 +157,8 @@ class Node:
                 async with trio.open_nursery() as nursery:
                     await nursery.start(self.transport.serve)
                     await nursery.start(self.caller.serve)
-                    if self.provider:
+                    if self.provider and self._parts.launcher:
+                        await nursery.start(self._parts.launcher.serve)
                         await nursery.start(self.provider.serve)
                     await nursery.start(self.discovery.serve)
                     await nursery.start(self.control.serve)
