@@ -33,8 +33,25 @@ def test_gpus_are_named_in_a_list_or_a_text(tmp_path, text, gpus):
 
 
 @pytest.mark.parametrize(
+    ("text", "lent"),
+    [
+        ("", ()),
+        ("network = 'none'", ()),
+        ("network = 'public'", ("*",)),
+        ("network = ['PyPI.org', '*.example.org']", ("*.example.org", "pypi.org")),
+        ("network = 'pypi.org, example.org'", ("example.org", "pypi.org")),
+    ],
+)
+def test_the_network_is_lent_by_name_or_as_a_whole(tmp_path, text, lent):
+    (tmp_path / "config.toml").write_text(text)
+    assert load(tmp_path, {}).lent_network == lent
+
+
+@pytest.mark.parametrize(
     ("text", "words"),
     [
+        ("network = '10.0.0.0/8'", "names no host"),
+        ("network = true", "does not fit"),
         ("cpu = 3", "Did you mean 'cpus'"),
         ("zzz = 3", "Known settings"),
         ("cpus = 'many'", "does not fit"),

@@ -38,7 +38,7 @@ _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 # use. Asking for them at all would show the owner's network, or send multicast.
 _PRIVATE_NAMES = ("*.localhost", "*.local", "*.internal", "*.home.arpa", "*.lan")
 
-_AUTHORITY = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+\]|[^\[\]:@/?#\\%\s]+)(?::(?P<port>\d{1,5}))?")
+_AUTHORITY = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+\]|[^\[\]:@/?#\\%\s]+)(?::(?P<port>[0-9]{1,5}))?")
 
 
 class Refused(Exception):  # noqa: N818 - an answer, not a mistake

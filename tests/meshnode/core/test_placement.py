@@ -91,3 +91,16 @@ def test_a_strict_function_fits_only_where_there_is_a_strict_sandbox():
     assert not misfit(strict, spec(tier="gvisor"))
     assert not misfit(offer("stricter", tiers=("gvisor",)), spec(tier="bwrap"))
     assert not misfit(plain, spec())
+
+
+def test_the_network_must_be_lent_and_the_error_says_who_lends_it():
+    lender, some = offer("lender", network=("*",)), offer("some", network=("pypi.org",))
+    function = spec(network=("example.org",))
+    assert misfit(offer("none"), function) == "lends no network"
+    assert misfit(some, function) == "does not allow example.org"
+    assert not misfit(lender, function)
+    assert not misfit(some, spec(network=("pypi.org",)))
+    assert chosen(Candidate(some), Candidate(lender), function=function) == "lender"
+    error = no_peer(function, [some])
+    assert "the network (example.org)" in error.what
+    assert "some does not allow example.org" in error.why

@@ -24,8 +24,8 @@ BROKEN = Failure.of(SandboxError("no bubblewrap"))
 class Provider:
     """A provider's core with a clock and shorthand."""
 
-    def __init__(self, cpu_milli=2000, memory_mib=4096, gpu_share=False):
-        self.core = ProviderCore("mira", Capacity(cpu_milli, memory_mib, gpu_share=gpu_share))
+    def __init__(self, cpu_milli=2000, memory_mib=4096, gpu_share=False, network=()):
+        self.core = ProviderCore("mira", Capacity(cpu_milli, memory_mib, gpu_share=gpu_share, network=network))
         self.now_us = NOW_US
         self.actions = []
 
@@ -261,6 +261,9 @@ def test_the_owner_pauses_and_resumes():
         ({"function": needs(cpu_milli=0)}, "function"),
         ({"function": spec(timeout_us=-1)}, "function"),
         ({"function": spec(module="", pickled=b"")}, "function"),
+        ({"function": spec(network=("example.org",))}, "policy"),
+        ({"function": spec(network=("10.0.0.1",))}, "function"),
+        ({"function": spec(network=("EXAMPLE.org",))}, "function"),
     ],
 )
 def test_refusals_say_why(changes, reason):
@@ -316,3 +319,11 @@ def test_a_sandbox_that_is_not_here_is_refused_and_the_granted_one_named():
     assert provider.posts(LeaseRefused)[-1].reason == "function"
     provider.ask("l3", function=spec(tier="bwrap"))
     assert provider.posts(LeaseGranted)[-1].tier == "bwrap"
+
+
+def test_the_network_is_granted_as_far_as_the_owner_lends_it():
+    provider = Provider(network=("*.example.org",))
+    provider.ask(function=spec(network=("a.example.org", "pypi.org")))
+    assert provider.posts(LeaseRefused)[0].failure.what == "mira does not allow pypi.org."
+    provider.ask("l2", function=spec(network=("a.example.org",)))
+    assert provider.posts(LeaseGranted)
