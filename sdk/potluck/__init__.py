@@ -2,9 +2,23 @@
 
 from potluck.version import __version__  # isort: skip
 from potluck.app import App, LocalEntrypoint
+from potluck.cls import enter, exit, method
 from potluck.errors import Error
 from potluck.functions import Function
 from potluck.image import Image
+from potluck.parameters import parameter
 from potluck.retries import Retries
 
-__all__ = ["App", "Error", "Function", "Image", "LocalEntrypoint", "Retries", "__version__"]
+__all__ = [
+    "App",
+    "Error",
+    "Function",
+    "Image",
+    "LocalEntrypoint",
+    "Retries",
+    "__version__",
+    "enter",
+    "exit",
+    "method",
+    "parameter",
+]

@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar, cast, dataclass_transform, overload
 
+from potluck.cls import register
 from potluck.errors import InvalidError
 from potluck.functions import Function, Options
 from potluck.image import Image
+from potluck.parameters import parameter
 
 if TYPE_CHECKING:
     from potluck.retries import Retries
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 R = TypeVar("R")
+C = TypeVar("C", bound=type)
 
 
 class Decorator(Protocol):
@@ -51,6 +54,7 @@ class App:
         self._image = image
         self._run: Running | None = None
         self.registered_functions: dict[str, Function[..., Any]] = {}
+        self.registered_classes: dict[str, type] = {}
         self.registered_entrypoints: dict[str, LocalEntrypoint] = {}
 
     def function(
@@ -94,15 +98,64 @@ class App:
         )
 
         def decorate(raw: Callable[..., Any]) -> Function[..., Any]:
+            if isinstance(raw, type):
+                raise InvalidError(f"{raw.__name__} is a class.", fix="Decorate it with @app.cls().")
             if not callable(raw) or isinstance(raw, Function):
                 raise InvalidError("@app.function() decorates plain functions.", fix="Write it with parentheses, once.")
             function: Function[..., Any] = Function(self, raw, options)
-            if function.name in self.registered_functions:
-                raise InvalidError(f"The app {self.name} has two functions named {function.name}.", fix="Give a name=.")
+            self._check_new(function.name, "functions", "Give a name=.")
             self.registered_functions[function.name] = function
             return function
 
         return cast(Decorator, decorate)
+
+    @dataclass_transform(field_specifiers=(parameter,), kw_only_default=True)
+    def cls(
+        self,
+        *,
+        image: Image | None = None,
+        gpu: str | list[str] | None = None,
+        cpu: float | None = None,
+        memory: int | None = None,
+        timeout: float = 300,
+        retries: int | Retries | None = None,
+        env: Mapping[str, str | None] | None = None,
+        serialized: bool = False,
+        sandbox: str = "",
+        block_network: bool | None = None,
+        outbound_domain_allowlist: Sequence[str] | None = None,
+    ) -> Callable[[C], C]:
+        """Make the methods of a class runnable on the mesh, on objects that are made once in each worker.
+
+        The options are those of `function`, for each worker; `timeout` and `retries` hold for each input of a method.
+        Raises `InvalidError` for values that cannot work, and for a class with an `__init__` of its own.
+        """
+        options = Options(
+            name=None,
+            image=image or self._image or Image.local_python(),
+            gpu=gpu,
+            cpu=cpu,
+            memory=memory,
+            timeout=timeout,
+            retries=retries,
+            env=env,
+            serialized=serialized,
+            sandbox=sandbox,
+            block_network=block_network,
+            outbound_domain_allowlist=outbound_domain_allowlist,
+        )
+
+        def decorate(raw: C) -> C:
+            register(self, raw, options)
+            self._check_new(raw.__name__, "classes", "Rename one.")
+            self.registered_classes[raw.__name__] = raw
+            return raw
+
+        return decorate
+
+    def _check_new(self, name: str, kind: str, fix: str) -> None:
+        if name in self.registered_functions or name in self.registered_classes:
+            raise InvalidError(f"The app {self.name} has two {kind} named {name}.", fix=fix)
 
     def local_entrypoint(self, *, name: str | None = None) -> Callable[[Callable[..., Any]], LocalEntrypoint]:
         """Mark what `potluck run` starts."""

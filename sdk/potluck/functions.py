@@ -173,15 +173,23 @@ class ForEach:
             pass
 
 
+def refuse_generator(raw: Callable[..., Any]) -> None:
+    """Raises `InvalidError`."""
+    flags = getattr(getattr(raw, "__code__", None), "co_flags", 0)
+    if flags & (CO_GENERATOR | CO_ASYNC_GENERATOR):
+        raise InvalidError(
+            f"{raw.__name__} is a generator, which cannot run remotely yet.", fix="Return a list instead."
+        )
+
+
 class Function(Generic[P, R]):
     """A function that can run on the mesh. Made by `@app.function()`, never by hand."""
 
+    # Packed parameters of the object, for the methods of a class.
+    _parameters = b""
+
     def __init__(self, app: App, raw: Callable[..., Any], options: Options) -> None:
-        flags = getattr(getattr(raw, "__code__", None), "co_flags", 0)
-        if flags & (CO_GENERATOR | CO_ASYNC_GENERATOR):
-            raise InvalidError(
-                f"{raw.__name__} is a generator, which cannot run remotely yet.", fix="Return a list instead."
-            )
+        refuse_generator(raw)
         functools.update_wrapper(self, raw)
         self._app, self._raw, self._options = app, raw, options
         self.remote: Remote[P, R] = Remote(self)
@@ -197,6 +205,20 @@ class Function(Generic[P, R]):
     @property
     def app(self) -> App:
         return self._app
+
+    @property
+    def _pool(self) -> str:
+        """Under which name workers are kept: all methods of an object share theirs."""
+        return self.name
+
+    @property
+    def _key(self) -> tuple[str, bytes]:
+        return self._pool, self._parameters
+
+    @property
+    def _origin(self) -> Callable[..., Any]:
+        """What travels to the worker."""
+        return self._raw
 
     def get_raw_f(self) -> Callable[P, R]:
         """The plain function."""

@@ -28,32 +28,32 @@ class Running:
         self._app = app
         self.output = make_output(show_progress)
         self.client: Client = start.connect(self.output)
-        self._specs: dict[str, FunctionSpec] = {}
+        self._specs: dict[tuple[str, bytes], FunctionSpec] = {}
         self._preparing = threading.Lock()
         self._async_clients: dict[asyncio.AbstractEventLoop, AsyncClient] = {}
 
     def spec(self, function: Function[Any, Any]) -> FunctionSpec:
         """Prepare a function: have its image built, once. Raises `ImageBuildError`, `PythonVersionError`."""
         with self._preparing:
-            if function.name not in self._specs:
-                self._specs[function.name] = self._prepare(function)
-            return self._specs[function.name]
+            if function._key not in self._specs:
+                self._specs[function._key] = self._prepare(function)
+            return self._specs[function._key]
 
     async def spec_async(self, function: Function[Any, Any]) -> FunctionSpec:
         """As `spec`, without blocking the event loop."""
-        if function.name in self._specs:
-            return self._specs[function.name]
+        if function._key in self._specs:
+            return self._specs[function._key]
         return await asyncio.to_thread(self.spec, function)
 
     def _prepare(self, function: Function[Any, Any]) -> FunctionSpec:
         options = function._options
-        reference = refer(function.get_raw_f(), serialized=options.serialized)
+        reference = refer(function._origin, serialized=options.serialized)
         definition = options.image._definition(reference.files)
         built = self.client.ask(lambda number: control.BuildImage(number, definition), control.ImageBuilt)
         ours = "{}.{}".format(*sys.version_info[:2])
         if built.python != ours:
             raise PythonVersionError(
-                f"The image of {function.name} has Python {built.python}, this program runs {ours}.",
+                f"The image of {function._pool} has Python {built.python}, this program runs {ours}.",
                 why="pickled functions and arguments only fit the same version",
                 fix=f"Run this program with Python {built.python}, or use an image with {ours}.",
             )

@@ -28,7 +28,8 @@ def refer(function: Callable[..., Any], *, serialized: bool = False) -> Referenc
     path = getattr(module, "__file__", None)
     importable = function.__module__ != "__main__" and "<" not in function.__qualname__ and path
     if serialized or not importable:
-        return Reference(pickled=dumps(function, f"function {function.__name__}"))
+        kind = "class" if isinstance(function, type) else "function"
+        return Reference(pickled=dumps(function, f"{kind} {function.__name__}"))
     return Reference(function.__module__, function.__qualname__, files=_files(function.__module__, Path(str(path))))
 
 

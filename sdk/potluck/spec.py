@@ -21,7 +21,7 @@ def make_spec(function: Function[Any, Any], reference: Reference, image: str, py
     cpu_milli = DEFAULT_CPU_MILLI if options.cpu is None else round(options.cpu * 1000)
     return FunctionSpec(
         app=function.app.name,
-        name=function.name,
+        name=function._pool,
         image=image,
         python=python,
         module=reference.module,
@@ -33,6 +33,7 @@ def make_spec(function: Function[Any, Any], reference: Reference, image: str, py
         env=options.env,
         tier=options.sandbox,
         network=options.network,
+        parameters=function._parameters,
     )
 
 

@@ -18,6 +18,35 @@ async def greet(name: str) -> str:
     return f"hello {name}"
 
 
+# mypy knows no dataclass_transform on methods (python/mypy#16527): to it, objects have no parameters.
+@app.cls(cpu=2, retries=1)
+class Model:
+    name: str = potluck.parameter(default="small")
+    size: int = potluck.parameter()
+    weights: list[float] = potluck.parameter(init=False)
+
+    @potluck.enter(snap=True)
+    def load(self) -> None:
+        self.weights = [1.0]
+
+    @potluck.exit()
+    async def close(self) -> None: ...
+
+    @potluck.method()
+    def predict(self, x: float, scale: int = 1) -> list[float]:
+        assert_type(self.load(), None)
+        assert_type(self.describe.local("a"), str)
+        return [x * scale]
+
+    @potluck.method()
+    async def describe(self, text: str) -> str:
+        return text
+
+
+def a_model() -> Model:
+    return Model(size=1)  # type: ignore[call-arg]
+
+
 @app.local_entrypoint()
 def main(count: int = 3) -> None:
     assert_type(scale.remote([1, 2], factor=1.5), list[float])
@@ -28,6 +57,14 @@ def main(count: int = 3) -> None:
     assert_type(scale.map.aio([[1]]), AsyncIterator[list[float]])
     assert_type(scale.for_each([[1]]), None)
     assert_type(greet.remote("you"), str)
+    model = Model(name="large", size=3)  # type: ignore[call-arg]
+    assert_type(model, Model)
+    assert_type(model.name, str)
+    assert_type(model.predict.remote(1.0, scale=2), list[float])
+    assert_type(model.predict.local(1.0), list[float])
+    assert_type(model.predict.map([1.0]), Iterator[list[float]])
+    assert_type(model.predict.starmap([(1.0, 2)]), Iterator[list[float]])
+    assert_type(model.describe.remote("a"), str)
     with app.run() as running:
         assert_type(running, potluck.App)
 
@@ -35,6 +72,7 @@ def main(count: int = 3) -> None:
 async def awaited() -> None:
     assert_type(await scale.remote.aio([1]), list[float])
     assert_type(await greet.remote.aio("you"), str)
+    assert_type(await a_model().predict.remote.aio(1.0), list[float])
     async for each in greet.map.aio(["a"]):
         assert_type(each, str)
 
@@ -45,3 +83,9 @@ def mistakes() -> None:
     scale.remote()  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
     greet.remote(3)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     app.function(gpus="A10G")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    a_model().predict.remote("text")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    a_model().predict.remote()  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    Model(size="text")  # type: ignore[call-arg]  # pyright: ignore[reportArgumentType]
+    Model()  # pyright: ignore[reportCallIssue]
+    Model(size=1, weights=[])  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    Model.predict.remote(1.0)  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]

@@ -29,6 +29,7 @@ FUNCTION_FIELDS = (
     "imports",
     "tier",
     "network",
+    "parameters",
 )
 
 # One read of the socket, bytes: the most that a Unix socket hands over at once by default.

@@ -7,6 +7,7 @@ import sys
 from _pickle import loads
 
 from .failures import Refusal, missing_module
+from .service import Service
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ _CO_COROUTINE = 0x80
 
 
 def load(spec: dict[str, Any]) -> Function:
-    """Import what `spec` (the fields of a `FunctionSpec`) declares, then its function.
+    """Import what `spec` (the fields of a `FunctionSpec`) declares, then its function, or make an object of its class.
 
     Raises `Refusal`, with the user's own exception as its cause where there is one.
     """
@@ -28,6 +29,8 @@ def load(spec: dict[str, Any]) -> Function:
     name = spec["name"] or spec["qualname"] or "the function"
     for module in spec["imports"]:
         _guarded(f"Function {name!r}", importlib.import_module, module)
+    if spec["parameters"]:
+        return _guarded(f"Class {name!r}", _serve, spec, "making it, or its enter(snap=True),")  # type: ignore[no-any-return]
     function = _guarded(f"Function {name!r}", _find, spec)
     if not callable(function):
         raise Refusal("invalid", f"{name!r} is a {type(function).__name__}, not a function.")
@@ -46,7 +49,7 @@ def _check_python(wanted: str) -> None:
         )
 
 
-def _guarded(what: str, action: Callable[[Any], Any], argument: Any) -> Any:
+def _guarded(what: str, action: Callable[[Any], Any], argument: Any, at_fault: str = "its import") -> Any:
     try:
         return action(argument)
     except Refusal:
@@ -55,7 +58,7 @@ def _guarded(what: str, action: Callable[[Any], Any], argument: Any) -> Any:
         raise missing_module(error, what) from error
     except BaseException as error:
         why = f"{type(error).__name__}: {error}"
-        raise Refusal("execution", f"{what} could not be loaded: its import raised an exception.", why=why) from error
+        raise Refusal("execution", f"{what} could not be loaded: {at_fault} raised an exception.", why=why) from error
 
 
 def _find(spec: dict[str, Any]) -> Any:
@@ -65,6 +68,13 @@ def _find(spec: dict[str, Any]) -> Any:
     for part in spec["qualname"].split("."):
         found = _attribute(found, part, spec)
     return unwrap(found)
+
+
+def _serve(spec: dict[str, Any]) -> Service:
+    cls = _find(spec)
+    if not isinstance(cls, type):
+        raise Refusal("invalid", f"{spec['name']!r} is a {type(cls).__name__}, not a class.")
+    return Service(cls, spec["parameters"], spec["timeout_us"] / 1e6)
 
 
 def _attribute(holder: Any, part: str, spec: dict[str, Any]) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import resource
 import types
 from _pickle import loads
@@ -10,6 +11,7 @@ from .codec import Message, read_message
 from .failures import Refusal, exception_message, missing_module
 from .output import Output
 from .results import dump_result
+from .service import Service
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,16 +23,43 @@ if TYPE_CHECKING:
 def run(socket: int, function: Function) -> None:
     """Serve the node on `socket`; returns when no more inputs come."""
     output = Output(socket)
-    output.send(["WorkerReady"])
+    _get_ready(output, function)
     while True:
         match read_message(socket):
             case ["RunInput", int(number), bytes(payload), *_]:
                 _run_input(output, function, number, payload)
-            case ["StopWorker", *_] | None:
+            case ["StopWorker", *_]:
+                _leave(function)
+                output.flush()
+                return
+            case None:
                 output.flush()
                 return
             case message:
                 raise ValueError(f"unexpected message {message!r:.100}")
+
+
+def _get_ready(output: Output, function: Function) -> None:
+    """Enter, then be ready: in time, so that it is the timeout of an input which ends a worker that enters forever."""
+    said = _thread.allocate_lock()
+    if isinstance(function, Service):
+        entered = _thread.allocate_lock()
+        entered.acquire()
+        _thread.start_new_thread(_ready_in_time, (output, entered, said, function.timeout_s))
+        function.try_enter()
+        entered.release()
+    if said.acquire(blocking=False):
+        output.send(["WorkerReady"])
+
+
+def _ready_in_time(output: Output, entered: _thread.LockType, said: _thread.LockType, timeout_s: float) -> None:
+    if not entered.acquire(timeout=timeout_s) and said.acquire(blocking=False):
+        output.send(["WorkerReady"])
+
+
+def _leave(function: Function) -> None:
+    if isinstance(function, Service):
+        function.leave()
 
 
 def _run_input(output: Output, function: Function, number: int, payload: bytes) -> None:

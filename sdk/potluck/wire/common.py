@@ -75,6 +75,8 @@ class FunctionSpec(msgspec.Struct, frozen=True, array_like=True):
     `image` is the image id in hex. `python` is the caller's "major.minor", which must be the image's.
     `tier` is the weakest sandbox that the caller accepts (`potluck.tiers`); empty means any.
     `network` lists the names of hosts that it may reach (`potluck.network`); empty means none.
+    `parameters` are those of a class: a packed list of pairs. It is not empty, if only of a list, where the spec refers
+    to a class instead of a function; an input then has the method's name in front of its arguments.
     """
 
     app: str
@@ -91,6 +93,7 @@ class FunctionSpec(msgspec.Struct, frozen=True, array_like=True):
     imports: tuple[str, ...] = ()
     tier: str = ""
     network: tuple[str, ...] = ()
+    parameters: bytes = b""
 
 
 T = TypeVar("T")

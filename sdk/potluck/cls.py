@@ -1,0 +1,234 @@
+"""Classes on the mesh: an object is made once in a worker, and its methods are called there as often as you like."""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Callable, Coroutine, Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar, cast, overload
+
+from potluck.errors import InvalidError
+from potluck.functions import CO_ASYNC_GENERATOR, CO_GENERATOR, Function, Options, refuse_generator
+from potluck.image import Image
+from potluck.parameters import PARAMETERS, construct, prepare_parameters
+from potluck.runner.service import ENTER, ENTERED, EXIT, MARK, SNAP, hooks, members, run_apart
+
+if TYPE_CHECKING:
+    from potluck.app import App
+
+P = ParamSpec("P")
+R = TypeVar("R", covariant=True)
+F = TypeVar("F", bound=Callable[..., Any])
+
+# As in the module `inspect`, which is slow to import.
+CO_COROUTINE = 0x80
+
+# Under this name a class keeps its `Registration`; subclasses need one of their own.
+_REGISTRATION = "_potluck_registration"
+
+
+def enter(*, snap: bool = False) -> Callable[[F], F]:
+    """Run this method once in each worker, before its first input; with `snap=True` once in the process from which the
+    workers are forked, so that they share what it loads.
+
+    What does not survive a fork (threads, connections, GPUs) belongs into one without `snap`. Raises `InvalidError`.
+    """
+    return _marker(SNAP if snap else ENTER, "enter")
+
+
+def exit() -> Callable[[F], F]:
+    """Run this method when a worker is stopped. Raises `InvalidError`."""
+    return _marker(EXIT, "exit")
+
+
+def _marker(kind: str, name: str) -> Callable[[F], F]:
+    def decorate(raw: F) -> F:
+        _check_in_class(raw, name)
+        code = raw.__code__
+        if code.co_argcount + code.co_kwonlyargcount != 1 or code.co_flags & (CO_GENERATOR | CO_ASYNC_GENERATOR):
+            raise InvalidError(
+                f"{raw.__qualname__} cannot be an @potluck.{name}() method.",
+                why="it takes arguments besides self, or is a generator",
+                fix="Use potluck.parameter() for what it needs.",
+            )
+        setattr(raw, MARK, kind)
+        return raw
+
+    return decorate
+
+
+def _check_in_class(raw: object, name: str) -> None:
+    if not isinstance(raw, types.FunctionType):
+        raise InvalidError(
+            f"@potluck.{name}() decorates plain methods, not a {type(raw).__name__}.",
+            fix="Write it with parentheses, once, and with no other decorator below it.",
+        )
+    if "." not in raw.__qualname__.rpartition("<locals>.")[2]:
+        raise InvalidError(
+            f"{raw.__name__} is not in a class, where @potluck.{name}() belongs.",
+            fix="Use @app.function() for functions.",
+        )
+
+
+class MethodDecorator(Protocol):
+    """What `@potluck.method()` returns: keeps the signature; an `async def` counts as what it returns when awaited."""
+
+    @overload
+    def __call__(self, raw: Callable[Concatenate[Any, P], Coroutine[Any, Any, R]], /) -> Method[P, R]: ...
+    @overload
+    def __call__(self, raw: Callable[Concatenate[Any, P], R], /) -> Method[P, R]: ...
+
+
+def method() -> MethodDecorator:
+    """Make a method of an `@app.cls()` class callable on the mesh: `Model().predict.remote(…)`.
+
+    Raises `InvalidError` outside of a class, and for generators.
+    """
+
+    def decorate(raw: Callable[..., Any]) -> Method[..., Any]:
+        _check_in_class(raw, "method")
+        refuse_generator(raw)
+        return Method(raw)
+
+    return cast(MethodDecorator, decorate)
+
+
+class Method(Generic[P, R]):
+    """Gives each object of the class its own `MethodFunction`."""
+
+    def __init__(self, raw: Callable[..., Any]) -> None:
+        self._raw, self._name = raw, raw.__name__
+        self.__doc__ = raw.__doc__
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    @overload
+    def __get__(self, instance: None, owner: type) -> Method[P, R]: ...
+    @overload
+    def __get__(self, instance: object, owner: type) -> Function[P, R]: ...
+    def __get__(self, instance: object, owner: type) -> Method[P, R] | Function[P, R]:
+        if instance is None:
+            return self
+        registration = vars(type(instance)).get(_REGISTRATION)
+        if registration is None:
+            raise InvalidError(
+                f"{type(instance).__name__} has methods for the mesh, but is not registered.",
+                fix="Decorate it with @app.cls().",
+            )
+        return MethodFunction(registration, self._raw, self._name, instance)
+
+    if not TYPE_CHECKING:  # to whom it would mean that there is any attribute
+
+        def __getattr__(self, name):
+            if name in ("remote", "local", "map", "starmap", "for_each"):
+                owner = self._raw.__qualname__.rpartition(".")[0]
+                raise InvalidError(
+                    f"{self._raw.__qualname__} was used on the class.",
+                    fix=f"Make an object first: {owner}(…).{self._name}.{name}(…).",
+                )
+            raise AttributeError(name)
+
+    def get_raw_f(self) -> Callable[..., Any]:
+        """The plain function."""
+        return self._raw
+
+
+class Registration:
+    """What `@app.cls()` knows of a class. Options and runs stay on this machine."""
+
+    def __init__(self, app: App, options: Options) -> None:
+        self.app, self.options = app, options
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (_detached, (self.app.name,))
+
+
+def _detached(app: str) -> Registration:
+    from potluck.app import App
+
+    options = Options(
+        name=None, image=Image.local_python(), gpu=None, cpu=None, memory=None, timeout=300, retries=None, env=None,
+        serialized=False,
+    )  # fmt: skip
+    return Registration(App(app), options)
+
+
+class MethodFunction(Function[P, R]):
+    """A method of one object. All methods of equal objects share their workers."""
+
+    def __init__(self, registration: Registration, raw: Callable[..., Any], name: str, instance: object) -> None:
+        super().__init__(registration.app, raw, registration.options)
+        self._method, self._instance = name, instance
+        self._parameters: bytes = vars(instance)[PARAMETERS]
+
+    @property
+    def name(self) -> str:
+        return f"{self._pool}.{self._method}"
+
+    @property
+    def _pool(self) -> str:
+        return type(self._instance).__name__
+
+    @property
+    def _origin(self) -> Callable[..., Any]:
+        return type(self._instance)
+
+    def local(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Run the method here; the object's enter methods run before the first one."""
+        if self._raw.__code__.co_flags & CO_COROUTINE:
+            return cast(R, _entered_then(self._instance, self._raw, args, kwargs))
+        with _entering(self._instance) as todo:
+            for hook in todo:
+                run_apart(hook())
+        return cast(R, self._raw(self._instance, *args, **kwargs))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (getattr, (self._instance, self._method))
+
+    def _payload(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bytes:
+        return super()._payload((self._method, *args), kwargs)
+
+
+@contextmanager
+def _entering(instance: object) -> Iterator[list[Callable[[], object]]]:
+    """Gives the hooks that are to be run now, none after the first time."""
+    state = vars(instance)
+    if state.get(ENTERED):
+        yield []
+        return
+    state[ENTERED] = True
+    try:
+        yield hooks(instance, SNAP, ENTER)
+    except BaseException:
+        del state[ENTERED]
+        raise
+
+
+async def _entered_then(
+    instance: object, raw: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Any:
+    with _entering(instance) as todo:
+        for hook in todo:
+            if isinstance(result := hook(), types.CoroutineType):
+                await result
+    return await raw(instance, *args, **kwargs)
+
+
+def register(app: App, cls: type, options: Options) -> None:
+    """Make `cls` a class of `app`. Raises `InvalidError` for what cannot be one."""
+    if not isinstance(cls, type):
+        raise InvalidError("@app.cls() decorates classes.", fix="Use @app.function() for functions.")
+    if _REGISTRATION in vars(cls):
+        raise InvalidError(f"{cls.__name__} is decorated with @app.cls() already.")
+    if members(cls)["__init__"] not in (object.__init__, construct):
+        raise InvalidError(
+            f"{cls.__name__} has an __init__ of its own.",
+            fix="Declare what it takes as `name: str = potluck.parameter()`, and do its work in a method with "
+            "@potluck.enter().",
+        )
+    if not cls.__dictoffset__:
+        raise InvalidError(f"{cls.__name__} has __slots__, which leave no room for its parameters.")
+    prepare_parameters(cls)
+    setattr(cls, "__init__", construct)  # noqa: B010 - a type checker sees what dataclass_transform says
+    setattr(cls, _REGISTRATION, Registration(app, options))
