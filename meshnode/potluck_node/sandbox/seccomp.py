@@ -81,6 +81,8 @@ def programs() -> tuple[bytes, ...]:
 
 def _allow_list(lib: Any) -> Any:
     rules = lib.SyscallFilter(lib.ERRNO(errno.ENOSYS))
+    # By default it is the thread that ends, and what is left of the process hangs.
+    rules.set_attr(lib.Attr.ACT_BADARCH, lib.KILL_PROCESS)
     for name in _ALLOWED.split():
         _add(lib, rules, lib.ALLOW, name)
     for name in _DENIED.split():
@@ -96,6 +98,7 @@ def _allow_list(lib: Any) -> Any:
 def _exceptions(lib: Any) -> Any:
     """libseccomp compares an argument once: excluding requests from an allowed call takes a second filter."""
     rules = lib.SyscallFilter(lib.ALLOW)
+    rules.set_attr(lib.Attr.ACT_BADARCH, lib.KILL_PROCESS)
     for request in (_TIOCSTI, _TIOCLINUX):
         _add(lib, rules, lib.ERRNO(errno.EPERM), "ioctl", lib.Arg(1, lib.MASKED_EQ, _UINT32, request))
     return rules
