@@ -9,15 +9,13 @@ import time
 
 
 def attack() -> int:
+    """How many processes there are when it refuses."""
     parent = os.getpid()
-    refused = 0
     for _ in range(1000):
         try:
             os.fork()
         except OSError:
-            refused += 1
             if os.getpid() != parent:
                 time.sleep(1000)
-            if refused > 10:
-                return refused
-    return 0
+            break
+    return sum(name.isdigit() for name in os.listdir("/proc"))

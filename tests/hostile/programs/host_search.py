@@ -1,4 +1,4 @@
-"""Looks for anything of the host: files, processes, sockets, settings."""
+"""Looks for anything of the host: files, devices, sockets, settings."""
 
 import os
 
@@ -17,7 +17,6 @@ PLACES = """
 def attack() -> dict[str, object]:
     return {
         "found": [place for place in PLACES.split() if contents(place)],
-        "processes": max(int(name) for name in os.listdir("/proc") if name.isdigit()),
         "abstract sockets": len(open("/proc/net/unix").read().split("@")) - 1,
     }
 

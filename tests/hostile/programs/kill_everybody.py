@@ -7,6 +7,7 @@ if os.environ.get("POTLUCK_SANDBOX") != "1" or os.uname().nodename != "potluck" 
 
 import contextlib
 import signal
+import time
 
 
 def attack() -> list[int]:
@@ -15,4 +16,5 @@ def attack() -> list[int]:
             os.kill(1, number)
     with contextlib.suppress(ProcessLookupError):
         os.kill(-1, signal.SIGKILL)
+    time.sleep(0.3)  # the end of process 1 would reach us now
     return sorted(int(name) for name in os.listdir("/proc") if name.isdigit())

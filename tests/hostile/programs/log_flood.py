@@ -1,4 +1,4 @@
-"""Prints without end, from Python, from C and from a subprocess."""
+"""Prints without end, from Python, from C and from a subprocess, and notes in a file how far it came."""
 
 import os
 
@@ -13,9 +13,13 @@ import threading
 def attack() -> None:
     subprocess.Popen(["/bin/sh", "-c", "while :; do echo from a subprocess; done"])
     threading.Thread(target=from_c, daemon=True).start()
+    printed = 0
     while True:
-        print("x" * 1000)
-        print("y" * 1000, file=sys.stderr)
+        print("x" * 10_000)
+        print("y" * 10_000, file=sys.stderr)
+        printed += 20_000
+        with open("/tmp/progress", "w") as file:
+            file.write(str(printed))
 
 
 def from_c() -> None:

@@ -1,12 +1,13 @@
-"""Takes memory, touches it, and never stops."""
+"""Takes a third more memory than it may have, and touches it."""
 
 import os
 
 if os.environ.get("POTLUCK_SANDBOX") != "1" or os.uname().nodename != "potluck" or os.getuid() == 0:
     raise SystemExit("This program attacks its surroundings. It runs only inside a Potluck sandbox.")
 
+MIB = 340
 
-def attack() -> None:
-    held = []
-    while True:
-        held.append(bytearray(os.urandom(4096)) * 4096)
+
+def attack() -> int:
+    held = [bytearray(os.urandom(4096)) * 256 for _ in range(MIB)]
+    return len(held)

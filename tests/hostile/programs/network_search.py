@@ -7,23 +7,27 @@ if os.environ.get("POTLUCK_SANDBOX") != "1" or os.uname().nodename != "potluck" 
 
 import socket
 
-PEERS = [("127.0.0.1", 22), ("169.254.169.254", 80), ("1.1.1.1", 53), ("10.0.0.1", 80), ("192.168.1.1", 80)]
+PEERS = [
+    ("127.0.0.1", 22),
+    ("169.254.169.254", 80),
+    ("1.1.1.1", 53),
+    ("10.0.0.1", 80),
+    ("192.168.1.1", 80),
+    ("172.17.0.1", 80),
+]
 
 
-def attack() -> dict[str, object]:
+def attack(peers: list[tuple[str, int]] = PEERS) -> dict[str, object]:
     return {
-        "reached": [peer for peer in PEERS if reaches(peer)],
-        "resolved": resolves("example.org"),
-        "raw": opens(socket.AF_PACKET, socket.SOCK_RAW),
-        "netlink": opens(socket.AF_NETLINK, socket.SOCK_RAW),
-        "vsock": opens(socket.AF_VSOCK, socket.SOCK_STREAM),
+        "reached": [peer for peer in peers if reaches(*peer)],
+        "resolved": peers is PEERS and resolves("example.org"),
     }
 
 
-def reaches(peer: tuple[str, int]) -> bool:
+def reaches(host: str, port: int) -> bool:
     with socket.socket() as client:
         client.settimeout(1)
-        return client.connect_ex(peer) == 0
+        return client.connect_ex((host, port)) == 0
 
 
 def resolves(name: str) -> bool:
@@ -31,11 +35,3 @@ def resolves(name: str) -> bool:
         return bool(socket.getaddrinfo(name, 80))
     except OSError:
         return False
-
-
-def opens(family: int, kind: int) -> bool:
-    try:
-        socket.socket(family, kind).close()
-    except OSError:
-        return False
-    return True

@@ -1,0 +1,39 @@
+"""The tests of `test_contained` can fail: without one protection, in a sandbox that is whole otherwise, each program
+gets through to the decoys."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tests.hostile.cases import CASES
+from tests.hostile.decoys import Decoys
+from tests.hostile.harness import attacked, told
+from tests.hostile.weakened import WeakLauncher, Weakness
+
+WEAKENED = {name: case for name, case in CASES.items() if isinstance(case.weakness, Weakness)}
+REASONS = {name: case.weakness for name, case in CASES.items() if isinstance(case.weakness, str)}
+
+
+@pytest.fixture
+def decoys() -> Iterator[Decoys]:
+    made = Decoys()
+    yield made
+    made.close()
+
+
+@pytest.mark.parametrize("name", WEAKENED)
+async def test_it_gets_through_without(name: str, decoys: Decoys, tmp_path: Path) -> None:
+    case = WEAKENED[name]
+    assert isinstance(case.weakness, Weakness)
+    launcher = WeakLauncher(case.weakness, decoys)
+    if case.needs_cpu_group and "cpu" not in launcher.machine.groups.folders:
+        pytest.skip("this machine hands out no control groups, which alone limit the processor")
+    async with attacked(name, case, launcher, tmp_path, decoys, case.weakness) as (_, _, outcome):
+        assert case.got_through(outcome), (case.weakness.lacks, told(outcome))
+
+
+def test_few_protections_are_never_taken_away() -> None:
+    assert len(WEAKENED) >= 40
+    assert all(len(reason) > len("As above") for reason in REASONS.values())
