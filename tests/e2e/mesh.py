@@ -22,6 +22,8 @@ PATIENCE_S = 60
 class Node:
     """One node process. `flags` as for `potluck-node`."""
 
+    module = "potluck_node.main"
+
     def __init__(self, folder: Path, name: str, *flags: str, env: Mapping[str, str] | None = None) -> None:
         self.home, self.name, self.flags, self._env = folder / name, name, flags, env or {}
         self.process: subprocess.Popen[bytes] | None = None
@@ -38,7 +40,7 @@ class Node:
     def start(self) -> Node:
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "potluck_node.main", "--name", self.name, *self.flags],
+                [sys.executable, "-m", self.module, "--name", self.name, *self.flags],
                 env=self.env,
                 stdout=subprocess.PIPE,
                 stderr=log,

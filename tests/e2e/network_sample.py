@@ -1,0 +1,23 @@
+"""Functions that fetch something, for tests of the network."""
+
+import urllib.error
+import urllib.request
+
+import potluck
+
+app = potluck.App("net")
+
+
+def fetch(url: str) -> str:
+    try:
+        return urllib.request.urlopen(url, timeout=20).read().decode()
+    except urllib.error.HTTPError as error:
+        return f"{error.code} {error.read().decode()}"
+    except OSError as error:
+        return str(error)
+
+
+without = app.function(name="without")(fetch)
+listed = app.function(name="listed", outbound_domain_allowlist=["files.example.org", "lan.example.org"])(fetch)
+strict = app.function(name="strict", outbound_domain_allowlist=["files.example.org"], sandbox="gvisor")(fetch)
+everything = app.function(name="everything", block_network=False)(fetch)
