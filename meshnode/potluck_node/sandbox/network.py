@@ -36,6 +36,8 @@ CONNECTIONS_MAX = 64
 NEW_PER_S = 100
 # Together, both ways: a fast line at home; the node's own work goes through the same process.
 BYTES_PER_S = 32 << 20
+# What one read counts at least: a flood of single bytes costs the node as much time as one of large pieces.
+READ_COST_BYTES = 4 << 10
 # In a sandbox's life, both ways: more than any model weighs, less than what costs the owner a month's volume.
 BYTES_MAX = 256 << 30
 # Lookups at once. Each holds a thread, which cannot be stopped, for as long as the resolver tries.
@@ -107,7 +109,7 @@ class Gateway:
                 async def passed(amount: int) -> None:
                     idle.deadline = trio.current_time() + IDLE_TIMEOUT_S
                     self._count(amount)
-                    await _pay(self._moving, amount)
+                    await _pay(self._moving, max(amount, READ_COST_BYTES))
 
                 await serve_client(stream, partial(self._connect, held), passed, self._tell)
 

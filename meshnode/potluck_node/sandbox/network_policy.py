@@ -21,12 +21,13 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 CLOSED_PORTS = (25,)
 
 # `is_global` asks the IANA registries (RFC 6890) as they were when Python was released. These lead, or led, elsewhere:
-# IETF protocols, relays of 6to4, IPv4 inside IPv6 (compatible, mapped, translated), Teredo and its kin, 6to4, 6bone,
-# site-local addresses.
+# IETF protocols, relays of 6to4, the control plane of Azure; IPv4 inside IPv6 (compatible, mapped, translated), Teredo
+# and its kin, 6to4, 6bone, site-local addresses.
 _NEVER = tuple(
-    map(
-        ipaddress.ip_network,
-        ("192.0.0.0/24", "192.88.99.0/24", "::/32", "2001::/23", "2002::/16", "3ffe::/16", "fec0::/10"),
+    ipaddress.ip_network(network)
+    for network in (
+        *("192.0.0.0/24", "192.88.99.0/24", "168.63.129.16/32"),
+        *("::/32", "2001::/23", "2002::/16", "3ffe::/16", "fec0::/10"),
     )
 )
 # Global unicast (RFC 4291): nothing else of IPv6 is handed out to anybody.

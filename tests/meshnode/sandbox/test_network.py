@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import h11
 import pytest
 import trio
 from tests.meshnode.sandbox import web
@@ -164,21 +165,50 @@ async def test_nonsense_and_failures_are_answered_and_the_next_one_is_served(tex
 
 
 async def test_a_server_that_breaks_off_or_talks_nonsense_is_a_502() -> None:
+    async with serving(b"", b"SSH-2.0-nonsense\r\n\r\n") as port, open_gateway(web.gateway(port)) as path:
+        for _ in range(2):
+            answer = await say(path, f"GET http://files.example.org:{port}/ HTTP/1.1\r\nHost: a\r\n\r\n")
+            assert answer.startswith("HTTP/1.1 502 ")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nConnection: keep-alive\r\n\r\n3\r\nabc\r\n0\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\n\r\nabc",
+        b"HTTP/1.0 200 OK\r\n\r\nabc",
+        b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nabc",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nabcdefghi",
+    ],
+)
+async def test_answers_of_all_forms_arrive_whole_and_end(words: bytes) -> None:
+    async with serving(words) as port, open_gateway(web.gateway(port)) as path:
+        answer = await say(path, f"GET http://files.example.org:{port}/ HTTP/1.1\r\nHost: a\r\n\r\n")
+    client = h11.Connection(h11.CLIENT)
+    client.send(h11.Request(method="GET", target="/", headers=[("Host", "a")]))
+    client.send(h11.EndOfMessage())
+    client.receive_data(answer.encode())
+    client.receive_data(b"")
+    body = b""
+    while not isinstance(event := client.next_event(), h11.EndOfMessage):
+        body += bytes(event.data) if isinstance(event, h11.Data) else b""
+    assert body == b"abc"
+
+
+@asynccontextmanager
+async def serving(*words: bytes) -> AsyncIterator[int]:
+    """The port of a server that says these, one to each client, whatever it is asked, and hangs up."""
     listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
-    port = listeners[0].socket.getsockname()[1]
-    words = iter([b"", b"SSH-2.0-nonsense\r\n\r\n"])
+    left = iter(words)
 
     async def speak(stream: trio.SocketStream) -> None:
         async with stream:
             await stream.receive_some()
-            await stream.send_all(next(words))
+            await stream.send_all(next(left))
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(partial(trio.serve_listeners, speak, listeners))
-        async with open_gateway(web.gateway(port)) as path:
-            for _ in range(2):
-                text = f"GET http://files.example.org:{port}/ HTTP/1.1\r\nHost: a\r\n\r\n"
-                assert (await say(path, text)).startswith("HTTP/1.1 502 ")
+        yield listeners[0].socket.getsockname()[1]
         nursery.cancel_scope.cancel()
 
 
