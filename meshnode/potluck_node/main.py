@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import resource
 import signal
 import sys
 from pathlib import Path
@@ -25,6 +26,9 @@ from potluck_node.transport.interface import RecordRank, Transport
 
 log = logging.getLogger("potluck")
 
+# Sixteen sandboxes whose networks are all in full use hold 3000 descriptors; peers, clients and images need some too.
+OPEN_FILES = 16_384
+
 
 def main() -> None:
     """Run a node until it is stopped by `potluck down`, SIGTERM or SIGINT."""
@@ -40,6 +44,7 @@ def main() -> None:
             _show(settings)
             return
         _set_up_log()
+        _raise_file_limit()
         node = Node(paths.home(), settings, _parts(settings, SystemClock(offset_us), embedded, device_root))
     except Error as error:
         sys.exit(f"error: {error}")
@@ -84,6 +89,13 @@ def _set_up_log() -> None:
     )
     # The library reports each lost peer as a warning with a traceback; our own layer says it in a line.
     logging.getLogger("libp2p").setLevel(logging.CRITICAL)
+
+
+def _raise_file_limit() -> None:
+    """The usual soft limit of 1024 is for programs that use select(2)."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = OPEN_FILES if hard == resource.RLIM_INFINITY else min(OPEN_FILES, hard)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _parts(settings: Settings, clock: Clock, embedded: bool, device_root: Path) -> Parts:
