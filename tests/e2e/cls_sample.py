@@ -56,6 +56,7 @@ class NoDatabase:
     @potluck.enter()
     def connect(self) -> None:
         self.tries += 1
+        print("connecting")
         raise DatabaseError(f"try {self.tries}")
 
     @potluck.method()

@@ -81,9 +81,10 @@ def test_a_failure_before_the_fork_is_told_once_with_its_traceback():
     assert 'raise FileNotFoundError("weights.bin")' in caught.value.why
 
 
-def test_a_failure_in_a_worker_is_the_inputs_own_and_retried_as_such():
+def test_a_failure_in_a_worker_is_the_inputs_own_and_retried_as_such(capsys):
     with pytest.raises(sample.DatabaseError) as caught:
         sample.NoDatabase().ask.remote()
+    assert capsys.readouterr().out.count("│ connecting") == 2
     assert "in connect" in str(caught.value.__cause__)
 
 

@@ -24,12 +24,16 @@ PIPE_BYTES = 64 << 10
 
 STDOUT, STDERR = 1, 2
 
+# What is kept of the output before the first input, bytes: the last pages of it.
+HELD_BYTES_MAX = 64 << 10
+
 
 class Output:
     """The worker's side of its socket. `input` is the number of the running input, 0 for none."""
 
     def __init__(self, socket: int) -> None:
         self.input = 0
+        self._held: _Held | None = None
         self._socket = socket
         self._lock = _thread.allocate_lock()
         self._pipes = {stream: _redirect(stream) for stream in (STDOUT, STDERR)}
@@ -38,6 +42,17 @@ class Output:
         self._flush_c = ctypes.CDLL(None).fflush
         os.register_at_fork(after_in_child=self._after_fork)
         _thread.start_new_thread(self._read_pipes, ())
+
+    def hold(self) -> None:
+        """Keep output until `release`: what no input caused has nobody to read it."""
+        self._held = _Held()
+
+    def release(self) -> None:
+        """Send what was kept, as output of the input that runs now."""
+        with self._lock:
+            held, self._held = self._held, None
+            for stream, data in held.parts if held else ():
+                self._log(stream, data)
 
     def send(self, message: Message) -> None:
         """Send a message, after all output so far."""
@@ -68,6 +83,9 @@ class Output:
             self._log(stream, data)
 
     def _log(self, stream: int, data: bytes) -> None:
+        if self._held is not None:
+            self._held.add(stream, data)
+            return
         for start in range(0, len(data), LOG_BYTES_MAX):
             write_message(self._socket, ["WorkerLog", self.input, stream, data[start : start + LOG_BYTES_MAX]])
 
@@ -96,6 +114,24 @@ class Output:
         os.close(self._socket)
         self._socket = -1
         self._lock = _thread.allocate_lock()
+
+
+class _Held:
+    """The end of what was printed, in order."""
+
+    def __init__(self) -> None:
+        self.parts: list[tuple[int, bytes]] = []
+        self._free = HELD_BYTES_MAX
+
+    def add(self, stream: int, data: bytes) -> None:
+        self.parts.append((stream, data))
+        self._free -= len(data)
+        while self._free < 0:
+            stream, oldest = self.parts.pop(0)
+            kept = oldest[-self._free :]
+            self._free += len(oldest) - len(kept)
+            if kept:
+                self.parts.insert(0, (stream, kept))
 
 
 class _LogFile(io.RawIOBase):

@@ -29,7 +29,7 @@ def run(socket: int, function: Function) -> None:
             case ["RunInput", int(number), bytes(payload), *_]:
                 _run_input(output, function, number, payload)
             case ["StopWorker", *_]:
-                _leave(function)
+                _leave(output, function)
                 output.flush()
                 return
             case None:
@@ -43,6 +43,7 @@ def _get_ready(output: Output, function: Function) -> None:
     """Enter, then be ready: in time, so that it is the timeout of an input which ends a worker that enters forever."""
     said = _thread.allocate_lock()
     if isinstance(function, Service):
+        output.hold()
         entered = _thread.allocate_lock()
         entered.acquire()
         _thread.start_new_thread(_ready_in_time, (output, entered, said, function.timeout_s))
@@ -57,13 +58,15 @@ def _ready_in_time(output: Output, entered: _thread.LockType, said: _thread.Lock
         output.send(["WorkerReady"])
 
 
-def _leave(function: Function) -> None:
+def _leave(output: Output, function: Function) -> None:
+    output.release()
     if isinstance(function, Service):
         function.leave()
 
 
 def _run_input(output: Output, function: Function, number: int, payload: bytes) -> None:
     output.input = number
+    output.release()
     started_us = _cpu_us()
     tag, outcome = _outcome(function, payload)
     output.flush()

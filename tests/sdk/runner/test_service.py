@@ -84,6 +84,17 @@ class Flaky:
         print("closed")
 
 @app.cls()
+class Chatty:
+    @potluck.enter()
+    def connect(self):
+        print("first", "x" * 100_000)
+        os.write(2, b"last")
+
+    @potluck.method()
+    def call(self):
+        print("call")
+
+@app.cls()
 class Slow:
     @potluck.enter()
     def connect(self):
@@ -122,8 +133,18 @@ def ask(channel: Channel, method: str, *args: Any, **kwargs: Any) -> Any:
     return channel.receive()
 
 
+def outcome(channel: Channel, method: str, *args: Any, **kwargs: Any) -> tuple[Any, str]:
+    """The outcome, and what was printed for it."""
+    message, printed = ask(channel, method, *args, **kwargs), []
+    while isinstance(message, WorkerLog):
+        assert message.input == 1
+        printed.append(message.data.decode())
+        message = channel.receive()
+    return message, "".join(printed)
+
+
 def value(channel: Channel, method: str, *args: Any, **kwargs: Any) -> Any:
-    answer = ask(channel, method, *args, **kwargs)
+    answer, _ = outcome(channel, method, *args, **kwargs)
     assert isinstance(answer, InputSucceeded), answer
     return pickle.loads(answer.payload)
 
@@ -160,7 +181,7 @@ def test_only_methods_can_be_called(tmp_path: Path) -> None:
         assert isinstance(parent.receive(), ZygoteReady)
         channel, _ = spawn(parent, "a")
         for name in ("plain", "load", "__init__", "nothing"):
-            answer = ask(channel, name)
+            answer, _ = outcome(channel, name)
             assert isinstance(answer, InputRefused)
             assert name in answer.failure.what
         channel.socket.close()
@@ -183,7 +204,7 @@ def test_a_failed_enter_is_the_outcome_of_an_input_and_the_next_one_tries_again(
         assert isinstance(parent.receive(), ZygoteReady)
         channel, _ = spawn(parent, "a")
         for number in (1, 2):
-            answer = ask(channel, "call")
+            answer, _ = outcome(channel, "call")
             assert isinstance(answer, InputRaised)
             assert (answer.exception.type_name, answer.exception.message) == ("SystemExit", f"try {number}")
             assert "in connect" in answer.exception.traceback
@@ -192,6 +213,18 @@ def test_a_failed_enter_is_the_outcome_of_an_input_and_the_next_one_tries_again(
         channel.send(StopWorker())
         assert "closed" in rest_of(channel)
         assert parent.receive() == WorkerExited("a", 0)
+
+
+def test_what_entering_printed_is_shown_with_the_first_input_its_end_at_least(tmp_path: Path) -> None:
+    with zygote(spec_of(tmp_path, "Chatty"), folder=tmp_path) as parent:
+        assert isinstance(parent.receive(), ZygoteReady)
+        channel, _ = spawn(parent, "a")
+        _, printed = outcome(channel, "call")
+        assert printed.endswith("x\nlastcall\n")
+        assert "first" not in printed
+        assert 10_000 < len(printed) < 70_000
+        assert outcome(channel, "call")[1] == "call\n"
+        channel.socket.close()
 
 
 def test_exit_does_not_run_where_enter_never_succeeded(tmp_path: Path) -> None:
