@@ -121,7 +121,7 @@ class Method(Generic[P, R]):
     if not TYPE_CHECKING:  # to whom it would mean that there is any attribute
 
         def __getattr__(self, name):
-            if name in ("remote", "local", "map", "starmap", "for_each"):
+            if name in ("remote", "local", "map", "starmap", "for_each", "spawn", "spawn_map"):
                 owner = self._raw.__qualname__.rpartition(".")[0]
                 raise InvalidError(
                     f"{self._raw.__qualname__} was used on the class.",
