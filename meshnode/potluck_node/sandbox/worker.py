@@ -34,7 +34,7 @@ class SocketWorker:
         self._reader = FrameReader(FRAME_BYTES_MAX)
         self._bodies: deque[bytes] = deque()
         self._violation = ""
-        self._at_end = False
+        self._at_end = self._reading = False
         self._ended = trio.Event()
         self._end: tuple[int, str] | None = None
         self._send_lock = trio.Lock()
@@ -52,7 +52,10 @@ class SocketWorker:
         """It is gone. What it had sent can still be received; a process that it left behind cannot add to that."""
         if self._end is None:
             self._end = (status, reason)
-            self._take_rest()
+            if self._reading:
+                self._close_to_others()  # the reader takes the rest, after what it holds
+            else:
+                self._take_rest()
             self.born.set()
             self._ended.set()
 
@@ -81,12 +84,17 @@ class SocketWorker:
         await trio.lowlevel.checkpoint()
 
     async def _read(self) -> None:
+        self._reading, data = True, b""
         try:
             data = await self._socket.recv(READ_BYTES)
         except (OSError, trio.ClosedResourceError):
-            data = b""
+            self._at_end = True
+        finally:
+            self._reading = False
+            self._cut(data)
+            if self._end is not None:
+                self._take_rest()
         self._at_end = self._at_end or not data
-        self._cut(data)
 
     def _cut(self, data: bytes) -> None:
         try:
@@ -114,12 +122,17 @@ class SocketWorker:
 
     def _take_rest(self) -> None:
         """Take over what the socket still holds, which the kernel bounds, and close it."""
+        self._close_to_others()
         with contextlib.suppress(OSError):
-            self._channel.shutdown(socket.SHUT_RDWR)
             while data := self._channel.recv(READ_BYTES, socket.MSG_DONTWAIT):
                 self._cut(data)
         self._at_end = True
         self._socket.close()
+
+    def _close_to_others(self) -> None:
+        """What was sent can still be read."""
+        with contextlib.suppress(OSError):
+            self._channel.shutdown(socket.SHUT_RDWR)
 
 
 def _check(message: FromWorker) -> None:
