@@ -13,12 +13,15 @@ from typing import Any
 import h11
 import pytest
 import trio
+import trio.testing
+from hypothesis import given
+from hypothesis import strategies as st
 from tests.meshnode.sandbox import web
 
 from potluck.runner import forward
 from potluck_node.sandbox import network, network_http
 from potluck_node.sandbox.network import Gateway
-from potluck_node.sandbox.network_policy import Policy
+from potluck_node.sandbox.network_policy import Policy, Refused
 
 PATIENCE_S = 20.0
 
@@ -312,3 +315,27 @@ async def test_a_name_that_does_not_exist_is_looked_up_by_the_machines_resolver(
     async with open_gateway(Gateway(Policy(("*",), ("*",)))) as path:
         answer = await say(path, "GET http://no-such-name.invalid/ HTTP/1.1\r\nHost: a\r\n\r\n")
     assert answer.startswith("HTTP/1.1 502 no-such-name.invalid could not be looked up")
+
+
+_HEADS = st.sampled_from(
+    [b"", b"GET http://a.org/ HTTP/1.1\r\nHost: a\r\n", b"CONNECT a.org:1 HTTP/1.1\r\nHost: a\r\n\r\n", b"GET http://"]
+)
+
+
+@given(_HEADS, st.binary(max_size=200))
+async def test_bytes_of_any_kind_are_answered_in_http_or_not_at_all(head: bytes, rest: bytes) -> None:
+    ours, theirs = trio.testing.memory_stream_pair()
+    await ours.send_all(head + rest)
+    await ours.send_eof()
+
+    async def connect(_: object) -> Any:
+        raise Refused(403, "no")
+
+    async def passed(_: int) -> None:
+        pass
+
+    stream: Any = theirs
+    await network_http.serve_client(stream, connect, passed, lambda _: None)
+    await theirs.aclose()
+    answer = await rest_of(ours)  # type: ignore[arg-type]
+    assert not answer or answer.startswith(b"HTTP/1.1 40")
