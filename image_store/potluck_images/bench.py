@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from potluck_images.changes import Skip, changed_tree
 from potluck_images.errors import ImageBuildError
 from potluck_images.process import Ended, Say
+from potluck_images.secrecy import check_result
 from potluck_images.tree import HostFile, Tree
 from potluck_images.workshop import StepCommand, Workshop
 
@@ -51,19 +53,32 @@ with multiprocessing.get_context("fork").Pool(maxtasksperchild=1) as pool:
 """
 
 
+@dataclass(frozen=True)
+class Grant:
+    """What a step's own commands get besides the image: variables that nobody may see, and GPUs that it asks for."""
+
+    secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
+    gpu: tuple[str, ...] = ()
+
+
 class Bench:
     """`root` is the tree below, `work` an empty folder that lasts until the layer is packed. `image` is the id of what
     is below, for whoever wants to look at it when a command failed."""
 
     def __init__(
-        self, workshop: Workshop, root: Path, work: Path, env: Mapping[str, str], workdir: str, image: str = ""
-    ) -> None:
+        self, workshop: Workshop, root: Path, work: Path, env: Mapping[str, str], workdir: str, image: str = "",
+        grant: Grant = Grant(),
+    ) -> None:  # fmt: skip
         self._workshop, self._root, self._env, self._workdir = workshop, root, env, workdir
-        self._image = image
+        self._image, self._grant = image, grant
         self._upper, self._scratch, self.tools = work / "upper", work / "scratch", work / "tools"
         for folder in (self._upper, self._scratch, self.tools):
             folder.mkdir(mode=0o755)
         self.write("apt.conf", _APT_CONF.encode())
+
+    @property
+    def secrets(self) -> Mapping[str, str]:
+        return self._grant.secrets
 
     def write(self, name: str, data: bytes) -> str:
         """A file for the commands to read; its path inside."""
@@ -106,16 +121,23 @@ class Bench:
         env: Mapping[str, str] | None = None,
         timeout_s: float = 0,
     ) -> Ended:
-        """Raises `ImageBuildError` with the last lines when it fails; `what` names it there."""
+        """Raises `ImageBuildError` with the last lines when it fails; `what` names it there.
+
+        What has the network is the step's own, and gets what the step is granted.
+        """
         command = self.command(argv, network=network, env=env, timeout_s=timeout_s)
+        if network:
+            command = replace(command, secrets=self._grant.secrets, gpu=self._grant.gpu)
         ended = self._workshop.run(command, say)
         if ended.status:
             raise _failed(what, ended, self._image)
         return ended
 
     def tree(self, told: Say, skip: Skip = lambda path: False) -> Tree:
-        """All that changed so far."""
-        return changed_tree(self._upper, self._root, told, skip)
+        """All that changed so far. Raises `ImageBuildError` when a secret is in it."""
+        changed = changed_tree(self._upper, self._root, told, skip)
+        check_result(changed, self._grant.secrets)
+        return changed
 
     def compile(self, python: str, say: Say, paths: Sequence[str] | None = None) -> None:
         """Byte code for every module among `paths`, or among what was written, in place of what its package manager

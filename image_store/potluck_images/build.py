@@ -7,7 +7,9 @@ files are read anew each time.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import msgspec
 
@@ -46,22 +48,33 @@ def build(
     cache_dir: Path,
     progress: Progress = lambda stage, text: None,
     workshop: Workshop | None = None,
+    secrets: Mapping[int, Mapping[str, str]] = MappingProxyType({}),
 ) -> str:
     """Build the image and return its id (hex). Blocking: to be called in a thread; `progress` cancels by raising.
 
-    Steps that run commands need a `workshop`. Temporary files lie in `cache_dir` and are removed in any case. Raises
+    Steps that run commands need a `workshop`; `secrets` has the values of those that steps name, by the step's number.
+    Temporary files lie in `cache_dir` and are removed in any case. Raises
     `ImageBuildError`, `PythonVersionError`, `ImageError`, `StoreFullError`.
     """
     try:
         draft = Draft(store, cache_dir.absolute(), progress, workshop)
         try:
-            for step in definition.steps:
+            for number, step in enumerate(definition.steps):
+                draft.secrets = _secrets(step, secrets.get(number, {}))
                 _add(draft, step)
             return draft.image()
         finally:
             draft.close()
     except OSError as error:
         raise clearer(error) from None
+
+
+def _secrets(step: AnyStep, given: Mapping[str, str]) -> Mapping[str, str]:
+    """The values that a step named. Raises `ImageBuildError` when one was not given."""
+    names = getattr(step, "secrets", ())
+    if missing := [name for name in names if name not in given]:
+        raise ImageBuildError(f"A build step needs secrets that were not given: {', '.join(missing)}.")
+    return {name: given[name] for name in names}
 
 
 def _add(draft: Draft, step: AnyStep) -> None:

@@ -9,13 +9,15 @@ import msgspec
 
 from potluck_images import debian, packages, pip_install
 from potluck_images.added_python import add_python
-from potluck_images.bench import Bench
+from potluck_images.bench import Bench, Grant
 from potluck_images.definition import AptInstall, DebianSlim, PipInstall, Run, RunFunction
 from potluck_images.draft import Draft
 from potluck_images.errors import ImageBuildError
 from potluck_images.interpreter import find_interpreter
 from potluck_images.layers import Made
 from potluck_images.python_steps import add_runtime
+
+_Running = Run | RunFunction | AptInstall | PipInstall
 
 _CALL = """
 import sys, cloudpickle
@@ -53,7 +55,7 @@ def run_commands(draft: Draft, step: Run) -> None:
             draft.progress("run", command)
             bench.run((*draft.shell, command), draft.say("run"), f"`{command}`", env=dict(step.env))
 
-    _run(draft, "run", [step.commands, step.env], step.force, work)
+    _run(draft, "run", [step.commands, step.env], step, work)
 
 
 def run_function(draft: Draft, step: RunFunction) -> None:
@@ -67,35 +69,36 @@ def run_function(draft: Draft, step: RunFunction) -> None:
         argv = (python, "-c", _CALL, bench.write("call.pickle", step.pickled))
         bench.run(argv, draft.say("run"), f"{step.name}()", env=dict(step.env), timeout_s=step.timeout_s)
 
-    _run(draft, "function", [step.pickled, step.env], step.force, work)
+    _run(draft, "function", [step.pickled, step.env], step, work)
 
 
 def install_debian_packages(draft: Draft, step: AptInstall) -> None:
     """Raises `ImageBuildError` with apt's last lines."""
     draft.progress("apt", ", ".join(step.packages))
     key: list[object] = [step.packages, step.env]
-    _run(draft, "apt", key, step.force, lambda bench: packages.apt_install(bench, step, draft.say("apt")))
+    _run(draft, "apt", key, step, lambda bench: packages.apt_install(bench, step, draft.say("apt")))
 
 
 def install_python_packages(draft: Draft, step: PipInstall) -> None:
     """Raises `ImageBuildError` with uv's last lines."""
     python = draft.config.python
     key: list[object] = [pip_install.inputs(msgspec.structs.replace(step, force=False))]
-    _run(draft, "pip", key, step.force, lambda bench: packages.uv_install(bench, step, python, draft.say("pip")))
+    _run(draft, "pip", key, step, lambda bench: packages.uv_install(bench, step, python, draft.say("pip")))
 
 
-def _run(draft: Draft, stage: str, inputs: list[object], force: bool, work: Callable[[Bench], None]) -> None:
-    """A layer of what `work` changes, made unless it was made before on the same layers."""
-    draft.foreign, draft.force = True, draft.force or force
-    key = [*draft.state(), *inputs]
-    layer = draft.cache.get(stage, key, lambda folder: _make(draft, stage, work, folder), draft.force)
+def _run(draft: Draft, stage: str, inputs: list[object], step: _Running, work: Callable[[Bench], None]) -> None:
+    """A layer of what `work` changes, made unless it was made before on the same layers. Of secrets, names count."""
+    draft.foreign, draft.force = True, draft.force or step.force
+    key = [*draft.state(), *inputs, *([step.secrets, step.gpu] if step.secrets or step.gpu else [])]
+    grant = Grant(draft.secrets, step.gpu)
+    layer = draft.cache.get(stage, key, lambda folder: _make(draft, stage, work, folder, grant), draft.force)
     draft.push(layer.ref)
 
 
-def _make(draft: Draft, stage: str, work: Callable[[Bench], None], folder: Path) -> Made:
+def _make(draft: Draft, stage: str, work: Callable[[Bench], None], folder: Path, grant: Grant) -> Made:
     workshop, say = draft.workshop(), draft.say(stage)
     with draft.root() as root:
-        bench = Bench(workshop, root, folder, dict(draft.config.env), draft.config.workdir, draft.image())
+        bench = Bench(workshop, root, folder, dict(draft.config.env), draft.config.workdir, draft.image(), grant)
         work(bench)
         if draft.config.python:
             bench.compile(draft.config.python, say)

@@ -6,7 +6,11 @@ import msgspec
 
 
 class Step(msgspec.Struct, frozen=True, tag=True, array_like=True):
-    """Base of all build steps."""
+    """Base of all build steps.
+
+    Steps that run something name their `secrets`: variables whose values travel beside the definition and are no part
+    of the result. `gpu` is what they ask for, the preferred first, as in `@app.function(gpu=…)`.
+    """
 
 
 class LocalPython(Step, frozen=True):
@@ -57,6 +61,8 @@ class PipInstall(Step, frozen=True):
     env: tuple[tuple[str, str], ...] = ()
     force: bool = False
     locked: str = ""
+    secrets: tuple[str, ...] = ()
+    gpu: tuple[str, ...] = ()
 
 
 class AptInstall(Step, frozen=True):
@@ -65,6 +71,8 @@ class AptInstall(Step, frozen=True):
     packages: tuple[str, ...]
     env: tuple[tuple[str, str], ...] = ()
     force: bool = False
+    secrets: tuple[str, ...] = ()
+    gpu: tuple[str, ...] = ()
 
 
 class Run(Step, frozen=True):
@@ -74,6 +82,8 @@ class Run(Step, frozen=True):
     commands: tuple[str, ...]
     env: tuple[tuple[str, str], ...] = ()
     force: bool = False
+    secrets: tuple[str, ...] = ()
+    gpu: tuple[str, ...] = ()
 
 
 class RunFunction(Step, frozen=True):
@@ -85,6 +95,8 @@ class RunFunction(Step, frozen=True):
     env: tuple[tuple[str, str], ...] = ()
     timeout_s: int = 3600
     force: bool = False
+    secrets: tuple[str, ...] = ()
+    gpu: tuple[str, ...] = ()
 
 
 class Environment(Step, frozen=True):

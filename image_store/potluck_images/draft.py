@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,8 @@ class Draft:
         self.site: LayerRef | None = None
         self.runtime: LayerRef | None = None
         self.foreign = self.force = False
+        # Values for the step that is being added.
+        self.secrets: Mapping[str, str] = {}
 
     def change(self, **fields: Any) -> None:
         """Set fields of the config."""

@@ -47,7 +47,7 @@ def uv_install(bench: Bench, step: PipInstall, python: str, say: Say) -> None:
     argv = [bench.lend(Path(pip_install.find_uv())), "pip", "install", "--python", python, "--target", f"/{SITE}"]
     argv += ["--link-mode", "copy", "--cache-dir", "/tmp/uv", "--color", "never", "--no-progress", "--no-config"]
     argv += _options(bench, step)
-    for name in pip_install.requirement_files(step, bench.tools, say):
+    for name in pip_install.requirement_files(step, bench.tools, say, bench.secrets):
         argv += ["--requirement", _shown(bench, name)]
     if step.packages:
         argv += ["--", *(_shown(bench, package) for package in step.packages)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
@@ -17,6 +18,7 @@ from potluck_images.errors import ImageBuildError
 from potluck_images.interpreter import Interpreter
 from potluck_images.local_python import PREFIX, SITE, is_byte_code
 from potluck_images.process import Say
+from potluck_images.secrecy import Mask
 from potluck_images.tree import Tree
 
 # torch with CUDA is 3 GB; on a slow line that takes half an hour.
@@ -47,13 +49,18 @@ PROJECT_FILES = ("pyproject.toml", "uv.lock")
 LEFT_BY_UV = {".lock", "uv_cache.json", "direct_url.json"}
 
 
-def site_tree(python: Interpreter, step: PipInstall, site: Path, work: Path, say: Say) -> Tree:
+def site_tree(
+    python: Interpreter, step: PipInstall, site: Path, work: Path, say: Say, secrets: Mapping[str, str]
+) -> Tree:
     """Install into `site`, which may hold packages already, and return the layer with byte code.
 
     `say` receives lines for the user, at least twice a second; what it raises ends uv and the build.
     Raises `ImageBuildError` with uv's last lines.
     """
-    _run(_command(python, step, site, requirement_files(step, work, say)), site, say, dict(step.env))
+    command = _command(python, step, site, requirement_files(step, work, say, secrets))
+    # uv's cache may keep what an index answered to a password.
+    cache = ["--no-cache"] if secrets else []
+    _run([*command[:3], *cache, *command[3:]], site, say, dict(step.env), secrets)
     _point_scripts_into_image(site / "bin", python)
     tree = Tree()
     tree.put_folder(SITE, site, lambda entry: is_byte_code(entry) or entry.name in LEFT_BY_UV)
@@ -101,18 +108,18 @@ def checked_options(step: PipInstall) -> list[tuple[str, str]]:
     return options
 
 
-def requirement_files(step: PipInstall, work: Path, say: Say) -> list[str]:
+def requirement_files(step: PipInstall, work: Path, say: Say, secrets: Mapping[str, str]) -> list[str]:
     """The step's files, and the locked versions of its project as one more, written into `work`."""
     files = list(step.requirements)
     if step.project:
-        files.append(str(_export(step, work, say)))
+        files.append(str(_export(step, work, say, secrets)))
     if step.locked:
         (work / "requirements.txt").write_text(step.locked)
         files.append(str(work / "requirements.txt"))
     return files
 
 
-def _export(step: PipInstall, work: Path, say: Say) -> Path:
+def _export(step: PipInstall, work: Path, say: Say, secrets: Mapping[str, str]) -> Path:
     """uv reads the lock; nothing of the project itself runs or is built."""
     project, target = work / "project", work / "locked.txt"
     project.mkdir()
@@ -124,15 +131,16 @@ def _export(step: PipInstall, work: Path, say: Say) -> Path:
     command += ["--emit-index-url", "--emit-find-links"]
     for name, value in step.project_options:
         command += [f"--{name}"] + ([value] if value else [])
-    _run([*command, "--output-file", str(target)], project, say, dict(step.env))
+    _run([*command, "--output-file", str(target)], project, say, dict(step.env), secrets)
     return target
 
 
-def _run(command: list[str], folder: Path, say: Say, env: dict[str, str]) -> None:
+def _run(command: list[str], folder: Path, say: Say, env: dict[str, str], secrets: Mapping[str, str]) -> None:
     """In `folder`, where no project's own uv settings lie."""
     ended = process.run(
-        command, lambda line: say(line or "resolving packages"), UV_TIMEOUT_S, cwd=folder, env=os.environ | env
-    )
+        command, lambda line: say(line or "resolving packages"), UV_TIMEOUT_S, cwd=folder,
+        env=os.environ | env | dict(secrets), mask=Mask(secrets.values()),
+    )  # fmt: skip
     if ended.status:
         raise ImageBuildError(
             "uv could not install the packages.",

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from potluck_images.errors import ImageBuildError
+from potluck_images.secrecy import Mask
 
 # How often the caller may cancel while the program is silent.
 HEARTBEAT_S = 0.5
@@ -42,9 +43,11 @@ def run(
     env: Mapping[str, str] | None = None,
     handed: Sequence[int] = (),
     watch: Callable[[int], None] = lambda pid: None,
+    mask: Mask = Mask(),
 ) -> Ended:
     """Run to the end. `say` receives lines, and the last one again while the program is silent; `watch` is called with
     its pid about twice a second. What either raises ends the program, and so does the time limit (`ImageBuildError`).
+    No line shows what `mask` hides.
     """
     process = subprocess.Popen(
         command,
@@ -57,7 +60,7 @@ def run(
     )
     lines: queue.Queue[str | None] = queue.Queue(_LINES_AHEAD_MAX)
     stopped = threading.Event()
-    reader = threading.Thread(target=_read_lines, args=(process, lines, stopped), daemon=True)
+    reader = threading.Thread(target=_read_lines, args=(process, lines, stopped, mask), daemon=True)
     reader.start()
     try:
         last = _follow(lines, say, timeout_s, lambda: watch(process.pid))
@@ -69,11 +72,18 @@ def run(
         reader.join()
 
 
-def _read_lines(process: subprocess.Popen[bytes], lines: queue.Queue[str | None], stopped: threading.Event) -> None:
+def _read_lines(
+    process: subprocess.Popen[bytes], lines: queue.Queue[str | None], stopped: threading.Event, mask: Mask
+) -> None:
     assert process.stdout
+    rest = b""
     with process.stdout as stdout:
         while line := stdout.readline(LINE_BYTES_MAX):
-            _put(lines, line.decode(errors="replace").rstrip(), stopped)
+            # Where a long line is cut, a secret may be cut too.
+            shown, rest = (mask(rest + line), b"") if line.endswith(b"\n") else mask.split(rest + line)
+            _put(lines, shown.decode(errors="replace").rstrip(), stopped)
+    if rest:
+        _put(lines, rest.decode(errors="replace"), stopped)
     _put(lines, None, stopped)
 
 

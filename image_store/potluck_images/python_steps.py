@@ -14,6 +14,7 @@ from potluck_images.errors import ImageBuildError
 from potluck_images.interpreter import Interpreter, find_interpreter
 from potluck_images.layers import Made
 from potluck_images.local_python import PREFIX, SITE, python_tree, runtime_tree
+from potluck_images.secrecy import check_result
 from potluck_images.tree import HostFile, Tree
 from potluck_images.unpack import unpack
 
@@ -80,4 +81,6 @@ def _install(draft: Draft, python: Interpreter, step: PipInstall, below: LayerRe
     site, byte_code = root / SITE, work / "pyc"
     site.mkdir(parents=True, exist_ok=True)
     byte_code.mkdir()
-    return Made(pip_install.site_tree(python, step, site, byte_code, draft.say("pip")))
+    tree = pip_install.site_tree(python, step, site, byte_code, draft.say("pip"), draft.secrets)
+    check_result(tree, draft.secrets)
+    return Made(tree)

@@ -16,7 +16,8 @@ class StepCommand:
 
     `root` is the tree of the layers below, which stays as it is: what the command writes, and what it removes, shows in
     the folder `upper` in the form of overlayfs(5). `upper` and `scratch` (the command's /tmp) exist and lie in one
-    folder with room for more. `binds` are shown read-only: (path on this machine, path inside).
+    folder with room for more. `binds` are shown read-only: (path on this machine, path inside). `secrets` are more
+    variables, which what the command prints must not show; `gpu` is what it asks for, the preferred first.
     """
 
     root: Path
@@ -29,6 +30,8 @@ class StepCommand:
     binds: tuple[tuple[Path, str], ...] = ()
     # 0 means as long as any step may take.
     timeout_s: float = 0
+    secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
+    gpu: tuple[str, ...] = ()
 
 
 class Workshop(Protocol):

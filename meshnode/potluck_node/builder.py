@@ -17,8 +17,10 @@ from pathlib import Path
 from potluck.errors import SandboxError
 from potluck_images.errors import ImageBuildError
 from potluck_images.process import Ended, Say, run
+from potluck_images.secrecy import Mask
 from potluck_images.workshop import StepCommand
 from potluck_node import builder_seccomp, debian
+from potluck_node.builder_gpus import Lend, lent, with_gpus
 from potluck_node.builder_limits import LIMITS, STEP_TIMEOUT_S, Watch
 from potluck_node.sandbox import entry, seccomp
 from potluck_node.sandbox.cgroups import Cgroups, Group
@@ -60,7 +62,8 @@ _PROGRAMS = {"unshare": "util-linux", "mount": "mount", "setpriv": "util-linux"}
 class BwrapWorkshop:
     """A `Workshop` (see `potluck_images.workshop`). Raises `ImageBuildError` when this machine cannot do it."""
 
-    def __init__(self, groups: Cgroups | None = None) -> None:
+    def __init__(self, groups: Cgroups | None = None, lend: Lend | None = None) -> None:
+        self._lend = lend
         self._is_root = os.geteuid() == 0
         self._drop = DROP if self._is_root else ()
         self._groups = groups
@@ -69,9 +72,11 @@ class BwrapWorkshop:
     def run(self, command: StepCommand, say: Say) -> Ended:
         self._make_place(command)
         with self._limited(command.upper, command.scratch) as (group, watch), contextlib.ExitStack() as files:
-            words, handed = self._command(command, group, files, "--new-session")
+            command, devices = with_gpus(command, files.enter_context(lent(self._lend, command.gpu)))
+            words, handed = self._command(command, group, files, "--new-session", *devices)
             timeout_s = min(command.timeout_s or STEP_TIMEOUT_S, STEP_TIMEOUT_S)
-            ended = run(words, say, timeout_s, cwd=Path("/"), handed=handed, watch=watch)
+            mask = Mask(command.secrets.values())
+            ended = run(words, say, timeout_s, cwd=Path("/"), handed=handed, watch=watch, mask=mask)
             watch.check_group(group)
         if ended.status and _NO_OVERLAY in ended.lines:
             raise _no_overlay(ended)
@@ -151,7 +156,7 @@ class BwrapWorkshop:
         moved, (root, work, *shown) = self._reach(binds)
         filters = [memfd(program, files) for program in (*seccomp.programs(), builder_seccomp.fake_root())]
         targets = [target for _, target in command.binds]
-        options = [*_options(command), *more, *_mounts(command, work, list(zip(shown, targets, strict=True)))]
+        options = [*_options(command), *_mounts(command, work, list(zip(shown, targets, strict=True))), *more]
         for descriptor in filters:
             options += ["--add-seccomp-fd", str(descriptor)]
         arguments = memfd(b"".join(os.fsencode(option) + b"\0" for option in options), files)
@@ -167,7 +172,7 @@ def _options(command: StepCommand) -> Iterator[str]:
     yield from ("--cap-drop", "ALL")
     for name in _CAPABILITIES:
         yield from ("--cap-add", f"CAP_{name}")
-    for name, value in ((_network() if command.network else {}) | dict(command.env)).items():
+    for name, value in ((_network() if command.network else {}) | dict(command.env) | dict(command.secrets)).items():
         yield from ("--setenv", name, value)
 
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import trio
 
+from potluck.errors import RefusedError
 from potluck.wire.lease import LeaseProgress
 from potluck.wire.offer import OFFER_LIST_MAX
 from potluck_images.build import build
@@ -17,6 +19,7 @@ from potluck_images.definition import ImageDefinition
 from potluck_images.disk import DiskStore
 from potluck_images.image import get_config
 from potluck_node.builder import BwrapWorkshop
+from potluck_node.devices.interface import Binding
 from potluck_node.fetch import Fetcher, image_key
 from potluck_node.keeper import Keeper
 from potluck_node.lazy import LazyImages, LazyRoot
@@ -24,6 +27,9 @@ from potluck_node.pool import ReadyImage
 from potluck_node.store_errors import own_errors
 
 log = logging.getLogger("potluck.images")
+
+# Values of secrets by name, by the number of the step that names them.
+Secrets = Mapping[int, Mapping[str, str]]
 
 # Builds at once: each may use every core.
 BUILDS_MAX = 1
@@ -43,9 +49,22 @@ class ImageService:
         self.keeper.removed = self._names_changed
         self._locks: dict[str, trio.Lock] = {}
         self._builds = trio.CapacityLimiter(BUILDS_MAX)
-        self._workshop = BwrapWorkshop()
+        self.lend: Callable[[tuple[str, ...]], AbstractContextManager[Binding]] | None = None
+        self._workshop = BwrapWorkshop(lend=self._lend)
         self._held = self._read_names()
         self.changed: Callable[[], None] = lambda: None
+
+    @contextmanager
+    def _lend(self, gpu: tuple[str, ...]) -> Iterator[Binding]:
+        """For the thread of a build."""
+        if self.lend is None:
+            raise RefusedError("No GPU is to be had here.")
+        borrowed = self.lend(gpu)
+        binding = trio.from_thread.run_sync(borrowed.__enter__)
+        try:
+            yield binding
+        finally:
+            trio.from_thread.run_sync(borrowed.__exit__, None, None, None)
 
     def held(self) -> tuple[str, ...]:
         """Images that are here, whole, the newest first."""
@@ -62,7 +81,9 @@ class ImageService:
         self._held = self._read_names()
         self.changed()
 
-    async def build(self, definition: ImageDefinition, progress: Callable[[str], None]) -> tuple[str, str]:
+    async def build(
+        self, definition: ImageDefinition, secrets: Secrets, progress: Callable[[str], None]
+    ) -> tuple[str, str]:
         """(image id, "major.minor" of its Python). Raises `ImageBuildError` and other errors of `potluck.errors`."""
 
         said = ""
@@ -77,7 +98,7 @@ class ImageService:
 
         cache = self._home / "build"
         image = await self.make(
-            partial(build, definition, self.store, cache, say, self._workshop), limiter=self._builds
+            partial(build, definition, self.store, cache, say, self._workshop, secrets), limiter=self._builds
         )
         with own_errors():
             config = await trio.to_thread.run_sync(get_config, self.store, image)

@@ -139,6 +139,7 @@ class Node:
         if self.provider:
             self.caller.open_local = self.provider.open_local
             self.provider.on_offer = self._offer_changed
+        self.images.lend = self.lend
             if not self._own_only():
                 self.transport.handle(LEASE_PROTOCOL, self.provider.on_stream)
 
@@ -248,8 +249,8 @@ class Node:
     def journal_answer(self) -> tuple[str, tuple[bytes, ...]]:
         return self.key.peer, tuple(self.journal.envelopes())
 
-    async def build(self, definition: ImageDefinition, progress: Progress) -> tuple[str, str]:
-        return await self.images.build(definition, progress)
+    async def build(self, question: control.BuildImage, progress: Progress) -> tuple[str, str]:
+        return await self.images.build(question.definition, question.secrets, progress)
 
     async def answer_images(self, question: control.ImageQuestion, say: Progress) -> wire.Message:
         return await self.image_desk.answer(question, say)

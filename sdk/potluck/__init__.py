@@ -9,6 +9,7 @@ from potluck.image import Image
 from potluck.parameters import parameter
 from potluck.retries import Retries
 
+from potluck.secret import Secret
 __all__ = [
     "App",
     "Error",
@@ -18,6 +19,7 @@ __all__ = [
     "Retries",
     "__version__",
     "enter",
+    "Secret",
     "exit",
     "method",
     "parameter",

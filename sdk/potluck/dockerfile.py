@@ -101,7 +101,8 @@ class _Reader:
         command = shlex.join(words) if words else rest
         arguments = {name: value for name, value in self._args.items() if name not in self._env}
         variables = tuple(sorted({**arguments, **dict(self._options["env"])}.items()))
-        self._steps.append(("Run", ((command,), variables, self._options["force"])))
+        granted = self._options.get("granted", ())
+        self._steps.append(("Run", ((command,), variables, self._options["force"], *granted)))
 
     def _set_env(self, rest: str) -> None:
         first = rest.split(maxsplit=1)

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec
 
 from potluck import image_checks as checks
 from potluck.errors import InvalidError
-from potluck.image_packages import Env, PackageSteps
+from potluck.image_packages import Env, Gpu, PackageSteps, Secrets
+from potluck.secret import Secret, values
 
 if TYPE_CHECKING:
     from pathlib import Path, PurePosixPath
@@ -34,8 +35,8 @@ class Image(PackageSteps):
     """An immutable description; each method returns a new one with a step more. Built only when it is needed.
 
     Names and meaning are Modal's. Steps that run something take `env`, variables for that step alone, and
-    `force_build`, which runs it and all steps after it again in each build. `secrets` and `gpu` cannot be used for
-    build steps yet. All raise `InvalidError` for what cannot work.
+    `force_build`, which runs it and all steps after it again in each build; `secrets`, variables that never reach the
+    image; and `gpu`, as `@app.function` does. All raise `InvalidError` for what cannot work.
     """
 
     def __init__(self, steps: tuple[_Step, ...], late: tuple[_Step, ...] = ()) -> None:
@@ -85,17 +86,18 @@ class Image(PackageSteps):
         ignore: Sequence[str] | None = None,
         build_args: Mapping[str, str] | None = None,
         registry_secret: object = None,
-        secrets: object = None,
+        secrets: Secrets = None,
         env: Env = None,
-        gpu: object = None,
+        gpu: Gpu = None,
         add_python: str | None = None,
     ) -> Image:
         """What a Dockerfile with one stage describes. Files of `context_dir` (by default the Dockerfile's folder) that
         its .dockerignore names are not copied, unless `ignore` says otherwise."""
-        checks.unsupported("from_dockerfile", registry_secret=registry_secret, secrets=secrets, gpu=gpu)
+        checks.unsupported("from_dockerfile", registry_secret=registry_secret)
         checks.same_python("from_dockerfile", add_python)
         options = {"env": checks.variables("from_dockerfile", env), "force": force_build, "ignore": ignore}
-        more = {"build_args": dict(build_args or {}), "add_python": add_python}
+        more: dict[str, Any] = {"build_args": dict(build_args or {}), "add_python": add_python}
+        more["granted"] = checks.granted("from_dockerfile", secrets, gpu)
         return cls(((_dockerfile, (str(path), _text(context_dir), options | more)),))
 
     @classmethod
@@ -118,24 +120,25 @@ class Image(PackageSteps):
         self,
         *commands: str | list[str],
         env: Env = None,
-        secrets: object = None,
+        secrets: Secrets = None,
         volumes: object = None,
-        gpu: object = None,
+        gpu: Gpu = None,
         force_build: bool = False,
     ) -> Image:
         """Run commands in the image's shell as its root, with the network; what they change becomes part of it."""
-        checks.unsupported("run_commands", secrets=secrets, volumes=volumes, gpu=gpu)
+        checks.unsupported("run_commands", volumes=volumes)
         flat = tuple(checks.flatten("run_commands", commands))
-        return self._build("Run", flat, checks.variables("run_commands", env), force_build) if flat else self
+        variables, granted = checks.variables("run_commands", env), checks.granted("run_commands", secrets, gpu)
+        return self._build("Run", flat, variables, force_build, *granted) if flat else self
 
     def run_function(
         self,
         raw_f: Callable[..., Any],
         *,
         env: Env = None,
-        secrets: object = None,
+        secrets: Secrets = None,
         volumes: object = None,
-        gpu: object = None,
+        gpu: Gpu = None,
         timeout: int = 3600,
         force_build: bool = False,
         args: Sequence[Any] = (),
@@ -143,28 +146,29 @@ class Image(PackageSteps):
     ) -> Image:
         """Run a Python function in the image, to fetch a model for example. It travels by value, without the rest of
         its module. `timeout` is in seconds."""
-        checks.unsupported("run_function", secrets=secrets, volumes=volumes, gpu=gpu)
-        variables = checks.variables("run_function", env)
-        return self._build(_function, raw_f, tuple(args), dict(kwargs or {}), (variables, timeout, force_build))
+        checks.unsupported("run_function", volumes=volumes)
+        rest = (checks.variables("run_function", env), timeout, force_build)
+        granted = checks.granted("run_function", secrets, gpu)
+        return self._build(_function, raw_f, tuple(args), dict(kwargs or {}), (*rest, *granted))
 
     def dockerfile_commands(
         self,
         *dockerfile_commands: str | list[str],
         context_files: Mapping[str, str] | None = None,
         env: Env = None,
-        secrets: object = None,
-        gpu: object = None,
+        secrets: Secrets = None,
+        gpu: Gpu = None,
         context_dir: str | Path | None = None,
         force_build: bool = False,
         ignore: Sequence[str] | None = None,
         build_args: Mapping[str, str] | None = None,
     ) -> Image:
         """Lines of a Dockerfile on top of this image. `context_files` maps names that COPY uses to local paths."""
-        checks.unsupported("dockerfile_commands", secrets=secrets, gpu=gpu)
         lines = checks.flatten("dockerfile_commands", dockerfile_commands)
         options = {"env": checks.variables("dockerfile_commands", env), "force": force_build, "ignore": ignore}
         files = {name: os.path.abspath(local) for name, local in (context_files or {}).items()}
-        more = {"build_args": dict(build_args or {}), "context_files": files}
+        more: dict[str, Any] = {"build_args": dict(build_args or {}), "context_files": files}
+        more["granted"] = checks.granted("dockerfile_commands", secrets, gpu)
         return self._build(_docker_lines, "\n".join(lines), _text(context_dir), options | more) if lines else self
 
     # How programs start
@@ -248,24 +252,32 @@ class Image(PackageSteps):
 
     def _definition(self, files: tuple[tuple[str, str], ...] = ()) -> ImageDefinition:
         """All steps, and a function's own source as the last one. Raises `InvalidError` for files that do not fit."""
+        return self._plan(files)[0]
+
+    def _plan(self, files: tuple[tuple[str, str], ...] = ()) -> tuple[ImageDefinition, dict[int, dict[str, str]]]:
+        """As `_definition`, which names secrets, and their values by the number of the step."""
         from potluck_images import definition
 
-        steps = list(_resolved((*self._steps, *self._late)))
+        steps, secrets = [], {}
+        for number, (name, arguments) in enumerate(_resolved((*self._steps, *self._late))):
+            found = {name: value for each in arguments if isinstance(each, Secret) for name, value in values(each)}
+            if found:
+                secrets[number] = found
+            named = (tuple(found) if isinstance(each, Secret) else each for each in arguments)
+            steps.append(getattr(definition, name)(*named))
         if files:
             steps.append(definition.Source(files))
-        return definition.ImageDefinition(tuple(steps))
+        return definition.ImageDefinition(tuple(steps)), secrets
 
     def __repr__(self) -> str:
         names = [str(getattr(name, "__name__", name)) for name, _ in (*self._steps, *self._late)]
         return f"Image({', '.join(names)})"
 
 
-def _resolved(steps: Sequence[_Step]) -> Iterator[Any]:
-    from potluck_images import definition
-
+def _resolved(steps: Sequence[_Step]) -> Iterator[tuple[str, tuple[Any, ...]]]:
     for name, arguments in steps:
         if isinstance(name, str):
-            yield getattr(definition, name)(*arguments)
+            yield name, arguments
         else:
             yield from _resolved(name(*arguments))
 

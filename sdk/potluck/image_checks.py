@@ -6,6 +6,8 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 
 from potluck.errors import InvalidError, PythonVersionError
+from potluck.gpus import checked_gpus
+from potluck.secret import Secret, joined
 
 
 def own_version() -> str:
@@ -62,6 +64,18 @@ def variables(method: str, given: Mapping[str, str | None] | None) -> tuple[tupl
         if not _is_variable(name, value):
             raise InvalidError(f"{method}() cannot set {name!r} to {value!r}.", fix="Names and values are strings.")
     return tuple(sorted(kept))
+
+
+def granted(
+    method: str, secrets: Iterable[Secret] | None, gpu: str | list[str] | None
+) -> tuple[Secret, tuple[str, ...]]:
+    """What a step gets besides the image: its secrets as one, and the GPUs it asks for. Raises `InvalidError`."""
+    given = (secrets,) if isinstance(secrets, Secret) else tuple(secrets or ())
+    if not all(isinstance(secret, Secret) for secret in given):
+        raise InvalidError(
+            f"{method}() takes a list of secrets.", fix='For example secrets=[potluck.Secret.from_dict({"A": "b"})].'
+        )
+    return joined(given), checked_gpus(gpu)
 
 
 def _is_variable(name: object, value: object) -> bool:

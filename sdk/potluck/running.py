@@ -48,8 +48,8 @@ class Running:
     def _prepare(self, function: Function[Any, Any]) -> FunctionSpec:
         options = function._options
         reference = refer(function._origin, serialized=options.serialized)
-        definition = options.image._definition(reference.files)
-        built = self.client.ask(lambda number: control.BuildImage(number, definition), control.ImageBuilt)
+        plan = options.image._plan(reference.files)
+        built = self.client.ask(lambda number: control.BuildImage(number, *plan), control.ImageBuilt)
         ours = "{}.{}".format(*sys.version_info[:2])
         if built.python != ours:
             raise PythonVersionError(

@@ -8,7 +8,7 @@ import sys
 import cloudpickle
 import pytest
 
-from potluck import Image
+from potluck import Image, Secret
 from potluck.errors import InvalidError, PythonVersionError
 from potluck_images import definition
 from potluck_images.definition import AddFiles, AptInstall, DebianSlim, PipInstall, Registry, Run, Source
@@ -70,7 +70,12 @@ def test_other_pythons_are_refused():
     [
         lambda: Image.micromamba(),
         lambda: BASE.pip_install("x", secrets=[object()]),
-        lambda: BASE.pip_install("x", gpu="any"),
+        lambda: BASE.pip_install("x", gpu="any:oops"),
+        lambda: Secret.from_dict({"A=": "b"}),
+        lambda: Secret.from_dict({"A": 1}),
+        lambda: Secret.from_local_environ("HOME"),
+        lambda: Secret.from_local_environ(["POTLUCK_NO_SUCH"])._read(),
+        lambda: Secret.from_name("mine"),
         lambda: BASE.run_commands("x", volumes={"/v": object()}),
         lambda: BASE.run_commands(3),
         lambda: BASE.run_commands(""),

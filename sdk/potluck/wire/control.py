@@ -24,11 +24,19 @@ class Hello(Message, frozen=True):
 
 
 class BuildImage(Message, frozen=True):
-    """Build, or find built, an image. Answered by `ImageBuilt`; `Progress` may come before."""
+    """Build, or find built, an image. Answered by `ImageBuilt`; `Progress` may come before.
+
+    `secrets` are the values of those that steps name, by the number of the step from 0.
+    """
 
     question: int
     definition: ImageDefinition
 
+    secrets: dict[int, dict[str, str]] = msgspec.field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        """Without the secrets, for logs."""
+        return f"BuildImage({self.question}, {self.definition})"
 
 class OpenCall(Message, frozen=True):
     call: int

@@ -1,0 +1,52 @@
+"""GPUs for build steps, on a machine played by a fake driver."""
+
+import shutil
+import tempfile
+from pathlib import Path
+
+import pytest
+from tests.e2e import build_gpu_sample as sample
+from tests.e2e.mesh import Mesh, wait_until
+from tests.fake_nvml import FakeMachine
+
+from potluck.errors import ImageBuildError
+
+
+@pytest.fixture(scope="module")
+def machine():
+    # Not below pytest's own folder: build steps run as a user who may not look into it.
+    folder = Path(tempfile.mkdtemp(prefix="potluck-build-gpu-"))
+    folder.chmod(0o755)
+    yield FakeMachine(folder)
+    shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="module")
+def nodes(machine, tmp_path_factory):
+    mesh = Mesh(tmp_path_factory.mktemp("mesh"))
+    try:
+        with_gpu = mesh.node("ann", "--device-root", str(machine.root), env=machine.env)
+        wait_until(lambda: with_gpu.status().gpus, "finding the GPUs")
+        yield with_gpu, mesh.node("bob", "--gpus", "none")
+    finally:
+        mesh.stop()
+
+
+def test_a_step_sees_the_gpu_that_it_asked_for_and_gives_it_back(nodes, machine, use_node):
+    use_node(nodes[0])
+    with sample.app.run(show_progress=False):
+        uuid, *devices = sample.seen.remote().split()
+    assert uuid in (machine.uuid(0), machine.uuid(1))
+    assert {f"nvidia{uuid[-1]}", "nvidiactl", "nvidia-uvm"} <= set(devices)
+    assert f"nvidia{1 - int(uuid[-1])}" not in devices
+    assert {gpu.state for gpu in nodes[0].status().gpus} == {"free"}
+
+
+@pytest.mark.parametrize(("node", "why"), [(0, "B200"), (1, "it lends no GPU")])
+def test_a_step_that_cannot_have_its_gpu_does_not_run(nodes, node, why, use_node, capsys):
+    use_node(nodes[node])
+    with sample.app.run(show_progress=True), pytest.raises(ImageBuildError, match="no GPU to lend") as caught:
+        sample.never.remote()
+    assert why in caught.value.why
+    assert "--build-on" in caught.value.fix
+    assert " never" not in capsys.readouterr().err
