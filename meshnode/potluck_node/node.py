@@ -135,11 +135,11 @@ class Node:
         self.discovery.provided = self.images.provided
         self.discovery.changed = lambda: self.caller.submit(ev.OffersChanged())
         self.images.changed = self.discovery.touch
+        self.images.lend = self.lend
         self.transport.handle(CHUNKS_PROTOCOL, self.images.fetcher.serve)
         if self.provider:
             self.caller.open_local = self.provider.open_local
             self.provider.on_offer = self._offer_changed
-        self.images.lend = self.lend
             if not self._own_only():
                 self.transport.handle(LEASE_PROTOCOL, self.provider.on_stream)
 

@@ -8,8 +8,8 @@ from potluck.functions import Function
 from potluck.image import Image
 from potluck.parameters import parameter
 from potluck.retries import Retries
-
 from potluck.secret import Secret
+
 __all__ = [
     "App",
     "Error",
@@ -17,9 +17,9 @@ __all__ = [
     "Image",
     "LocalEntrypoint",
     "Retries",
+    "Secret",
     "__version__",
     "enter",
-    "Secret",
     "exit",
     "method",
     "parameter",

@@ -31,12 +31,12 @@ class BuildImage(Message, frozen=True):
 
     question: int
     definition: ImageDefinition
-
     secrets: dict[int, dict[str, str]] = msgspec.field(default_factory=dict)
 
     def __repr__(self) -> str:
         """Without the secrets, for logs."""
         return f"BuildImage({self.question}, {self.definition})"
+
 
 class OpenCall(Message, frozen=True):
     call: int
