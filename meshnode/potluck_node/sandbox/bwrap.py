@@ -156,7 +156,8 @@ class BwrapLauncher:
         self, spec: SandboxSpec, binds: list[tuple[Path, str]], files: contextlib.ExitStack
     ) -> tuple[list[str], list[str], list[int]]:
         """bwrap's options, the program that it starts, and the descriptors which the options name."""
-        filters = [memfd(program, files) for program in seccomp.programs()]
+        without = () if "memory" in self._machine.groups.folders else seccomp.HIDDEN_MEMORY
+        filters = [memfd(program, files) for program in seccomp.programs(without)]
         options = [*_ISOLATION, *_identity(), *_mounts(binds, spec)]
         for name, value in environment(spec).items():
             options += ["--setenv", name, value]
