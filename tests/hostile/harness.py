@@ -53,7 +53,8 @@ Check = Callable[[Outcome], bool]
 class Case:
     """`target` makes the program's arguments. `limits` replaces some of `LIMITS`. `gvisor` is what is contained in that
     tier, whose kernel is the sandbox's own. `weakness` is the protection without which the program gets through, or
-    the reason why none is taken away; `reached` is how that shows, by default in a result that is not contained."""
+    the reason why none is taken away; `reached` is how that shows, by default in a result that is not contained.
+    `needs` is the control group without which the limit does not hold."""
 
     contained: Check
     weakness: Weakness | str
@@ -62,7 +63,7 @@ class Case:
     target: Callable[[Decoys], dict[str, Any]] = lambda decoys: {}
     limits: dict[str, int] | None = None
     endless: bool = False
-    needs_cpu_group: bool = False
+    needs: str = ""
 
     def check(self, tier: str) -> Check:
         return self.gvisor if tier == "gvisor" and self.gvisor else self.contained
@@ -83,6 +84,10 @@ def returned(check: Callable[[Any], bool]) -> Check:
 
 def came_back(outcome: Outcome) -> bool:
     return isinstance(outcome, suite.Outcome) and isinstance(outcome.message, InputSucceeded)
+
+
+def raised(text: str) -> Check:
+    return lambda outcome: isinstance(outcome, suite.Outcome) and text in str(outcome.message)  # type: ignore[union-attr]
 
 
 def ended(reason: str) -> Check:

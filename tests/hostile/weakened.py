@@ -33,7 +33,7 @@ class Weakness:
     limits: Mapping[str, int] = field(default_factory=dict)
     binds: Callable[[Decoys], tuple[tuple[Path, str], ...]] = lambda decoys: ()
     options: Change = lambda options, decoys: options
-    filters: Callable[[], tuple[bytes, ...]] = _whole_filters
+    filters: Callable[[tuple[str, ...]], tuple[bytes, ...]] = _whole_filters
     boot: str = BOOT
     # Taken away from the node, while the program runs.
     node: Callable[[], Patch] = contextlib.nullcontext
@@ -41,6 +41,8 @@ class Weakness:
     target: Callable[[Decoys], dict[str, Any]] = lambda decoys: {}
     # Whether it is a matter of the sandbox's specification, so that each tier can have it.
     any_tier: bool = False
+    # The control group without which other protections hold the program back.
+    needs: str = ""
 
 
 def aimed(weakness: Weakness, target: Callable[[Decoys], dict[str, Any]]) -> Weakness:
@@ -75,10 +77,10 @@ def shown() -> Weakness:
 # -- the filter of system calls
 
 
-def _filters(**changed: Any) -> Callable[[], tuple[bytes, ...]]:
-    def programs() -> tuple[bytes, ...]:
+def _filters(**changed: Any) -> Callable[[tuple[str, ...]], tuple[bytes, ...]]:
+    def programs(without: tuple[str, ...]) -> tuple[bytes, ...]:
         with mock.patch.multiple(seccomp, **changed):
-            return _whole_filters.__wrapped__()
+            return _whole_filters.__wrapped__(without)
 
     return programs
 
@@ -98,14 +100,14 @@ def allowing_personality(value: int) -> Weakness:
 
 
 def without_exceptions() -> Weakness:
-    return Weakness("the filter of terminal requests", filters=lambda: _whole_filters()[:1])
+    return Weakness("the filter of terminal requests", filters=lambda without: _whole_filters(without)[:1])
 
 
 def without_abi_check() -> Weakness:
-    def programs() -> tuple[bytes, ...]:
+    def programs(without: tuple[str, ...]) -> tuple[bytes, ...]:
         import pyseccomp
 
-        rules = seccomp._allow_list(pyseccomp)
+        rules = seccomp._allow_list(pyseccomp, without)
         rules.set_attr(pyseccomp.Attr.ACT_BADARCH, pyseccomp.ALLOW)
         exceptions = seccomp._exceptions(pyseccomp)
         exceptions.set_attr(pyseccomp.Attr.ACT_BADARCH, pyseccomp.ALLOW)

@@ -12,10 +12,9 @@ from tools import errors_of
 
 def attack(mib: int) -> dict[str, int]:
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    memory = os.memfd_create("large")
     with open("/tmp/large", "wb") as file:
         return errors_of(
             sparse=lambda: file.truncate(mib << 20),
-            in_memory=lambda: os.ftruncate(memory, mib << 20),
-            at_the_end=lambda: os.pwrite(memory, b"x", mib << 20),
+            in_memory=lambda: os.ftruncate(os.memfd_create("large"), mib << 20),
+            at_the_end=lambda: os.pwrite(file.fileno(), b"x", mib << 20),
         )

@@ -17,5 +17,7 @@ def attack() -> int:
         segment = libc.shmget(0, 20 << 20, 0o600)
         if segment < 0:
             raise OSError(ctypes.get_errno(), "shmget")
-        ctypes.memset(libc.shmat(segment, None, 0), 1, 20 << 20)
+        place = libc.shmat(segment, None, 0)
+        ctypes.memset(place, 1, 20 << 20)
+        libc.shmdt(ctypes.c_void_p(place))  # it stays, and shows in no process
     return MIB
