@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import os
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -269,7 +270,10 @@ async def test_silent_clients_hold_a_bounded_number_of_places(monkeypatch: pytes
     monkeypatch.setattr(network_http, "HEAD_TIMEOUT_S", 0.2)
     with web.site() as port:
         async with open_gateway(web.gateway(port)) as path:
+            before = len(os.listdir("/proc/self/fd"))
             silent = [await dial(path) for _ in range(12)]
+            await trio.testing.wait_all_tasks_blocked()
+            assert len(os.listdir("/proc/self/fd")) == before + len(silent) + network.CLIENTS_MAX
             assert "200 OK" in await say(path, f"GET http://files.example.org:{port}/ HTTP/1.1\r\nHost: a\r\n\r\n")
             for stream in silent:
                 await stream.aclose()
