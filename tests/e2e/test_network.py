@@ -48,6 +48,7 @@ def test_a_function_reaches_what_it_asked_for_where_the_owner_allows_it(lender, 
             sample.everything.remote(url)
     logged = "".join(capfd.readouterr())
     assert logged.count("potluck: lan.example.org, which is at 192.168.1.1, cannot be reached") == 1
+    assert logged.count("potluck: imported.org is not among what the function asked for") == 1
     assert logged.count("potluck: other.com is not among what the function asked for") == 1
 
 
