@@ -152,12 +152,15 @@ class BwrapLauncher:
         """What the processes that the host sees are limited to."""
         return limits
 
+    def _missing_calls(self) -> tuple[str, ...]:
+        """Memory that no process shows is not made where only processes are looked at."""
+        return () if "memory" in self._machine.groups.folders else seccomp.HIDDEN_MEMORY
+
     def _inside(
         self, spec: SandboxSpec, binds: list[tuple[Path, str]], files: contextlib.ExitStack
     ) -> tuple[list[str], list[str], list[int]]:
         """bwrap's options, the program that it starts, and the descriptors which the options name."""
-        without = () if "memory" in self._machine.groups.folders else seccomp.HIDDEN_MEMORY
-        filters = [memfd(program, files) for program in seccomp.programs(without)]
+        filters = [memfd(program, files) for program in seccomp.programs(self._missing_calls())]
         options = [*_ISOLATION, *_identity(), *_mounts(binds, spec)]
         for name, value in environment(spec).items():
             options += ["--setenv", name, value]

@@ -71,7 +71,10 @@ class GvisorLauncher(BwrapLauncher):
     def _inside(
         self, spec: SandboxSpec, binds: list[tuple[Path, str]], files: contextlib.ExitStack
     ) -> tuple[list[str], list[str], list[int]]:
-        file = memfd(json.dumps(_config(spec)).encode(), files)
+        written = _config(spec)
+        if missing := self._missing_calls():
+            written["linux"]["seccomp"] = _filter(missing)
+        file = memfd(json.dumps(written).encode(), files)
         return [*outer(self._runsc), *_image(binds), *bundle(file)], command(sockets=spec.network is not None), [file]
 
 
@@ -105,7 +108,14 @@ def command(*, sockets: bool = False) -> list[str]:
     With `sockets` the code may connect to the Unix sockets that it sees as files: the one of the proxy.
     """
     flags = ["--host-uds=open"] if sockets else []
-    flags += ["--rootless", "--platform=systrap", "--network=none", "--ignore-cgroups", "--overlay2=none"]
+    flags += [
+        "--rootless",
+        "--platform=systrap",
+        "--network=none",
+        "--oci-seccomp",
+        "--ignore-cgroups",
+        "--overlay2=none",
+    ]
     return [_RUNSC, f"--root={_STATE}", *flags, "run", f"--bundle={_BUNDLE}", "sandbox"]
 
 
@@ -132,6 +142,12 @@ def config(arguments: list[str], process: Mapping[str, Any] = {}, mounts: Sequen
         "mounts": list(mounts),
         "linux": {"namespaces": [{"type": kind} for kind in ("pid", "network", "ipc", "uts", "mount")]},
     }
+
+
+def _filter(refused: tuple[str, ...]) -> dict[str, Any]:
+    """System calls that gVisor's kernel does not answer either (OCI config-linux.md, seccomp)."""
+    rules = [{"names": list(refused), "action": "SCMP_ACT_ERRNO"}]
+    return {"defaultAction": "SCMP_ACT_ALLOW", "syscalls": rules}
 
 
 def _rlimits(limits: Limits) -> list[dict[str, Any]]:
