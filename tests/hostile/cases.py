@@ -43,7 +43,7 @@ def bomb(most: int, **loosened: int) -> Case:
 
 def memory_bomb(hidden: bool = False) -> Case:
     """Where no control group counts memory, the calls that hide it do not exist."""
-    contained = either(OUT_OF_MEMORY, raised("[Errno 38]")) if hidden else OUT_OF_MEMORY
+    contained = either(OUT_OF_MEMORY, raised("[Errno 38]"), raised("[Errno 1]")) if hidden else OUT_OF_MEMORY
     weakness = replace(weak.loosened(memory_mib=512), needs="memory" if hidden else "")
     return Case(contained, weakness, reached=returned(lambda mib: mib == 340))
 

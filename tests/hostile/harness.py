@@ -68,8 +68,8 @@ class Case:
     def check(self, tier: str) -> Check:
         return self.gvisor if tier == "gvisor" and self.gvisor else self.contained
 
-    def got_through(self, outcome: Outcome) -> bool:
-        return self.reached(outcome) if self.reached else came_back(outcome) and not self.contained(outcome)
+    def got_through(self, outcome: Outcome, tier: str) -> bool:
+        return self.reached(outcome) if self.reached else came_back(outcome) and not self.check(tier)(outcome)
 
 
 def told(outcome: Outcome) -> object:

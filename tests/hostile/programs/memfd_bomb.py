@@ -5,6 +5,8 @@ import os
 if os.environ.get("POTLUCK_SANDBOX") != "1" or os.uname().nodename != "potluck" or os.getuid() == 0:
     raise SystemExit("This program attacks its surroundings. It runs only inside a Potluck sandbox.")
 
+import time
+
 MIB = 340
 
 
@@ -12,4 +14,5 @@ def attack() -> int:
     files = [os.memfd_create(str(number)) for number in range(4)]
     for number in range(MIB):
         os.write(files[number % 4], bytes(1 << 20))
+    time.sleep(0.5)  # whoever only looks now and then should have seen it
     return MIB

@@ -6,6 +6,7 @@ if os.environ.get("POTLUCK_SANDBOX") != "1" or os.uname().nodename != "potluck" 
     raise SystemExit("This program attacks its surroundings. It runs only inside a Potluck sandbox.")
 
 import ctypes
+import time
 
 from tools import libc
 
@@ -20,4 +21,5 @@ def attack() -> int:
         place = libc.shmat(segment, None, 0)
         ctypes.memset(place, 1, 20 << 20)
         libc.shmdt(ctypes.c_void_p(place))  # it stays, and shows in no process
+    time.sleep(0.5)  # whoever only looks now and then should have seen it
     return MIB
