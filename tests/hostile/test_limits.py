@@ -116,7 +116,9 @@ async def words_of(worker: suite.Worker) -> str:
 @pytest.mark.parametrize("name", BREACHES)
 async def test_the_caller_reads_why(name: str, launcher: BwrapLauncher, tmp_path: Path) -> None:
     breach, *words = BREACHES[name]
-    async with suite.one_worker(worlds.opener_of(launcher, tmp_path), limits=replace(LIMITS, pids=30)) as (
+    async with suite.one_worker(
+        worlds.opener_of(launcher, tmp_path), limits=replace(LIMITS, memory_mib=512, pids=40)
+    ) as (
         zygote,
         worker,
     ):
