@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from potluck_images.errors import ImageBuildError
-from potluck_images.secrecy import Mask
+from potluck_images.secrecy import NOTHING_HIDDEN, Mask
 
 # How often the caller may cancel while the program is silent.
 HEARTBEAT_S = 0.5
@@ -43,7 +43,7 @@ def run(
     env: Mapping[str, str] | None = None,
     handed: Sequence[int] = (),
     watch: Callable[[int], None] = lambda pid: None,
-    mask: Mask = Mask(),
+    mask: Mask = NOTHING_HIDDEN,
 ) -> Ended:
     """Run to the end. `say` receives lines, and the last one again while the program is silent; `watch` is called with
     its pid about twice a second. What either raises ends the program, and so does the time limit (`ImageBuildError`).

@@ -39,6 +39,9 @@ class Mask:
         return data[: len(data) - kept], data[len(data) - kept :]
 
 
+NOTHING_HIDDEN = Mask()
+
+
 def check_result(tree: Tree, secrets: Mapping[str, str]) -> None:
     """Raises `ImageBuildError` when a secret stands in what a step leaves, naming the file."""
     sought = {name: os.fsencode(value) for name, value in secrets.items() if len(value) >= SOUGHT_BYTES_MIN}

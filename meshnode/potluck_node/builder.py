@@ -22,6 +22,7 @@ from potluck_images.workshop import StepCommand
 from potluck_node import builder_seccomp, debian
 from potluck_node.builder_gpus import Lend, lent, with_gpus
 from potluck_node.builder_limits import LIMITS, STEP_TIMEOUT_S, Watch
+from potluck_node.builder_network import StepNetwork
 from potluck_node.sandbox import entry, seccomp
 from potluck_node.sandbox.cgroups import Cgroups, Group
 from potluck_node.sandbox.detect import Machine, detect
@@ -62,10 +63,12 @@ _PROGRAMS = {"unshare": "util-linux", "mount": "mount", "setpriv": "util-linux"}
 class BwrapWorkshop:
     """A `Workshop` (see `potluck_images.workshop`). Raises `ImageBuildError` when this machine cannot do it."""
 
-    def __init__(self, groups: Cgroups | None = None, lend: Lend | None = None) -> None:
-        self._lend = lend
+    def __init__(self, groups: Cgroups | None = None, lend: Lend | None = None, for_others: bool = False) -> None:
+        """`for_others`: the steps are a stranger's."""
+        self._lend, self._for_others = lend, for_others
         self._is_root = os.geteuid() == 0
         self._drop = DROP if self._is_root else ()
+        self._network = StepNetwork(self._drop, for_others)
         self._groups = groups
         self._machine: Machine | None = None
 
@@ -154,26 +157,34 @@ class BwrapWorkshop:
     ) -> tuple[list[str], list[int]]:
         binds = [(command.root, "/"), (command.upper.parent, "work"), *command.binds]
         moved, (root, work, *shown) = self._reach(binds)
+        apart, more_moved = self._network.before() if command.network else ([], [])
         filters = [memfd(program, files) for program in (*seccomp.programs(), builder_seccomp.fake_root())]
         targets = [target for _, target in command.binds]
-        options = [*_options(command), *_mounts(command, work, list(zip(shown, targets, strict=True))), *more]
+        options = [*_options(command, self._for_others)]
+        options += [*_mounts(command, work, list(zip(shown, targets, strict=True)), self._network.resolver()), *more]
         for descriptor in filters:
             options += ["--add-seccomp-fd", str(descriptor)]
         arguments = memfd(b"".join(os.fsencode(option) + b"\0" for option in options), files)
         bwrap = [self._find().bwrap, "--args", str(arguments), "--", *command.argv]
         overlay = ["unshare", "--user", "--map-root-user", "--mount", "--", "sh", "-c", _OVERLAY, "sh"]
-        outer = entry.command(LIMITS, group, moved, self._drop)
-        return [*outer, *overlay, str(root), str(work), *bwrap], [*filters, arguments]
+        outer = entry.command(LIMITS, group, [*moved, *more_moved], self._drop)
+        return [*outer, *apart, *overlay, str(root), str(work), *bwrap], [*filters, arguments]
 
 
-def _options(command: StepCommand) -> Iterator[str]:
+def _options(command: StepCommand, for_others: bool) -> Iterator[str]:
     yield from _ISOLATION
     yield from () if command.network else ("--unshare-net",)
     yield from ("--cap-drop", "ALL")
     for name in _CAPABILITIES:
         yield from ("--cap-add", f"CAP_{name}")
-    for name, value in ((_network() if command.network else {}) | dict(command.env) | dict(command.secrets)).items():
+    variables = (_network() if command.network else {}) | dict(command.env)
+    for name, value in ((_without_logins(variables) if for_others else variables) | dict(command.secrets)).items():
         yield from ("--setenv", name, value)
+
+
+def _without_logins(variables: dict[str, str]) -> dict[str, str]:
+    """Without this machine's proxies and package indexes that name a user."""
+    return {name: value for name, value in variables.items() if "@" not in value or os.environ.get(name) != value}
 
 
 def _network() -> dict[str, str]:
@@ -187,15 +198,16 @@ def _authorities() -> str:
     return path if os.path.isfile(path) else ""
 
 
-def _mounts(command: StepCommand, work: Path, binds: Sequence[tuple[Path, str]]) -> Iterator[str]:
+def _mounts(
+    command: StepCommand, work: Path, binds: Sequence[tuple[Path, str]], resolver: Path | None
+) -> Iterator[str]:
     yield from ("--bind", str(work / "merged"), "/", "--proc", "/proc", "--dev", "/dev")
     yield from ("--size", str(16 << 20), "--tmpfs", "/run")
     yield from ("--bind", str(work / command.scratch.name), "/tmp")
     for source, target in binds:
         yield from ("--ro-bind", str(source), target)
-    resolver = Path("/etc/resolv.conf")
-    if command.network and resolver.exists():
-        yield from ("--ro-bind", str(resolver.resolve()), str(resolver))
+    if command.network and resolver:
+        yield from ("--ro-bind", str(resolver.resolve()), "/etc/resolv.conf")
     if command.network and _authorities():
         yield from ("--ro-bind", _authorities(), _AUTHORITIES)
     yield from ("--chdir", command.workdir)

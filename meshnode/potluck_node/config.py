@@ -29,6 +29,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     listen: tuple[str, ...] = ("/ip4/127.0.0.1/tcp/0",)
     bootstrap: tuple[str, ...] = ()
     mdns: bool = False
+    build_for_others: bool = False
     gpus: str | tuple[str | int, ...] = "all"
     gpu_share: bool = False
     idle_s: float = 60.0
@@ -60,6 +61,7 @@ HELP = {
     "bootstrap": "Addresses of nodes to join, each ending in /p2p/<peer id>.",
     "mdns": "Whether to find nodes on the local network by multicast DNS.",
     "network": "Where functions that ask for it may connect to: none, public (every public address), or names.",
+    "build_for_others": "Whether peers may have their images built here, one at a time, in sandboxes.",
     "idle_s": "Seconds that a worker without work stays warm.",
     "store_gib": "Upper bound of the image store in GiB.",
     "upload_mib_s": "Cap on serving images to others, MiB a second; 0 means none.",

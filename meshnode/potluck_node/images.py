@@ -51,6 +51,7 @@ class ImageService:
         self._builds = trio.CapacityLimiter(BUILDS_MAX)
         self.lend: Callable[[tuple[str, ...]], AbstractContextManager[Binding]] | None = None
         self._workshop = BwrapWorkshop(lend=self._lend)
+        self._workshop_for_others = BwrapWorkshop(lend=self._lend, for_others=True)
         self._held = self._read_names()
         self.changed: Callable[[], None] = lambda: None
 
@@ -82,7 +83,7 @@ class ImageService:
         self.changed()
 
     async def build(
-        self, definition: ImageDefinition, secrets: Secrets, progress: Callable[[str], None]
+        self, definition: ImageDefinition, secrets: Secrets, progress: Callable[[str], None], for_others: bool = False
     ) -> tuple[str, str]:
         """(image id, "major.minor" of its Python). Raises `ImageBuildError` and other errors of `potluck.errors`."""
 
@@ -97,8 +98,9 @@ class ImageService:
                 trio.from_thread.run_sync(progress, f"building the image: {stage} {text}")
 
         cache = self._home / "build"
+        workshop = self._workshop_for_others if for_others else self._workshop
         image = await self.make(
-            partial(build, definition, self.store, cache, say, self._workshop, secrets), limiter=self._builds
+            partial(build, definition, self.store, cache, say, workshop, secrets), limiter=self._builds
         )
         with own_errors():
             config = await trio.to_thread.run_sync(get_config, self.store, image)

@@ -25,6 +25,7 @@ from potluck_images.disk import DiskStore
 from potluck_ledger.journal import Journal
 from potluck_ledger.keys import KeyFileError, load_or_create
 from potluck_node import machine
+from potluck_node.build_peers import BUILD_PROTOCOL, BuildPeers, find_builder
 from potluck_node.caller import LEASE_PROTOCOL, Caller
 from potluck_node.chunks import CHUNKS_PROTOCOL
 from potluck_node.clock import Clock
@@ -93,6 +94,9 @@ class Node:
         store_bytes = int(settings.store_gib * (1 << 30))
         self.images = ImageService(home, store_bytes, self._make_fetcher, settings.lazy)
         self.image_desk = ImageDesk(self.images, home)
+        self.build_peers = BuildPeers(
+            self.images, self.transport, self._clock, home, settings.name, settings.build_for_others
+        )
         self.caller = Caller(self.transport, self.key, self.book, self.journal, self._clock)
         self.provider = self._make_provider() if settings.offer and parts.launcher else None
         self.discovery = Discovery(self.transport, self.key, self.book, self._clock, self.make_offer)
@@ -137,6 +141,7 @@ class Node:
         self.images.changed = self.discovery.touch
         self.images.lend = self.lend
         self.transport.handle(CHUNKS_PROTOCOL, self.images.fetcher.serve)
+        self.transport.handle(BUILD_PROTOCOL, self.build_peers.on_stream)
         if self.provider:
             self.caller.open_local = self.provider.open_local
             self.provider.on_offer = self._offer_changed
@@ -250,7 +255,10 @@ class Node:
         return self.key.peer, tuple(self.journal.envelopes())
 
     async def build(self, question: control.BuildImage, progress: Progress) -> tuple[str, str]:
-        return await self.images.build(question.definition, question.secrets, progress)
+        if question.on in ("", self.settings.name, self.key.peer):
+            return await self.images.build(question.definition, question.secrets, progress)
+        builder = find_builder(self.book.fresh(self._clock.now_us()), question.on)
+        return await self.build_peers.ask(question, builder, progress)
 
     async def answer_images(self, question: control.ImageQuestion, say: Progress) -> wire.Message:
         return await self.image_desk.answer(question, say)

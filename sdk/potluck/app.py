@@ -168,16 +168,17 @@ class App:
         return decorate
 
     @contextmanager
-    def run(self, *, show_progress: bool | None = None) -> Iterator[App]:
+    def run(self, *, show_progress: bool | None = None, build_on: str = "") -> Iterator[App]:
         """Connect to the local node (starting one when there is none) for as long as the block lasts.
 
+        `build_on` is the name or id of a peer that is to build the images (Potluck's own).
         Raises `NodeStartError` when no node runs and none can be started.
         """
         if self._run:
             raise InvalidError(f"The app {self.name} is running already.")
         from potluck.running import Running
 
-        self._run = Running(self, show_progress)
+        self._run = Running(self, show_progress, build_on)
         try:
             yield self
         finally:

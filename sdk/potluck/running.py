@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 class Running:
     """Made by `App.run()`."""
 
-    def __init__(self, app: App, show_progress: bool | None) -> None:
-        self._app = app
+    def __init__(self, app: App, show_progress: bool | None, build_on: str = "") -> None:
+        self._app, self._build_on = app, build_on
         self.output = make_output(show_progress)
         self.client: Client = start.connect(self.output)
         self._specs: dict[tuple[str, bytes], FunctionSpec] = {}
@@ -49,7 +49,7 @@ class Running:
         options = function._options
         reference = refer(function._origin, serialized=options.serialized)
         plan = options.image._plan(reference.files)
-        built = self.client.ask(lambda number: control.BuildImage(number, *plan), control.ImageBuilt)
+        built = self.client.ask(lambda number: control.BuildImage(number, *plan, self._build_on), control.ImageBuilt)
         ours = "{}.{}".format(*sys.version_info[:2])
         if built.python != ours:
             raise PythonVersionError(

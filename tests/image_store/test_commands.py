@@ -252,9 +252,11 @@ else: raise SystemExit('a forbidden call worked')
         del os.environ["POTLUCK_TEST_VARIABLE"]
 
 
-def test_byte_code_and_probes_have_no_network_but_commands_do(place):
+def test_commands_of_this_machine_have_its_network_where_there_is_no_other(place, monkeypatch):
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
+        place.workshop = BwrapWorkshop()
         place.build(Run((f"import socket; socket.create_connection(('127.0.0.1', {port}), 5)",)))
 
 

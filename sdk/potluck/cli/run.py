@@ -19,9 +19,10 @@ from potluck.functions import Function
 
 @click.command(context_settings={"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": []})
 @click.option("-q", "--quiet", is_flag=True, help="No progress line.")
+@click.option("--build-on", metavar="PEER", default="", help="Have PEER build the images.")
 @click.argument("target", metavar="FILE.py[::NAME]")
 @click.pass_context
-def run(ctx: click.Context, target: str, quiet: bool) -> None:
+def run(ctx: click.Context, target: str, quiet: bool, build_on: str) -> None:
     """Run an app's entrypoint, or one of its functions, with arguments from the command line.
 
     NAME may be left out when there is one entrypoint, or one function. Its parameters become options:
@@ -35,7 +36,7 @@ def run(ctx: click.Context, target: str, quiet: bool) -> None:
     command = as_command(chosen)
     with command.make_context(target, list(ctx.args)) as inner:
         arguments = dict(inner.params)
-    with app.run(show_progress=False if quiet else None):
+    with app.run(show_progress=False if quiet else None, build_on=build_on):
         if isinstance(chosen, LocalEntrypoint):
             _call(chosen.raw, arguments)
         else:

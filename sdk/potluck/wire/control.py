@@ -26,12 +26,14 @@ class Hello(Message, frozen=True):
 class BuildImage(Message, frozen=True):
     """Build, or find built, an image. Answered by `ImageBuilt`; `Progress` may come before.
 
-    `secrets` are the values of those that steps name, by the number of the step from 0.
+    `secrets` are the values of those that steps name, by the number of the step from 0. `on` is the name or id of the
+    peer that is to build it, "" for the node itself.
     """
 
     question: int
     definition: ImageDefinition
     secrets: dict[int, dict[str, str]] = msgspec.field(default_factory=dict)
+    on: str = ""
 
     def __repr__(self) -> str:
         """Without the secrets, for logs."""
