@@ -13,11 +13,14 @@ from tests.hostile.decoys import Decoys
 from tests.hostile.harness import GUARD, PROGRAMS, attacked, bystander, goes_on, told
 
 from potluck_node.sandbox.bwrap import BwrapLauncher
+from potluck_node.sandbox.cgroups import Cgroups
 from potluck_node.sandbox.gvisor import GvisorLauncher
 
 LAUNCHERS = {"bwrap": BwrapLauncher, "gvisor": GvisorLauncher}
 # Programs with tests of their own (`test_messages`).
 ELSEWHERE = {"log_flood", "descriptor_smuggling"}
+# Those that other means hold back where the machine hands out no control groups.
+WITHOUT_GROUPS = ("fork_bomb", "thread_bomb", "memory_bomb", "memfd_bomb", "shared_memory_bomb")
 
 
 @pytest.fixture(scope="module", params=LAUNCHERS)
@@ -46,6 +49,20 @@ async def test_contained(name: str, launcher: BwrapLauncher, decoys: Decoys, tmp
         assert case.check(launcher.tier)(outcome), told(outcome)
         await works()
         assert decoys.untouched()
+        await goes_on(zygote, worker, outcome)
+        await works()
+
+
+@pytest.mark.parametrize("name", WITHOUT_GROUPS)
+async def test_contained_without_control_groups(
+    name: str, launcher: BwrapLauncher, decoys: Decoys, tmp_path: Path
+) -> None:
+    bare = type(launcher)(groups=Cgroups({}, v2=False))
+    async with (
+        bystander(bare, tmp_path / "bystander") as works,
+        attacked(name, CASES[name], bare, tmp_path, decoys) as (zygote, worker, outcome),
+    ):
+        assert CASES[name].check(launcher.tier)(outcome), told(outcome)
         await goes_on(zygote, worker, outcome)
         await works()
 
