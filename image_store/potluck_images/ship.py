@@ -187,8 +187,9 @@ def _own_package(name: str, folder: Path) -> str:
 
 def _own_path(name: str, folder: Path) -> str:
     """Raises `ImageBuildError` when it leads anywhere else, be it through a link that was shipped."""
-    path = folder / name.removeprefix(SHIPPED)
-    if not name.startswith(SHIPPED) or path.resolve() != folder.resolve() / name.removeprefix(SHIPPED):
+    path, root = folder / name.removeprefix(SHIPPED), folder.resolve()
+    real = path.resolve()
+    if not name.startswith(SHIPPED) or not real.is_relative_to(root) or real != root / name.removeprefix(SHIPPED):
         raise _names_ours(name)
     return str(path)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 import tempfile
 from collections.abc import Callable, Iterable
 from functools import partial
@@ -59,8 +60,11 @@ class BuildPeers:
     def __init__(
         self, images: ImageService, transport: Transport, clock: Clock, home: Path, name: str, allowed: bool
     ) -> None:
-        self._images, self._transport, self._clock, self._home = images, transport, clock, home
+        self._images, self._transport, self._clock = images, transport, clock
         self._name, self._allowed, self._busy = name, allowed, False
+        # What was shipped for builds that a killed node left behind.
+        self._shipped = home / "build" / "shipped"
+        shutil.rmtree(self._shipped, ignore_errors=True)
 
     # Asking
 
@@ -175,22 +179,18 @@ class BuildPeers:
         if shipped:
             await keeper.hold(shipped)
         try:
-            with tempfile.TemporaryDirectory(dir=self._folder(), ignore_cleanup_errors=True) as folder:
+            self._shipped.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=self._shipped, ignore_cleanup_errors=True) as folder:
                 if shipped:
                     say("fetching the image's files")
                     await keeper.write(partial(self._images.fetcher.fetch, shipped, peer, lambda progress: None))
                 own = partial(unship, request.definition, self._images.store, shipped, Path(folder))
                 with own_errors():
                     definition = await trio.to_thread.run_sync(own)
-                return await self._images.build(definition, request.secrets, say, for_others=True)
+                return await self._images.build(definition, request.secrets, say, peer)
         finally:
             if shipped:
                 keeper.release(shipped)
-
-    def _folder(self) -> Path:
-        folder = self._home / "build" / "shipped"
-        folder.mkdir(parents=True, exist_ok=True)
-        return folder
 
 
 def _said(text: str) -> messages.BuildSaid:

@@ -83,9 +83,13 @@ class ImageService:
         self.changed()
 
     async def build(
-        self, definition: ImageDefinition, secrets: Secrets, progress: Callable[[str], None], for_others: bool = False
+        self, definition: ImageDefinition, secrets: Secrets, progress: Callable[[str], None], peer: str = ""
     ) -> tuple[str, str]:
-        """(image id, "major.minor" of its Python). Raises `ImageBuildError` and other errors of `potluck.errors`."""
+        """(image id, "major.minor" of its Python). Raises `ImageBuildError` and other errors of `potluck.errors`.
+
+        `peer` is for whom it is built, "" for this node's own callers. Nobody shares results with others: a step may
+        have used secrets, of which the cache knows the names only.
+        """
 
         said = ""
 
@@ -97,8 +101,8 @@ class ImageService:
                 said = text
                 trio.from_thread.run_sync(progress, f"building the image: {stage} {text}")
 
-        cache = self._home / "build"
-        workshop = self._workshop_for_others if for_others else self._workshop
+        cache = self._home / "build" / "for" / peer if peer else self._home / "build"
+        workshop = self._workshop_for_others if peer else self._workshop
         image = await self.make(
             partial(build, definition, self.store, cache, say, workshop, secrets), limiter=self._builds
         )

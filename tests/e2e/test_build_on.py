@@ -73,7 +73,7 @@ def folder(tmp_path_factory):
 
 
 def test_a_peer_builds_the_same_image_with_files_and_secrets(mesh, folder):
-    caller, ann, _ = mesh.nodes
+    caller, ann, bob = mesh.nodes
     secret = potluck.Secret.from_dict({"TOKEN": VALUE})
     image = small().add_local_dir(folder, "/data", copy=True, ignore=["*.tmp"])
     image = step(image, 'read text < /data/in/text; echo "it is $TOKEN"; echo "$text" > /made', secrets=[secret])
@@ -82,6 +82,10 @@ def test_a_peer_builds_the_same_image_with_files_and_secrets(mesh, folder):
     there = build(caller, image, "ann", said)
     assert any("ann:" in line and "it is ***" in line for line in said.lines)
     assert build(caller, image) == there
+    # Of secrets only the names count: nobody may get what another's secret gave.
+    again = Said()
+    assert build(bob, image, "ann", again) == there
+    assert any("it is ***" in line for line in again.lines)
     assert not holding(VALUE.encode(), mesh.folder)
     assert list((ann.home / "build" / "shipped").iterdir()) == []
 
@@ -176,7 +180,7 @@ def test_names_that_two_peers_have_need_an_id():
     from potluck.wire.offer import Offer
     from potluck_node.build_peers import find_builder
 
-    offers = [Offer(peer, "ann", "local", 0, 0, 0, "", "x86_64", 1000, 1) for peer in ("p1", "p2")]
+    offers = [Offer(peer, "ann", "local", 0, 0, 0) for peer in ("p1", "p2")]
     assert find_builder(offers, "p2").peer == "p2"
     with pytest.raises(InvalidError, match="2 peers are named ann") as caught:
         find_builder(offers, "ann")
