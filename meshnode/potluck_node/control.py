@@ -19,7 +19,7 @@ from potluck.errors import DataFolderBusyError, Error, InvalidError, RemoteProto
 from potluck.frames import FrameReader, encode_frame
 from potluck.wire import Failure, control
 from potluck.wire.lease import InputLog
-from potluck_images.definition import ImageDefinition
+from potluck.wire.spawned import SpawnQuestion
 from potluck_node.caller import Caller
 from potluck_node.core import events as ev
 from potluck_node.core.admission import nonsense
@@ -48,6 +48,7 @@ class Desk(Protocol):
     def journal_answer(self) -> tuple[str, tuple[bytes, ...]]: ...
     async def build(self, question: control.BuildImage, progress: Progress) -> tuple[str, str]: ...
     async def answer_images(self, question: control.ImageQuestion, say: Progress) -> wire.Message: ...
+    async def answer_spawned(self, question: SpawnQuestion) -> wire.Message: ...
     def pause(self, reason: str, now: bool) -> None: ...
     def resume(self) -> None: ...
     def stop(self) -> None: ...
@@ -207,6 +208,8 @@ class _Client:
             nursery.start_soon(self._build, message)
         elif isinstance(message, control.ImageQuestion):
             nursery.start_soon(self._answer_images, message)
+        elif isinstance(message, SpawnQuestion):
+            nursery.start_soon(self._answer_spawned, message)
         else:
             self._answer(message)
 
@@ -252,6 +255,12 @@ class _Client:
 
         try:
             self._post(await self._desk.answer_images(message, say))
+        except Error as error:
+            self._post(control.Refusal(message.question, Failure.of(error)))
+
+    async def _answer_spawned(self, message: SpawnQuestion) -> None:
+        try:
+            self._post(await self._desk.answer_spawned(message))
         except Error as error:
             self._post(control.Refusal(message.question, Failure.of(error)))
 

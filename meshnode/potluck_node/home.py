@@ -49,6 +49,10 @@ class Home:
         return self.path / "journal.sqlite"
 
     @property
+    def spawned(self) -> Path:
+        return self.path / "spawned.sqlite"
+
+    @property
     def store(self) -> Path:
         return self.path / "store"
 

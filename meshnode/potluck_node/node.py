@@ -20,7 +20,7 @@ from potluck import __version__, wire
 from potluck.errors import InvalidError, RefusedError
 from potluck.wire import control
 from potluck.wire.offer import Offer
-from potluck_images.definition import ImageDefinition
+from potluck.wire.spawned import SpawnQuestion
 from potluck_images.disk import DiskStore
 from potluck_ledger.journal import Journal
 from potluck_ledger.keys import KeyFileError, load_or_create
@@ -44,6 +44,8 @@ from potluck_node.images import ImageService
 from potluck_node.provider import Provider
 from potluck_node.sandbox.network import MakeGateway, make_gateway
 from potluck_node.sandbox.tiers import Tiers
+from potluck_node.spawned import SpawnedCalls
+from potluck_node.spawned_store import SpawnedStore
 from potluck_node.status import make_status
 from potluck_node.transport.interface import RecordRank, Transport
 
@@ -98,6 +100,8 @@ class Node:
             self.images, self.transport, self._clock, home, settings.name, settings.build_for_others
         )
         self.caller = Caller(self.transport, self.key, self.book, self.journal, self._clock)
+        self._spawned_store = SpawnedStore(self.home.spawned)
+        self.spawned = SpawnedCalls(self._spawned_store, self.caller, self._clock)
         self.provider = self._make_provider() if settings.offer and parts.launcher else None
         self.discovery = Discovery(self.transport, self.key, self.book, self._clock, self.make_offer)
         self.control = ControlServer(parts.socket, self)
@@ -167,6 +171,7 @@ class Node:
                         await nursery.start(self._parts.launcher.serve)
                         await nursery.start(self.provider.serve)
                     await nursery.start(self.discovery.serve)
+                    await nursery.start(self.spawned.serve)
                     await nursery.start(self.control.serve)
                     nursery.start_soon(self._end_when_stopped)
                     if self.embedded:
@@ -177,13 +182,14 @@ class Node:
             self._ended.set()
             self.images.close()
             self.journal.close()
+            self._spawned_store.close()
             self.home.close()
 
     async def _end_when_unused(self) -> None:
         last = trio.current_time()
         while trio.current_time() - last < EMBEDDED_IDLE_S:
             await trio.sleep(1)
-            if self.control.clients:
+            if self.control.clients or self.spawned.running:
                 last = trio.current_time()
         self.stop()
 
@@ -268,6 +274,9 @@ class Node:
         if self.provider is None:
             raise RefusedError(f"{self.settings.name} lends no GPUs.", why="it runs no functions")
         return self.provider.lend(requests)
+
+    async def answer_spawned(self, question: SpawnQuestion) -> wire.Message:
+        return await self.spawned.answer(question)
 
     def pause(self, reason: str, now: bool) -> None:
         if self.provider:

@@ -2,6 +2,7 @@
 
 from potluck.version import __version__  # isort: skip
 from potluck.app import App, LocalEntrypoint
+from potluck.calls import FunctionCall
 from potluck.cls import enter, exit, method
 from potluck.errors import Error
 from potluck.functions import Function
@@ -14,6 +15,7 @@ __all__ = [
     "App",
     "Error",
     "Function",
+    "FunctionCall",
     "Image",
     "LocalEntrypoint",
     "Retries",

@@ -37,6 +37,11 @@ class Client:
         self.welcome = self._await(self._session.hello(__version__, name), control.Welcome)
         self._socket.settimeout(None)
 
+    @property
+    def lost(self) -> bool:
+        """Whether the connection has ended."""
+        return self._session.lost is not None
+
     def close(self) -> None:
         """End the connection; the node cancels whatever was still running for it."""
         self._socket.close()

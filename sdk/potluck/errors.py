@@ -5,6 +5,7 @@ Errors cross machines as a `wire.Failure`; its `kind` is the key below and is ne
 
 from __future__ import annotations
 
+import builtins
 from typing import ClassVar
 
 
@@ -94,6 +95,12 @@ class FunctionTimeoutError(Error):
     """An input ran longer than the function's `timeout`."""
 
     kind = "timeout"
+
+
+class TimeoutError(Error, builtins.TimeoutError):
+    """A result was waited for no longer; the call goes on."""
+
+    kind = "wait-timeout"
 
 
 class InputCancellation(Error):  # noqa: N818 - the name is Modal's

@@ -6,6 +6,7 @@ import functools
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, cast
 
+from potluck.calls import Spawn, SpawnMap
 from potluck.errors import InvalidError
 from potluck.gpus import checked_gpus
 from potluck.image import Image
@@ -196,6 +197,8 @@ class Function(Generic[P, R]):
         self.map: Map[R] = Map(self)
         self.starmap: StarMap[R] = StarMap(self)
         self.for_each = ForEach(self)
+        self.spawn: Spawn[P, R] = Spawn(self)
+        self.spawn_map: SpawnMap[R] = SpawnMap(self)
 
     @property
     def name(self) -> str:

@@ -13,6 +13,7 @@ from potluck import wire
 from potluck.errors import ConnectionError, LocalProtocolError, RemoteProtocolError
 from potluck.frames import FrameReader, encode_frame
 from potluck.wire import FunctionSpec, control
+from potluck.wire.spawned import SpawnReply
 
 
 class Listener(Protocol):
@@ -161,7 +162,8 @@ class Session:
                 | control.ImageBuilt
                 | control.Status
                 | control.JournalAnswer
-                | control.ImageReply,
+                | control.ImageReply
+                | SpawnReply,
             )
             self._answer(message.question, message)
 

@@ -10,6 +10,7 @@ import msgspec
 
 from potluck.wire.common import Failure, FunctionSpec, Message, RemoteException
 from potluck.wire.offer import GpuOffer
+from potluck.wire.spawned import SpawnQuestion, SpawnReply
 from potluck_images.definition import ImageDefinition
 from potluck_images.keep_facts import Change, ImageDetails, ImageFacts, Pruned, StoreFacts
 
@@ -348,6 +349,7 @@ ToNode = (
     | Resume
     | StopNode
     | ImageQuestion
+    | SpawnQuestion
 )
 FromNode = (
     Welcome
@@ -361,4 +363,5 @@ FromNode = (
     | Status
     | JournalAnswer
     | ImageReply
+    | SpawnReply
 )

@@ -1,0 +1,186 @@
+"""Spawned calls: recorded, then run by this node whoever is connected, also after a restart, until each input is done.
+
+A call is opened with the caller's core like any client's; its outcomes go to disk before anybody is told. An input
+whose outcome was not yet recorded when the node died runs again.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+from collections import Counter
+from typing import TYPE_CHECKING
+
+import trio
+
+from potluck import wire
+from potluck.errors import Error, InputCancellation, StoreFullError
+from potluck.wire import Failure
+from potluck.wire import spawned as messages
+from potluck.wire.control import INPUTS_AHEAD_MAX
+from potluck.wire.lease import InputLog
+from potluck_node.caller import Caller
+from potluck_node.clock import Clock
+from potluck_node.core import events as ev
+from potluck_node.core.admission import nonsense
+from potluck_node.spawned_store import SpawnedStore
+
+if TYPE_CHECKING:
+    from trio_typing import TaskStatus
+
+log = logging.getLogger("potluck.spawned")
+
+# Results are kept for days; looking for old ones every hour is often enough.
+PURGE_S = 3600.0
+# How often a full disk is tried again, seconds.
+DISK_PAUSE_S = 5.0
+
+
+class SpawnedCalls:
+    """Answers `messages.SpawnQuestion`s; the sink of all spawned calls."""
+
+    def __init__(self, store: SpawnedStore, caller: Caller, clock: Clock) -> None:
+        self._store, self._caller, self._clock = store, caller, clock
+        # Call → the last input that was handed to the core; and how many of those have no outcome.
+        self._fed: dict[str, int] = {}
+        self._ahead: Counter[str] = Counter()
+        self._changed: dict[str, trio.Event] = {}
+        # Outcomes that are not on disk yet, at most as many as inputs are with the core.
+        self._came: list[tuple[str, messages.SpawnedOutcome]] = []
+        self._wake = trio.Event()
+
+    @property
+    def running(self) -> int:
+        """Calls that lack outcomes."""
+        return len(self._fed)
+
+    async def serve(self, *, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Go on with what was not finished, then forget old results now and then."""
+        self._store.drop_partial()
+        for call in self._store.unfinished():
+            self._open(call)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._record)
+            task_status.started()
+            while True:
+                self._store.purge(self._clock.now_us())
+                await trio.sleep(PURGE_S)
+
+    async def answer(self, question: messages.SpawnQuestion) -> wire.Message:
+        """Raises `potluck.errors.Error`."""
+        match question:
+            case messages.SpawnCall():
+                if problem := nonsense(question.function):
+                    raise Error("A function that cannot be is not recorded.", why=problem)
+                now_us = self._clock.now_us()
+                call = self._store.add(question.function, question.payloads, now_us, whole=not question.more)
+                return self._recorded(question.question, call, question.more)
+            case messages.AddSpawned():
+                self._store.extend(question.call, question.payloads, whole=not question.more)
+                return self._recorded(question.question, question.call, question.more)
+            case messages.CancelSpawned():
+                self._cancel(question.call, question.reason)
+            case messages.AwaitOutcome():
+                return await self._outcome(question)
+        return self._facts(question.question, question.call)
+
+    def _recorded(self, question: int, call: str, more: bool) -> messages.Spawned:
+        if not more:
+            self._open(call)
+        return self._facts(question, call)
+
+    def _facts(self, question: int, call: str) -> messages.Spawned:
+        facts = self._store.facts(call)
+        return messages.Spawned(question, call, f"{facts.function.app}.{facts.function.name}", facts.inputs, facts.done)
+
+    async def _outcome(self, question: messages.AwaitOutcome) -> messages.SpawnedOutcome:
+        limit_s = question.timeout_us / 1e6 if question.timeout_us >= 0 else float("inf")
+        found = self._store.outcome(question.call, question.index)
+        with trio.move_on_after(limit_s):
+            while found is None:
+                await self._changed.setdefault(question.call, trio.Event()).wait()
+                found = self._store.outcome(question.call, question.index)
+        if found is None:
+            return messages.SpawnedOutcome(question.question, question.index)
+        return messages.SpawnedOutcome(question.question, question.index, found.payload, found.exception, found.failure)
+
+    # Running
+
+    def _open(self, call: str) -> None:
+        facts = self._store.facts(call)
+        if facts.done == facts.inputs:
+            return
+        self._fed[call] = -1
+        self._caller.open(call, facts.function, self)
+        self._feed(call)
+
+    def _feed(self, call: str) -> None:
+        """Hand inputs to the core, as many as a client may have there."""
+        room = INPUTS_AHEAD_MAX - self._ahead[call]
+        for number, payload in itertools.islice(self._store.waiting(call, self._fed[call], room), room):
+            self._fed[call] = number
+            self._ahead[call] += 1
+            self._caller.submit(ev.InputAdded(call, number, payload))
+
+    def _cancel(self, call: str, reason: str) -> None:
+        self._store.facts(call)
+        failure = Failure.of(InputCancellation("The call was cancelled.", why=reason))
+        lacking = self._store.lacking(call)
+        self._store.finish((call, messages.SpawnedOutcome(0, number, failure=failure)) for number in lacking)
+        if self._fed.pop(call, None) is not None:
+            self._caller.submit(ev.CallCancelled(call, reason))
+        self._ahead.pop(call, None)
+        self._tell(call)
+
+    def _tell(self, call: str) -> None:
+        event = self._changed.pop(call, None)
+        if event is not None:
+            event.set()
+
+    # The sink of calls
+
+    def deliver(self, action: ev.Deliver) -> None:
+        if action.call not in self._fed:
+            return
+        outcome = messages.SpawnedOutcome(0, action.index, action.payload, action.exception, action.failure)
+        self._came.append((action.call, outcome))
+        self._wake.set()
+
+    async def _record(self) -> None:
+        """Write down what came, as much at once as there is: each transaction waits for the disk."""
+        while True:
+            await self._wake.wait()
+            self._wake = trio.Event()
+            came, self._came = self._came, []
+            await self._write(came)
+            for call, count in Counter(call for call, _ in came).items():
+                self._recorded_some(call, count)
+
+    async def _write(self, came: list[tuple[str, messages.SpawnedOutcome]]) -> None:
+        """Until it is done: the work was done, and must not be lost to a disk that is full for a while."""
+        while True:
+            try:
+                return self._store.finish(came)
+            except StoreFullError as error:
+                log.error("results wait until there is room: %s", error)
+                await trio.sleep(DISK_PAUSE_S)
+
+    def _recorded_some(self, call: str, count: int) -> None:
+        self._tell(call)
+        if call not in self._fed:
+            return
+        self._ahead[call] -= count
+        # A batch at a time: each look at the table costs more than an input.
+        if self._ahead[call] <= INPUTS_AHEAD_MAX // 2:
+            self._feed(call)
+        if not self._ahead[call]:
+            del self._fed[call], self._ahead[call]
+            self._caller.submit(ev.InputsEnded(call))
+
+    def ended(self, action: ev.CallEnded) -> None: ...
+
+    def notice(self, action: ev.Notice) -> None: ...
+
+    def log(self, call: str, index: int, message: InputLog) -> None: ...
+
+    async def drained(self) -> None: ...

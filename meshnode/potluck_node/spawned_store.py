@@ -1,0 +1,153 @@
+"""Spawned calls on disk: what was asked, and what came of it. SQLite, one writer, the node."""
+
+from __future__ import annotations
+
+import secrets
+import sqlite3
+from collections.abc import Iterable, Iterator
+from contextlib import closing, contextmanager, suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from potluck import wire
+from potluck.errors import InvalidError, NotFoundError, StoreFullError
+from potluck.wire import FunctionSpec
+from potluck.wire.spawned import INPUTS_MAX, RESULTS_US, SpawnedOutcome
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS calls (
+    id TEXT PRIMARY KEY, function BLOB NOT NULL, at_us INTEGER NOT NULL, whole INTEGER NOT NULL
+) STRICT;
+CREATE TABLE IF NOT EXISTS inputs (
+    call TEXT NOT NULL, number INTEGER NOT NULL, payload BLOB, outcome BLOB,
+    PRIMARY KEY (call, number)
+) STRICT, WITHOUT ROWID;
+"""
+
+
+class Facts(NamedTuple):
+    function: FunctionSpec
+    inputs: int
+    done: int
+
+
+class SpawnedStore:
+    """Raises `InvalidError` when the file cannot be used, and `StoreFullError` when it cannot grow."""
+
+    def __init__(self, path: Path) -> None:
+        try:
+            path.touch(mode=0o600)
+            self._db = sqlite3.connect(path, isolation_level=None)
+            # FULL: a call whose number was given to its caller must survive a power cut.
+            self._db.executescript(f"PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; {_SCHEMA}")
+        except (sqlite3.Error, OSError) as error:
+            raise InvalidError(f"{path} cannot be used.", why=str(error), fix="Move it away.") from None
+
+    def close(self) -> None:
+        self._db.close()
+
+    def add(self, function: FunctionSpec, payloads: Iterable[bytes], at_us: int, *, whole: bool) -> str:
+        """Record a call; returns its number. Until it is `whole` it is not among those to run."""
+        call = f"fc-{secrets.token_hex(12)}"
+        with self._transaction():
+            self._db.execute("INSERT INTO calls VALUES (?, ?, ?, ?)", (call, wire.encode(function), at_us, whole))
+            self._insert(call, 0, payloads)
+        return call
+
+    def extend(self, call: str, payloads: Iterable[bytes], *, whole: bool) -> None:
+        """Record further inputs of a call that is not whole."""
+        found = self._one("SELECT whole FROM calls WHERE id = ?", call)
+        if found is None or found[0]:
+            raise NotFoundError(f"There is no call {call} to which inputs can be added.")
+        with self._transaction():
+            self._insert(call, self.facts(call).inputs, payloads)
+            self._db.execute("UPDATE calls SET whole = ? WHERE id = ?", (whole, call))
+
+    def _insert(self, call: str, first: int, payloads: Iterable[bytes]) -> None:
+        rows = [(call, first + number, payload) for number, payload in enumerate(payloads)]
+        if first + len(rows) > INPUTS_MAX:
+            raise InvalidError(f"A spawned call has at most {INPUTS_MAX} inputs.", fix="Spawn several.")
+        self._db.executemany("INSERT INTO inputs (call, number, payload) VALUES (?, ?, ?)", rows)
+
+    def facts(self, call: str) -> Facts:
+        """Raises `NotFoundError`."""
+        found = self._one("SELECT function FROM calls WHERE id = ?", call)
+        if found is None:
+            raise NotFoundError(
+                f"There is no call {call[:64]} on this node.",
+                why="results are kept for 7 days, on the node that spawned the call",
+                fix="Compare the number, or ask on the machine where it was spawned.",
+            )
+        counted = self._one("SELECT count(*), count(outcome) FROM inputs WHERE call = ?", call)
+        assert counted
+        return Facts(wire.decode(found[0], FunctionSpec), *counted)
+
+    def unfinished(self) -> list[str]:
+        """Whole calls that lack outcomes, the oldest first."""
+        rows = self._db.execute(
+            "SELECT id FROM calls WHERE whole AND EXISTS "
+            "(SELECT 1 FROM inputs WHERE call = id AND outcome IS NULL) ORDER BY at_us, rowid"
+        )
+        return [call for (call,) in rows]
+
+    def waiting(self, call: str, after: int, count: int) -> list[tuple[int, bytes]]:
+        """(number, payload) of at most `count` inputs without an outcome, in order, from the one after `after`."""
+        rows = self._db.execute(
+            "SELECT number, payload FROM inputs WHERE call = ? AND number > ? AND outcome IS NULL "
+            "ORDER BY number LIMIT ?",
+            (call, after, count),
+        )
+        return [(number, bytes(payload)) for number, payload in rows]
+
+    def finish(self, outcomes: Iterable[tuple[str, SpawnedOutcome]]) -> None:
+        """Record outcomes of calls; the first of an input counts. What went in is no longer needed."""
+        rows = [(wire.encode(outcome), call, outcome.index) for call, outcome in outcomes]
+        with self._transaction():
+            self._db.executemany(
+                "UPDATE inputs SET outcome = ?, payload = NULL WHERE call = ? AND number = ? AND outcome IS NULL", rows
+            )
+
+    def lacking(self, call: str) -> list[int]:
+        """The numbers of inputs without an outcome."""
+        rows = self._db.execute("SELECT number FROM inputs WHERE call = ? AND outcome IS NULL", (call,))
+        return [number for (number,) in rows]
+
+    def outcome(self, call: str, index: int) -> SpawnedOutcome | None:
+        """None while there is none. Raises `NotFoundError`."""
+        found = self._one("SELECT outcome FROM inputs WHERE call = ? AND number = ?", call, index)
+        if found is None:
+            inputs = self.facts(call).inputs
+            raise NotFoundError(f"The call has no input {index}.", why=f"it has {inputs}, counted from 0")
+        return wire.decode(found[0], SpawnedOutcome) if found[0] else None
+
+    def purge(self, now_us: int) -> None:
+        """Forget calls that are older than results are kept, and those that were never whole."""
+        with self._transaction():
+            old = "SELECT id FROM calls WHERE at_us < ?"
+            self._db.execute(f"DELETE FROM inputs WHERE call IN ({old})", (now_us - RESULTS_US,))
+            self._db.execute("DELETE FROM calls WHERE at_us < ?", (now_us - RESULTS_US,))
+
+    def drop_partial(self) -> None:
+        """Forget calls whose client went before they were whole: at a start there can be no other."""
+        with self._transaction():
+            self._db.execute("DELETE FROM inputs WHERE call IN (SELECT id FROM calls WHERE NOT whole)")
+            self._db.execute("DELETE FROM calls WHERE NOT whole")
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        """All or nothing, on disk when it ends."""
+        try:
+            self._db.execute("BEGIN IMMEDIATE")
+            yield
+            self._db.execute("COMMIT")
+        except BaseException as error:
+            with suppress(sqlite3.Error):
+                self._db.execute("ROLLBACK")
+            if isinstance(error, sqlite3.Error):
+                raise StoreFullError("A spawned call cannot be recorded.", why=str(error), fix="Make room.") from None
+            raise
+
+    def _one(self, query: str, *values: object) -> tuple[Any, ...] | None:
+        with closing(self._db.execute(query, values)) as rows:
+            found: tuple[Any, ...] | None = rows.fetchone()
+            return found

@@ -1,0 +1,79 @@
+"""Clients ↔ local node: calls that are recorded before they run, and so outlive both. Questions as in `control`."""
+
+from __future__ import annotations
+
+from potluck.wire.common import Failure, FunctionSpec, Message, RemoteException
+
+# Results wait so long to be fetched: as Modal's.
+RESULTS_US = 7 * 24 * 3600 * 1_000_000
+# One message of a spawn carries at most so many bytes of inputs, or one input that is larger.
+BATCH_BYTES = 8 << 20
+# Inputs of one call; each is a row on the node's disk.
+INPUTS_MAX = 1_000_000
+
+
+class SpawnCall(Message, frozen=True):
+    """Record a call. `payloads` are its first inputs; while `more`, others follow by `AddSpawned`, and it is neither
+    run nor kept until the last have come. Answered by `Spawned`."""
+
+    question: int
+    function: FunctionSpec
+    payloads: tuple[bytes, ...]
+    more: bool = False
+
+
+class AddSpawned(Message, frozen=True):
+    """Further inputs. Answered by `Spawned`."""
+
+    question: int
+    call: str
+    payloads: tuple[bytes, ...]
+    more: bool = False
+
+
+class AskSpawned(Message, frozen=True):
+    """Answered by `Spawned`, or a refusal when there is no such call."""
+
+    question: int
+    call: str
+
+
+class AwaitOutcome(Message, frozen=True):
+    """Wait for one outcome, at most `timeout_us`; negative waits for ever. Answered by `SpawnedOutcome`."""
+
+    question: int
+    call: str
+    index: int
+    timeout_us: int = -1
+
+
+class CancelSpawned(Message, frozen=True):
+    """Inputs that have no outcome yet get one that says `reason`. Answered by `Spawned`."""
+
+    question: int
+    call: str
+    reason: str
+
+
+class Spawned(Message, frozen=True):
+    """`done` of `inputs` have their outcome."""
+
+    question: int
+    call: str
+    function: str
+    inputs: int
+    done: int
+
+
+class SpawnedOutcome(Message, frozen=True):
+    """Exactly one of the three is set, or none when the time was over first."""
+
+    question: int
+    index: int
+    payload: bytes | None = None
+    exception: RemoteException | None = None
+    failure: Failure | None = None
+
+
+SpawnQuestion = SpawnCall | AddSpawned | AskSpawned | AwaitOutcome | CancelSpawned
+SpawnReply = Spawned | SpawnedOutcome
