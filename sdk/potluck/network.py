@@ -40,6 +40,7 @@ def _ascii(name: str) -> str:
     """The form of RFC 3490; names that RFC 5891 writes differently are refused, since programs disagree about them."""
     if name.isascii():
         return name
+    encoded = ""
     try:
         encoded = name.encode("idna").decode()
         same = encoded.encode().decode("idna") == name

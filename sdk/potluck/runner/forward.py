@@ -122,7 +122,8 @@ def _goes_on(pair: _Pair, ready: set[int]) -> bool:
 
 def _accept(listener: socket.socket, pairs: set[_Pair]) -> None:
     try:
-        descriptor, _ = listener._accept()  # type: ignore[attr-defined]  # what socket.accept is made of
+        # What socket.accept is made of.
+        descriptor, _ = listener._accept()  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
         pairs.add(_Pair(descriptor))
     except OSError:
         return  # the client is gone again, or the node is; the client sees it closed
