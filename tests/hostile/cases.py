@@ -79,13 +79,6 @@ RESOURCES = {
         gvisor=returned(lambda counts: counts["open"] <= 256),  # in flight is memory of its own kernel
     ),
     "limit_raise": Case(REFUSED, weak.soft_limits()),
-    "cpu_hog": Case(
-        returned(lambda processors: processors <= 0.2),
-        weak.loosened(cpu_milli=2000),
-        limits={"cpu_milli": 100},
-        needs="cpu",
-        gvisor=returned(lambda processors: processors <= 1),  # by its own clock
-    ),
     "oom_evasion": Case(
         REFUSED,
         "Only a right over the host's user namespace lowers the score, and no sandbox can have one.",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import stat
 import sys
@@ -19,6 +20,7 @@ from potluck_images.definition import ImageDefinition, LocalPython, Run, Shell
 from potluck_images.image import get_config, get_manifest
 from potluck_images.manifest import Symlink
 from potluck_images.memory import MemoryStore
+from potluck_images.pack import pack
 from potluck_images.unpack import unpack
 from potluck_node.builder import BwrapWorkshop
 
@@ -95,10 +97,18 @@ def test_a_step_smuggles_nothing_out_of_the_host(decoys: Decoys, tmp_path: Path)
 
 
 def test_it_would_be_smuggled_if_links_were_followed(decoys: Decoys, tmp_path: Path) -> None:
-    def follow(self: changes._Reader, entry, old, path: str) -> None:
-        if Path(entry.path).is_file():
-            self.tree.put_file(path, Path(entry.path))
+    upper, below = tmp_path / "upper", tmp_path / "below"
+    upper.mkdir(), below.mkdir()
+    (upper / "absolute").symlink_to(decoys.home / "secret")
 
+    def follow(self: changes._Reader, entry: os.DirEntry[str], old: Path | None, path: str) -> None:
+        self.tree.put_file(path, Path(entry.path))
+
+    assert decoys.token.encode() not in packed(upper, below)
     with mock.patch.object(changes._Reader, "_read_link", follow):
-        store, layer, _ = collected(decoys.home / "secret", tmp_path / "build")
-    assert decoys.token.encode() in bytes_of(store, layer)
+        assert decoys.token.encode() in packed(upper, below)
+
+
+def packed(upper: Path, below: Path) -> bytes:
+    store = MemoryStore()
+    return bytes_of(store, pack(changes.changed_tree(upper, below), store))

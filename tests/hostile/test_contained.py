@@ -17,8 +17,8 @@ from potluck_node.sandbox.cgroups import Cgroups
 from potluck_node.sandbox.gvisor import GvisorLauncher
 
 LAUNCHERS = {"bwrap": BwrapLauncher, "gvisor": GvisorLauncher}
-# Programs with tests of their own (`test_messages`).
-ELSEWHERE = {"log_flood", "descriptor_smuggling"}
+# Programs with tests of their own (`test_messages`, `test_processor`).
+ELSEWHERE = {"cpu_hog", "log_flood", "descriptor_smuggling"}
 # Those that other means hold back where the machine hands out no control groups.
 WITHOUT_GROUPS = ("fork_bomb", "thread_bomb", "memory_bomb", "memfd_bomb", "shared_memory_bomb")
 
