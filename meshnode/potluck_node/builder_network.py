@@ -1,4 +1,5 @@
-"""The network of build steps: a namespace of their own, from which this machine's own services cannot be reached.
+"""The network of build steps: a namespace of their own, from which what listens on this machine's loopback
+cannot be reached, nor on the address that the namespace takes from it.
 
 passt's `pasta` (https://passt.top) moves packets between it and the machine's network, without any right.
 """

@@ -104,7 +104,9 @@ class ImageService:
         cache = self._home / "build" / "for" / peer if peer else self._home / "build"
         workshop = self._workshop_for_others if peer else self._workshop
         image = await self.make(
-            partial(build, definition, self.store, cache, say, workshop, secrets), limiter=self._builds
+            partial(build, definition, self.store, cache, say, workshop, secrets),
+            # The owner waits for no peer; whoever asks for peers sees to it that there is one at a time.
+            limiter=None if peer else self._builds,
         )
         with own_errors():
             config = await trio.to_thread.run_sync(get_config, self.store, image)
