@@ -21,6 +21,8 @@ from potluck_node.sandbox.unprivileged import STAGE
 
 # No way to the machine's loopback: no gateway that stands for it, no port in either direction.
 _PASTA = ("pasta", "--quiet", "--config-net", "--no-map-gw", "-t", "none", "-u", "none", "-T", "none", "-U", "none")
+# A node that is killed takes pasta with it, and that takes its step: bubblewrap dies with its parent.
+_WITH_PARENT = ("setpriv", "--pdeathsig", "KILL", "--")
 # Trying it takes a tenth of a second.
 _TRY_TIMEOUT_S = 20.0
 
@@ -45,7 +47,7 @@ class StepNetwork:
         if self._why is None:
             self._why = self._why_not()
         if not self._why:
-            return [*_PASTA, "--"], self._mounts()
+            return [*_WITH_PARENT, *_PASTA, "--"], self._mounts()
         if self._for_others:
             raise ImageBuildError(
                 "This node cannot keep build steps of others away from its own services.",

@@ -1,8 +1,10 @@
 """Images that a chosen peer builds."""
 
+import contextlib
 import re
 import threading
 import time
+import uuid
 from pathlib import Path
 
 import pytest
@@ -118,7 +120,17 @@ def test_a_failed_step_is_told_as_at_home(mesh):
     assert caught.value.why == "the reason"
 
 
-SLOW = "echo begun; while :; do :; done"
+SLOW = f"echo begun; while :; do :; done # {uuid.uuid4()}"
+
+
+def still_running():
+    return [path for path in Path("/proc").glob("[0-9]*/cmdline") if SLOW.encode() in contents(path)]
+
+
+def contents(path):
+    with contextlib.suppress(OSError):
+        return path.read_bytes()
+    return b""
 
 
 def test_a_build_ends_with_its_client_and_another_waits_for_nobody(mesh):
@@ -133,6 +145,7 @@ def test_a_build_ends_with_its_client_and_another_waits_for_nobody(mesh):
     client._socket.shutdown(2)
     thread.join()
     wait_until(lambda: accepted(caller), "the end of the build")
+    assert not still_running()
 
 
 def ask_and_fail(client, plan):
@@ -173,6 +186,7 @@ def test_a_peer_that_dies_is_said(mesh):
     ann.kill()
     thread.join()
     assert re.match("ann was lost before", errors[0].what)
+    wait_until(lambda: not still_running(), "the end of what ann ran")
     assert "--build-on" in errors[0].fix
 
 
