@@ -143,9 +143,9 @@ def _builds() -> Iterator[Finding]:
 
 def _network() -> Iterator[Finding]:
     if shutil.which("pasta"):
-        yield Finding("network", "good", "pasta gives sandboxes a network of their own.")
+        yield Finding("network", "good", "pasta gives build steps a network of their own.")
     else:
-        means = "Functions and build steps that need a network cannot be kept from this machine's own services."
+        means = "Build steps share this machine's network, and nothing can be built for others."
         yield Finding("network", "weak", "pasta is missing.", means, "sudo apt install passt")
 
 
