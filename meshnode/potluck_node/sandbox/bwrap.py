@@ -11,6 +11,7 @@ import contextlib
 import os
 import socket
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import trio
@@ -23,7 +24,7 @@ from potluck_node.sandbox.cgroups import Cgroups, Group
 from potluck_node.sandbox.detect import Machine, detect
 from potluck_node.sandbox.interface import HOSTNAME, MARKER, Limits, SandboxSpec, device_place
 from potluck_node.sandbox.unprivileged import DROP, Stage
-from potluck_node.sandbox.zygote import SocketZygote
+from potluck_node.sandbox.zygote import SocketZygote, open_zygote
 
 # Who the code is inside. Any number but 0; 1000 is what most images expect.
 INSIDE_UID = 1000
@@ -97,21 +98,7 @@ class BwrapLauncher:
 
     async def open(self, nursery: trio.Nursery, spec: SandboxSpec) -> SocketZygote:
         """Start a sandbox whose interpreter waits for its function. Raises `SandboxError`."""
-        ours, theirs = socket.socketpair()
-        try:
-            with theirs:
-                started = await self._start_box(spec, theirs)
-        except BaseException:
-            ours.close()
-            raise
-        zygote = SocketZygote(started, ours)
-        try:
-            await nursery.start(zygote.serve)
-        except BaseException:
-            await zygote.aclose()
-            await started.destroy()
-            raise
-        return zygote
+        return await open_zygote(nursery, partial(self._start_box, spec))
 
     async def _start_box(self, spec: SandboxSpec, theirs: socket.socket) -> box.Box:
         group = self._make_group(spec)

@@ -12,6 +12,7 @@ import signal
 import socket
 import sys
 import tempfile
+from functools import partial
 from pathlib import Path
 
 import trio
@@ -21,7 +22,7 @@ from potluck_node.sandbox import box, cgroups, entry, memory
 from potluck_node.sandbox.bwrap import BOOT, RUNNER, RUNNER_PLACE, environment
 from potluck_node.sandbox.cgroups import Cgroups, Group
 from potluck_node.sandbox.interface import MARKER, SandboxSpec
-from potluck_node.sandbox.zygote import SocketZygote
+from potluck_node.sandbox.zygote import SocketZygote, open_zygote
 
 # Speaks as bubblewrap does with its `--info-fd` and `--block-fd`: names itself, and waits for a byte.
 _GATE = """
@@ -70,20 +71,11 @@ class ProcessLauncher:
         Path(self._folder.name, Path(RUNNER_PLACE).name).symlink_to(RUNNER)
 
     async def start(self, nursery: trio.Nursery, spec: SandboxSpec) -> SocketZygote:
-        ours, theirs = socket.socketpair()
+        zygote = await open_zygote(nursery, partial(self._start_box, spec))
         try:
-            with theirs:
-                started = await self._start_box(spec, theirs)
-        except BaseException:
-            ours.close()
-            raise
-        zygote = SocketZygote(started, ours)
-        try:
-            await nursery.start(zygote.serve)
             await zygote.start(spec.function)
         except BaseException:
             await zygote.aclose()
-            await started.destroy()
             raise
         return zygote
 

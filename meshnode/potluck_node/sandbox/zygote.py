@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import signal
 import socket
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, NoReturn, Protocol
 
 import trio
@@ -244,6 +245,28 @@ class SocketZygote:
             why=self._reason or "It is at its limit of processes or memory, or its zygote is stuck.",
             fix="Give the function more memory, or fewer inputs at once.",
         )
+
+
+async def open_zygote(nursery: trio.Nursery, start_box: Callable[[socket.socket], Awaitable[Box]]) -> SocketZygote:
+    """A sandbox whose interpreter waits for its function. `start_box` starts it with its end of a new socket.
+
+    Nothing is left when this raises.
+    """
+    ours, theirs = socket.socketpair()
+    try:
+        with theirs:
+            started = await start_box(theirs)
+    except BaseException:
+        ours.close()
+        raise
+    zygote = SocketZygote(started, ours)
+    try:
+        await nursery.start(zygote.serve)
+    except BaseException:
+        await zygote.aclose()
+        await started.destroy()
+        raise
+    return zygote
 
 
 def describe_status(status: int) -> str:
