@@ -6,10 +6,13 @@ passt's `pasta` (https://passt.top) moves packets between it and the machine's n
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
+import signal
 import stat
 import subprocess
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -76,10 +79,13 @@ class StepNetwork:
     def _try(self) -> str:
         try:
             command = [*entry.command(LIMITS, None, self._mounts(), self._drop), *_PASTA, "--", "true"]
-            done = subprocess.run(command, cwd="/", capture_output=True, text=True, timeout=_TRY_TIMEOUT_S, check=False)
+            with tempfile.TemporaryFile("w+") as said:
+                trial = subprocess.Popen(command, cwd="/", stdout=said, stderr=said, start_new_session=True)
+                status = _ended(trial)
+                said.seek(0)
+                return f"pasta does not work: {said.read().strip()}" if status else ""
         except (OSError, subprocess.TimeoutExpired) as error:
             return f"pasta does not work: {error}"
-        return f"pasta does not work: {done.stderr.strip()}" if done.returncode else ""
 
     def _mounts(self) -> list[tuple[Path, Path]]:
         """In containers, the device of tunnels is often root's alone: a copy for everyone, seen by the step's pasta."""
@@ -92,6 +98,16 @@ class StepNetwork:
             os.mknod(place, stat.S_IFCHR | 0o600, _TUN.stat().st_rdev)
             place.chmod(0o666)
         return [(place, _TUN)]
+
+
+def _ended(trial: subprocess.Popen[bytes]) -> int:
+    """Its exit status. A pasta that fails can leave a child behind, which waits for ever: its group is killed."""
+    try:
+        return trial.wait(_TRY_TIMEOUT_S)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(trial.pid, signal.SIGKILL)
+        trial.wait()
 
 
 def _is_local(resolver: Path) -> bool:
