@@ -8,6 +8,7 @@ import os
 import signal
 import socket
 import subprocess
+import time
 from collections.abc import Sequence
 
 import trio
@@ -27,6 +28,9 @@ BIRTH_TIMEOUT_S = 10.0
 REMOVE_TIMEOUT_S, REMOVE_PAUSE_S = 0.5, 0.01
 
 READ_BYTES = 64 << 10
+
+# How often, and how many seconds apart, it is looked whether bwrap has stopped: it does within microseconds.
+STOP_TRIES, STOP_PAUSE_S = 20, 0.0002
 
 
 class Box:
@@ -64,10 +68,25 @@ class Box:
 
     def kill(self) -> None:
         """End every process in the sandbox, at once. Idempotent."""
+        if self._inner is None and self._outer_fd >= 0:
+            self._kill_unborn()
         for descriptor in (self._inner[1] if self._inner else -1, self._outer_fd):
             if descriptor >= 0:
                 with contextlib.suppress(ProcessLookupError):
                     signal.pidfd_send_signal(descriptor, signal.SIGKILL)
+
+    def _kill_unborn(self) -> None:
+        """Before process 1 is known, it waits for bwrap, and not for bwrap's end. bwrap is stopped first, so that it
+        has no child after we looked."""
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self._outer_fd, signal.SIGSTOP)
+        for _ in range(STOP_TRIES):
+            if memory.state(self._outer.pid) in ("T", "Z", ""):
+                break
+            time.sleep(STOP_PAUSE_S)
+        for pid in memory.descendants(self._outer.pid)[1:]:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
 
     async def wait(self) -> int:
         """Wait until no process is left; returns the exit status.
@@ -124,6 +143,7 @@ class Box:
         """A group is free shortly after its last process was reaped; one that is not is tried again later."""
         if self._group is None:
             return
+        self._group.kill()
         with trio.move_on_after(REMOVE_TIMEOUT_S):
             while not self._group.remove():  # noqa: ASYNC110 - nothing tells us
                 await trio.sleep(REMOVE_PAUSE_S)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
+import signal
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -97,6 +98,13 @@ class Group:
         if not self.limits_memory:
             return 0
         return _read_field(self.folders["memory"] / ("memory.events" if self.v2 else "memory.oom_control"), "oom_kill")
+
+    def kill(self) -> None:
+        """End every process in here, also one whose parent is gone before it was known."""
+        for entry in self.entries():
+            for pid in _words(entry):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(int(pid), signal.SIGKILL)
 
     def remove(self) -> bool:
         """Remove the folders; False while a process is still in one."""

@@ -32,6 +32,12 @@ def descendants(pid: int, proc: Path = Path("/proc")) -> list[int]:
     return found
 
 
+def state(pid: int, proc: Path = Path("/proc")) -> str:
+    """The letter of proc(5): "T" for stopped, "Z" for a zombie; empty when there is no such process."""
+    fields = _read(proc / str(pid) / "stat").rpartition(")")[2].split()
+    return fields[0] if fields else ""
+
+
 def _private_kib(folder: Path) -> int:
     total = 0
     for line in _read(folder / "status").splitlines():

@@ -122,6 +122,33 @@ async def test_cancelled_while_starting(launcher: BwrapLauncher, tmp_path: Path)
     assert set(os.listdir("/proc/self/fd")) == before
 
 
+def orphans() -> set[str]:
+    """bwrap's processes that nobody waits for."""
+    found = set()
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            status = dict(line.split(":", 1) for line in (folder / "status").read_text().splitlines())
+            if (status["Name"].strip(), status["PPid"].strip()) == ("bwrap", "1") and "Z" not in status["State"]:
+                found.add(folder.name)
+    return found
+
+
+@pytest.mark.parametrize("grouped", [True, False], ids=["groups", "no groups"])
+async def test_cancelled_before_its_first_process_is_known(grouped: bool, tmp_path: Path) -> None:
+    """At any millisecond of a start: bwrap's child waits for bwrap, and would wait for ever."""
+    launcher = BwrapLauncher() if grouped else BwrapLauncher(groups=Cgroups({}, v2=False))
+    root, binds = host_image.build(tmp_path)
+    spec = SandboxSpec(root=root, binds=binds, function=suite.function_spec(), python=host_image.PYTHON)
+    before = orphans()
+    for tenths_ms in range(0, 250, 4):
+        async with trio.open_nursery() as nursery:
+            with trio.move_on_after(tenths_ms / 10_000):
+                await launcher.start(nursery, spec)
+            nursery.cancel_scope.cancel()
+    assert orphans() <= before
+    assert our_groups() == []
+
+
 async def test_cancelling_the_nursery_ends_the_sandbox(launcher: BwrapLauncher, tmp_path: Path) -> None:
     root, binds = host_image.build(tmp_path)
     env = {"PYTHONPATH": host_image.SITE}
