@@ -14,5 +14,5 @@ def attack() -> int:
     files = [os.memfd_create(str(number)) for number in range(4)]
     for number in range(MIB):
         os.write(files[number % 4], bytes(1 << 20))
-    time.sleep(0.5)  # whoever only looks now and then should have seen it
+    time.sleep(2)  # whoever only looks now and then should have seen it
     return MIB

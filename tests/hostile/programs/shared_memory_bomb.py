@@ -21,5 +21,5 @@ def attack() -> int:
         place = libc.shmat(segment, None, 0)
         ctypes.memset(place, 1, 20 << 20)
         libc.shmdt(ctypes.c_void_p(place))  # it stays, and shows in no process
-    time.sleep(0.5)  # whoever only looks now and then should have seen it
+    time.sleep(2)  # whoever only looks now and then should have seen it
     return MIB
