@@ -45,6 +45,7 @@ def inside_fork() -> None:
     finally:
         for pid in children:
             os.kill(pid, 9)
+            os.waitpid(pid, 0)
 
 
 def inside_start_threads() -> None:
