@@ -6,7 +6,6 @@ whose outcome was not yet recorded when the node died runs again.
 
 from __future__ import annotations
 
-import itertools
 import logging
 from collections import Counter
 from typing import TYPE_CHECKING
@@ -117,7 +116,7 @@ class SpawnedCalls:
     def _feed(self, call: str) -> None:
         """Hand inputs to the core, as many as a client may have there."""
         room = INPUTS_AHEAD_MAX - self._ahead[call]
-        for number, payload in itertools.islice(self._store.waiting(call, self._fed[call], room), room):
+        for number, payload in self._store.waiting(call, self._fed[call], room):
             self._fed[call] = number
             self._ahead[call] += 1
             self._caller.submit(ev.InputAdded(call, number, payload))

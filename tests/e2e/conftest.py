@@ -1,7 +1,11 @@
+import shutil
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from tests.e2e.mesh import Mesh, wait_until
+from tests.fake_nvml import FakeMachine
 
 
 def pytest_collection_modifyitems(items):
@@ -31,6 +35,15 @@ def trio_of_nodes(tmp_path_factory) -> Iterator[Mesh]:
         yield made
     finally:
         made.stop()
+
+
+@pytest.fixture(scope="module")
+def machine() -> Iterator[FakeMachine]:
+    """Two GPUs, played by a fake driver; not below pytest's own folder, into which sandboxes' user may not look."""
+    folder = Path(tempfile.mkdtemp(prefix="potluck-gpus-"))
+    folder.chmod(0o755)
+    yield FakeMachine(folder)
+    shutil.rmtree(folder)
 
 
 @pytest.fixture

@@ -1,24 +1,10 @@
 """GPUs for build steps, on a machine played by a fake driver."""
 
-import shutil
-import tempfile
-from pathlib import Path
-
 import pytest
 from tests.e2e import build_gpu_sample as sample
 from tests.e2e.mesh import Mesh, wait_until
-from tests.fake_nvml import FakeMachine
 
 from potluck.errors import ImageBuildError
-
-
-@pytest.fixture(scope="module")
-def machine():
-    # Not below pytest's own folder: build steps run as a user who may not look into it.
-    folder = Path(tempfile.mkdtemp(prefix="potluck-build-gpu-"))
-    folder.chmod(0o755)
-    yield FakeMachine(folder)
-    shutil.rmtree(folder)
 
 
 @pytest.fixture(scope="module")

@@ -1,8 +1,6 @@
 """Functions with GPUs on a machine with two, played by a fake driver: what they see, who waits, and what is billed."""
 
 import contextlib
-import shutil
-import tempfile
 import threading
 import time
 from pathlib import Path
@@ -10,20 +8,10 @@ from pathlib import Path
 import pytest
 from tests.e2e import gpu_sample as sample
 from tests.e2e.mesh import Mesh, run_cli, wait_until
-from tests.fake_nvml import FakeMachine
 
 from potluck.errors import NoPeerError
 from potluck_ledger.journal import verify
 from potluck_node.devices.processes import owners
-
-
-@pytest.fixture(scope="module")
-def machine():
-    # Not below pytest's own folder: sandboxes run as a user who may not look into it.
-    folder = Path(tempfile.mkdtemp(prefix="potluck-gpus-"))
-    folder.chmod(0o755)
-    yield FakeMachine(folder)
-    shutil.rmtree(folder)
 
 
 @pytest.fixture(scope="module")

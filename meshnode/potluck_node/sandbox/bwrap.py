@@ -89,11 +89,7 @@ class BwrapLauncher:
 
     async def start(self, nursery: trio.Nursery, spec: SandboxSpec) -> SocketZygote:
         zygote = await self.open(nursery, spec)
-        try:
-            await zygote.start(spec.function)
-        except BaseException:
-            await zygote.aclose()
-            raise
+        await zygote.start(spec.function)
         return zygote
 
     async def open(self, nursery: trio.Nursery, spec: SandboxSpec) -> SocketZygote:

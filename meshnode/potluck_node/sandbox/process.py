@@ -72,11 +72,7 @@ class ProcessLauncher:
 
     async def start(self, nursery: trio.Nursery, spec: SandboxSpec) -> SocketZygote:
         zygote = await open_zygote(nursery, partial(self._start_box, spec))
-        try:
-            await zygote.start(spec.function)
-        except BaseException:
-            await zygote.aclose()
-            raise
+        await zygote.start(spec.function)
         return zygote
 
     async def _start_box(self, spec: SandboxSpec, theirs: socket.socket) -> box.Box:

@@ -36,7 +36,9 @@ class Opened(Zygote, Protocol):
         """Whether it still does."""
         ...
 
-    async def start(self, function: FunctionSpec) -> None: ...
+    async def start(self, function: FunctionSpec) -> None:
+        """Have the function imported; when this raises or is cancelled the sandbox is closed."""
+        ...
 
 
 class Opener(Launcher, Protocol):
@@ -81,12 +83,12 @@ class Spares:
         assert self._nursery
         while True:
             left = self._spare.expires - trio.current_time() if self._spare else float("inf")
+            wanted: SandboxSpec | None = None
             with trio.move_on_after(left):
-                spec = await self._want.receive()
-                await self._drop()
-                await self._open(self._nursery, spec)
-                continue
+                wanted = await self._want.receive()
             await self._drop()
+            if wanted is not None:
+                await self._open(self._nursery, wanted)
 
     async def _open(self, nursery: trio.Nursery, spec: SandboxSpec) -> None:
         try:
@@ -104,11 +106,7 @@ class Spares:
         zygote = self._take(spec)
         if zygote is None:
             zygote = await self._launcher.open(nursery, spec)
-        try:
-            await zygote.start(spec.function)
-        except BaseException:
-            await zygote.aclose()
-            raise
+        await zygote.start(spec.function)
         if self._nursery and spec.owner and not spec.devices and spec.network is None:
             try:
                 self._wanted.send_nowait(spec)

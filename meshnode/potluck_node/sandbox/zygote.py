@@ -112,7 +112,14 @@ class SocketZygote:
             self._finish()
 
     async def start(self, function: FunctionSpec) -> None:
-        """Have the function imported. Raises what the zygote reports, or `SandboxError`."""
+        """Have the function imported. Raises what the zygote reports, or `SandboxError`; the sandbox is closed then."""
+        try:
+            await self._start(function)
+        except BaseException:
+            await self.aclose()
+            raise
+
+    async def _start(self, function: FunctionSpec) -> None:
         self._post(wire.encode(StartZygote(wire.PROTOCOL, function)))
         with trio.move_on_after(START_TIMEOUT_S):
             await self._answered.wait()

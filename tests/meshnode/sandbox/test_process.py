@@ -53,8 +53,7 @@ async def test_nothing_outlives_it(opener: suite.Opener) -> None:
 
 def living(pids: list[int]) -> list[int]:
     """Those that run, of which a zombie that waits for its parent is none."""
-    states = {pid: memory._read(Path("/proc", str(pid), "stat")).rpartition(")")[2].split() for pid in pids}
-    return [pid for pid, state in states.items() if state and state[0] != "Z"]
+    return [pid for pid in pids if memory.state(pid) not in ("", "Z")]
 
 
 async def test_an_image_without_a_python_is_refused(tmp_path: Path) -> None:
