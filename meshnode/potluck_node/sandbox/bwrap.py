@@ -175,7 +175,8 @@ def environment(spec: SandboxSpec) -> dict[str, str]:
     # Numeric libraries start a thread per core that they see, and they see all of the machine's.
     threads = {"OMP_NUM_THREADS": str(max(1, -(-spec.limits.cpu_milli // 1000)))}
     proxies = PROXY_ENVIRONMENT if spec.network else {}
-    variables = {**ENVIRONMENT, **threads, **proxies, **spec.env, **dict(spec.function.env), MARKER: "1"}
+    given = {**spec.env, **dict(spec.function.env), **dict(spec.function.secrets)}
+    variables = {**ENVIRONMENT, **threads, **proxies, **given, MARKER: "1"}
     for name, value in variables.items():
         if not name or "=" in name or "\0" in name + value:
             raise SandboxError(f"{name!r} cannot be set as an environment variable.", why="It has '=' or a zero byte.")

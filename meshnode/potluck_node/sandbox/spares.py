@@ -125,7 +125,9 @@ class Spares:
 
 def _key(spec: SandboxSpec) -> SandboxSpec:
     """All that counts when a sandbox is opened: of the function only its variables."""
-    return replace(spec, function=FunctionSpec("", "", "", "", env=spec.function.env, tier=spec.function.tier))
+    function = spec.function
+    kept = FunctionSpec("", "", "", "", env=function.env, tier=function.tier, secrets=function.secrets)
+    return replace(spec, function=kept)
 
 
 def _identity(spec: SandboxSpec) -> tuple[int, int]:

@@ -30,6 +30,15 @@ FUNCTION_FIELDS = (
     "tier",
     "network",
     "parameters",
+    "scaling",
+    "sharing",
+    "generator",
+    "snapshot",
+    "startup_timeout_us",
+    "region",
+    "labels",
+    "secrets",
+    "salt",
 )
 
 # One read of the socket, bytes: the most that a Unix socket hands over at once by default.

@@ -52,11 +52,15 @@ class RemoteException(Message, frozen=True):
 
 
 class Resources(msgspec.Struct, frozen=True, array_like=True):
-    """What one worker needs. `gpu` lists acceptable requests, the preferred first, as Modal writes them: "H100:2"."""
+    """What one worker needs. `gpu` lists acceptable requests, the preferred first, as Modal writes them: "H100:2".
+
+    `scratch_mib` is the room for files that it writes; 0 leaves it to the node.
+    """
 
     gpu: tuple[str, ...] = ()
     cpu_milli: int = 1000
     memory_mib: int = 512
+    scratch_mib: int = 0
 
 
 class RetryPolicy(msgspec.Struct, frozen=True, array_like=True):
@@ -68,6 +72,31 @@ class RetryPolicy(msgspec.Struct, frozen=True, array_like=True):
     max_delay_us: int = 60_000_000
 
 
+class Scaling(msgspec.Struct, frozen=True, array_like=True):
+    """How many workers a caller wants over all peers; 0 leaves each to the nodes.
+
+    `scaledown_us` is how long an idle worker is kept. `single_use` ends each worker after one input.
+    """
+
+    min_containers: int = 0
+    max_containers: int = 0
+    buffer_containers: int = 0
+    scaledown_us: int = 0
+    single_use: bool = False
+
+
+class Sharing(msgspec.Struct, frozen=True, array_like=True):
+    """How many inputs one worker has at once: `target_inputs` (0: as `max_inputs`) is what a new worker is started at.
+
+    With a `batch_size` above 0, inputs are gathered for at most `batch_wait_us` and given to the function as lists.
+    """
+
+    max_inputs: int = 1
+    target_inputs: int = 0
+    batch_size: int = 0
+    batch_wait_us: int = 0
+
+
 class FunctionSpec(msgspec.Struct, frozen=True, array_like=True):
     """One function as a provider needs to know it.
 
@@ -77,6 +106,9 @@ class FunctionSpec(msgspec.Struct, frozen=True, array_like=True):
     `network` lists the names of hosts that it may reach (`potluck.network`); empty means none.
     `parameters` are those of a class: a packed list of pairs. It is not empty, if only of a list, where the spec refers
     to a class instead of a function; an input then has the method's name in front of its arguments.
+    `generator` functions (or methods) may yield; `snapshot` lets the state after loading be kept between workers.
+    `region` (any of them) and `labels` (all of them) are what a peer must say of itself.
+    `secrets` are environment variables that are in no identity, log or status; `salt` changes with them.
     """
 
     app: str
@@ -94,6 +126,19 @@ class FunctionSpec(msgspec.Struct, frozen=True, array_like=True):
     tier: str = ""
     network: tuple[str, ...] = ()
     parameters: bytes = b""
+    scaling: Scaling = Scaling()
+    sharing: Sharing = Sharing()
+    generator: bool = False
+    snapshot: bool = False
+    startup_timeout_us: int = 0
+    region: tuple[str, ...] = ()
+    labels: tuple[tuple[str, str], ...] = ()
+    secrets: tuple[tuple[str, str], ...] = ()
+    salt: bytes = b""
+
+    def __repr__(self) -> str:
+        """Without the secrets, for logs."""
+        return f"FunctionSpec({self.app}/{self.name}, image={self.image[:12]})"
 
 
 T = TypeVar("T")
@@ -129,5 +174,9 @@ def decode(data: bytes, kind: Any) -> Any:
 
 
 def function_id(spec: FunctionSpec) -> str:
-    """The identity under which workers of this very function are kept warm: 32 hex digits."""
-    return hashlib.sha256(_encoder.encode(spec)).hexdigest()[:32]
+    """The identity under which workers of this very function are kept warm: 32 hex digits.
+
+    How many there are to be is no part of it. Nor are secrets, which a hash that everybody sees would betray.
+    """
+    same = msgspec.structs.replace(spec, scaling=Scaling(), secrets=())
+    return hashlib.sha256(_encoder.encode(same)).hexdigest()[:32]

@@ -144,6 +144,15 @@ class CallLog(Message, frozen=True):
     data: bytes
 
 
+class CallItem(Message, frozen=True):
+    """One item that a generator yielded; `item` counts from 0. `CallOutcome` ends them."""
+
+    call: int
+    index: int
+    item: int
+    payload: bytes
+
+
 class CallOutcome(Message, frozen=True):
     """The one outcome of an input; exactly one of the three is set."""
 
@@ -359,6 +368,7 @@ FromNode = (
     | ImageBuilt
     | CallNotice
     | CallLog
+    | CallItem
     | CallOutcome
     | Status
     | JournalAnswer

@@ -86,6 +86,21 @@ class InputLog(Message, frozen=True):
     data: bytes
 
 
+class InputItem(Message, frozen=True):
+    """One item that a generator yielded; `item` counts from 0. `InputDone` ends them."""
+
+    input: int
+    attempt: int
+    item: int
+    payload: bytes
+
+
+class WarmWorkers(Message, frozen=True):
+    """The caller wants this lease to have so many workers up, busy ones included, though it sent no input for them."""
+
+    workers: int
+
+
 class InputDone(Message, frozen=True):
     """`run_us` is the wall time on the worker as the provider measured it; exactly one of the three outcomes is set,
     or `lost` says why the worker ended without one."""
@@ -132,7 +147,7 @@ class Credit(Message, frozen=True):
 # cancel must not overtake its input, nor a receipt the outcomes that it covers.
 CONTROL = (Heartbeat, Credit)
 
-ToProvider = LeaseRequest | Input | CancelInput | CloseLease | ReceiptSigned | Heartbeat | Credit
+ToProvider = LeaseRequest | WarmWorkers | Input | CancelInput | CloseLease | ReceiptSigned | Heartbeat | Credit
 ToCaller = (
     LeaseGranted
     | LeaseRefused
@@ -140,6 +155,7 @@ ToCaller = (
     | LeaseReady
     | InputStarted
     | InputLog
+    | InputItem
     | InputDone
     | CloseLease
     | ReceiptOffered

@@ -79,6 +79,14 @@ class WorkerLog(Message, frozen=True):
     data: bytes
 
 
+class InputYielded(Message, frozen=True):
+    """One item of a generator; `InputSucceeded` with an empty payload ends it. `item` counts from 0."""
+
+    input: int
+    item: int
+    payload: bytes
+
+
 class InputSucceeded(Message, frozen=True):
     """`cpu_us` is this worker's processor time for the input (its own word, an upper bound is checked by the node)."""
 
@@ -104,4 +112,4 @@ class InputRefused(Message, frozen=True):
 ToZygote = StartZygote | SpawnWorker | KillWorker
 FromZygote = ZygoteReady | ZygoteFailed | WorkerSpawned | WorkerExited
 ToWorker = RunInput | StopWorker
-FromWorker = WorkerReady | WorkerLog | InputSucceeded | InputRaised | InputRefused
+FromWorker = WorkerReady | WorkerLog | InputYielded | InputSucceeded | InputRaised | InputRefused

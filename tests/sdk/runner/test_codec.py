@@ -26,6 +26,7 @@ OUTGOING: list[tuple[Any, Any]] = [
     (["WorkerExited", "w", -9], worker.WorkerExited("w", -9)),
     (["WorkerReady"], worker.WorkerReady()),
     (["WorkerLog", 3, 2, b"x"], worker.WorkerLog(3, 2, b"x")),
+    (["InputYielded", 3, 0, b"p"], worker.InputYielded(3, 0, b"p")),
     (["InputSucceeded", 3, b"p", 9], worker.InputSucceeded(3, b"p", 9)),
     (
         ["InputRaised", 3, ["RemoteException", "t", "m", "tb", b""], 9],
