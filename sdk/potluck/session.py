@@ -13,6 +13,7 @@ from potluck import wire
 from potluck.errors import ConnectionError, LocalProtocolError, RemoteProtocolError
 from potluck.frames import FrameReader, encode_frame
 from potluck.wire import FunctionSpec, control
+from potluck.wire.apps import AppReply
 from potluck.wire.spawned import SpawnReply
 
 
@@ -163,7 +164,8 @@ class Session:
                 | control.Status
                 | control.JournalAnswer
                 | control.ImageReply
-                | SpawnReply,
+                | SpawnReply
+                | AppReply,
             )
             self._answer(message.question, message)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import msgspec
 
+from potluck.wire.apps import AppQuestion, AppReply
 from potluck.wire.common import Failure, FunctionSpec, Message, RemoteException
 from potluck.wire.offer import GpuOffer
 from potluck.wire.spawned import SpawnQuestion, SpawnReply
@@ -359,6 +360,7 @@ ToNode = (
     | StopNode
     | ImageQuestion
     | SpawnQuestion
+    | AppQuestion
 )
 FromNode = (
     Welcome
@@ -374,4 +376,5 @@ FromNode = (
     | JournalAnswer
     | ImageReply
     | SpawnReply
+    | AppReply
 )

@@ -1,0 +1,146 @@
+"""Clients ↔ local node: apps that are deployed, and those that run. Questions as in `control`."""
+
+from __future__ import annotations
+
+import msgspec
+
+from potluck.wire.common import FunctionSpec, Message
+
+# Functions and classes of one app. Each is some hundred bytes, or its pickle.
+FUNCTIONS_MAX = 1000
+
+
+class MethodFacts(msgspec.Struct, frozen=True, array_like=True):
+    """One method of a class that can be called remotely."""
+
+    name: str
+    generator: bool = False
+
+
+class ParameterFacts(msgspec.Struct, frozen=True, array_like=True):
+    """One declared parameter of a class. `kind` is str, int, bool or bytes; `default` is packed (`runner.codec.pack`),
+    and empty when the parameter must be given."""
+
+    name: str
+    kind: str
+    default: bytes = b""
+
+
+class NamedFunction(msgspec.Struct, frozen=True, array_like=True):
+    """A function or class under the name by which others of this user find it.
+
+    For a class, `spec.parameters` is a packed empty list: each object puts its own there. `methods` is empty for a
+    function.
+    """
+
+    name: str
+    spec: FunctionSpec
+    methods: tuple[MethodFacts, ...] = ()
+    parameters: tuple[ParameterFacts, ...] = ()
+
+
+class DeployApp(Message, frozen=True):
+    """Record an app under its name, in place of what was there. It is kept on disk until it is stopped, or, unless
+    `lasting`, in memory for as long as this client is connected. Answered by `AppFacts`."""
+
+    question: int
+    app: str
+    functions: tuple[NamedFunction, ...]
+    lasting: bool = True
+
+
+class StartApp(Message, frozen=True):
+    """This client runs the app, until its connection ends. Answered by `Done`."""
+
+    question: int
+    app: str
+
+
+class AskApp(Message, frozen=True):
+    """The functions of a deployed app. Answered by `AppFacts`, or a refusal (`not-found`)."""
+
+    question: int
+    app: str
+
+
+class AskApps(Message, frozen=True):
+    """All apps that are deployed or run. Answered by `Apps`."""
+
+    question: int
+
+
+class AskAppLogs(Message, frozen=True):
+    """What functions of an app have printed lately, with numbers above `after`; of one worker if it is named ("" means
+    all; an app of "" means any). Waits at most `wait_us` until there is something. Answered by `AppLogs`."""
+
+    question: int
+    app: str
+    after: int = 0
+    wait_us: int = 0
+    worker: str = ""
+
+
+class StopApp(Message, frozen=True):
+    """Cancel the calls of an app, whoever placed them, and forget its deployment. Answered by `AppStopped`."""
+
+    question: int
+    app: str
+    reason: str = "the app was stopped"
+
+
+class AppFacts(Message, frozen=True):
+    """`state` is deployed or serving (not lasting)."""
+
+    question: int
+    app: str
+    functions: tuple[NamedFunction, ...]
+    created_us: int
+    state: str
+
+
+class AppStatus(msgspec.Struct, frozen=True, array_like=True):
+    """`state` is deployed, serving, running (some client runs it), or detached (only calls of it go on). `since_us` is
+    when that began; `functions` counts what is deployed, `calls` those that are open."""
+
+    app: str
+    state: str
+    since_us: int
+    functions: int
+    calls: int
+
+
+class Apps(Message, frozen=True):
+    question: int
+    apps: tuple[AppStatus, ...]
+
+
+class LogLine(msgspec.Struct, frozen=True, array_like=True):
+    """A piece of what a function printed, not always a whole line. `stream` is 1 for stdout and 2 for stderr."""
+
+    number: int
+    at_us: int
+    function: str
+    worker: str
+    stream: int
+    data: bytes
+
+
+class AppLogs(Message, frozen=True):
+    """`missed` says that older pieces than these were dropped unseen; `live` whether more can come."""
+
+    question: int
+    lines: tuple[LogLine, ...]
+    missed: bool = False
+    live: bool = False
+
+
+class AppStopped(Message, frozen=True):
+    """How many calls were ended, and whether a deployment was forgotten."""
+
+    question: int
+    calls: int
+    deployed: bool
+
+
+AppQuestion = DeployApp | StartApp | AskApp | AskApps | AskAppLogs | StopApp
+AppReply = AppFacts | Apps | AppLogs | AppStopped
