@@ -30,6 +30,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     bootstrap: tuple[str, ...] = ()
     mdns: bool = False
     build_for_others: bool = False
+    without_limits: bool = False
     gpus: str | tuple[str | int, ...] = "all"
     gpu_share: bool = False
     idle_s: float = 60.0
@@ -62,6 +63,7 @@ HELP = {
     "mdns": "Whether to find nodes on the local network by multicast DNS.",
     "network": "Where functions that ask for it may connect to: none, public (every public address), or names.",
     "build_for_others": "Whether peers may have their images built here, one at a time, in sandboxes.",
+    "without_limits": "Whether others' functions run here even where their memory and processes cannot be limited.",
     "idle_s": "Seconds that a worker without work stays warm.",
     "store_gib": "Upper bound of the image store in GiB.",
     "upload_mib_s": "Cap on serving images to others, MiB a second; 0 means none.",

@@ -21,7 +21,7 @@ from potluck_node.clock import Clock, SystemClock
 from potluck_node.config import Settings
 from potluck_node.devices.local import LocalDevices
 from potluck_node.node import Node, Parts
-from potluck_node.sandbox.tiers import PROCESS_WARNING, Tiers, find
+from potluck_node.sandbox.tiers import PROCESS_WARNING, UNLIMITED_WARNING, Tiers, find
 from potluck_node.transport.interface import RecordRank, Transport
 
 log = logging.getLogger("potluck")
@@ -67,6 +67,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--offer", action=argparse.BooleanOptionalAction, default=None, help=config.HELP["offer"])
     parser.add_argument("--mdns", action=argparse.BooleanOptionalAction, default=None, help=config.HELP["mdns"])
     parser.add_argument("--build-for-others", action=yes_or_no, default=None, help=config.HELP["build_for_others"])
+    parser.add_argument("--without-limits", action=yes_or_no, default=None, help=config.HELP["without_limits"])
     for name, kind in (("name", str), ("mesh", str), ("region", str), ("cpus", float), ("memory-mib", int)):
         parser.add_argument(f"--{name}", type=kind, help=config.HELP[name.replace("-", "_")])
     for name in ("idle-s", "store-gib", "upload-mib-s", "download-mib-s"):
@@ -101,19 +102,24 @@ def _raise_file_limit() -> None:
 
 def _parts(settings: Settings, clock: Clock, embedded: bool, device_root: Path) -> Parts:
     make = _no_network if embedded else _libp2p
-    launcher, warning = _launcher(settings.sandbox) if settings.offer else (None, "")
+    launcher, warning = _launcher(settings) if settings.offer else (None, "")
     lends = launcher and launcher.tier not in NO_GPU_TIERS and settings.gpus != "none"
     devices = LocalDevices(device_root) if lends else None
     return Parts(make, launcher, clock, paths.socket_path(), embedded, warning, devices)
 
 
-def _launcher(minimum: str) -> tuple[Tiers | None, str]:
+def _launcher(settings: Settings) -> tuple[Tiers | None, str]:
     """The sandboxes of this machine; without one the node only calls, and says why."""
     try:
-        return find(minimum), PROCESS_WARNING if minimum == "process" else ""
+        launcher = find(settings.sandbox)
     except SandboxError as error:
         log.warning("this node runs no functions: %s", error)
         return None, f"This node runs no functions. {error}"
+    if settings.sandbox == "process":
+        return launcher, PROCESS_WARNING
+    if launcher.lacking and not settings.without_limits:
+        return launcher, UNLIMITED_WARNING.format(lacking=" and ".join(launcher.lacking))
+    return launcher, ""
 
 
 def _libp2p(key: PrivateKey, settings: Settings, rank: RecordRank) -> Transport:

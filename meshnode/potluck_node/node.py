@@ -97,7 +97,12 @@ class Node:
         self.images = ImageService(home, store_bytes, self._make_fetcher, settings.lazy)
         self.image_desk = ImageDesk(self.images, home)
         self.build_peers = BuildPeers(
-            self.images, self.transport, self._clock, home, settings.name, settings.build_for_others
+            self.images,
+            self.transport,
+            self._clock,
+            home,
+            settings.name,
+            settings.build_for_others and not self._own_only(),
         )
         self.caller = Caller(self.transport, self.key, self.book, self.journal, self._clock)
         self._spawned_store = SpawnedStore(self.home.spawned)
@@ -153,8 +158,11 @@ class Node:
                 self.transport.handle(LEASE_PROTOCOL, self.provider.on_stream)
 
     def _own_only(self) -> bool:
-        """Whether nothing stands between functions and this machine: then others may not send any."""
-        return self._parts.launcher is not None and self._parts.launcher.tier == "process"
+        """Whether too little stands between functions and this machine: then others may not send any."""
+        launcher = self._parts.launcher
+        if launcher is None:
+            return False
+        return launcher.tier == "process" or bool(launcher.lacking and not self.settings.without_limits)
 
     def _offer_changed(self) -> None:
         self.discovery.touch()

@@ -84,6 +84,10 @@ class BwrapLauncher:
         return (self.tier,)
 
     @property
+    def lacking(self) -> tuple[str, ...]:
+        return self._machine.groups.lacking()
+
+    @property
     def machine(self) -> Machine:
         return self._machine
 

@@ -16,6 +16,8 @@ from pathlib import Path
 from potluck_node.sandbox.interface import Limits
 
 CONTROLLERS = ("memory", "pids", "cpu")
+# Without these a stranger's function can bring the machine down; without the third it is only slow.
+ESSENTIAL = ("memory", "pids")
 # Length of a CPU period, microseconds: the kernel's default. `cpu_milli` thousandths of it are one sandbox's share.
 PERIOD_US = 100_000
 
@@ -43,6 +45,10 @@ class Cgroups:
                 "start the node as a systemd service with Delegate=yes to enforce all three"
             )
         return f"control groups {version} limit {', '.join(have)}" + (f"; not {', '.join(lack)}" if lack else "")
+
+    def lacking(self) -> tuple[str, ...]:
+        """Essential limits that cannot be set."""
+        return tuple(name for name in ESSENTIAL if name not in self.folders)
 
     def create(self, limits: Limits) -> Group:
         """Make a group with these limits in every hierarchy. Raises `OSError`."""

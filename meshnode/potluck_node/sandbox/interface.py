@@ -173,6 +173,11 @@ class Launcher(Protocol):
         """All tiers that can be asked for, the weakest first."""
         ...
 
+    @property
+    def lacking(self) -> tuple[str, ...]:
+        """What cannot be limited here, though a stranger could bring the machine down by it: "memory", "pids"."""
+        ...
+
     async def start(self, nursery: trio.Nursery, spec: SandboxSpec) -> Zygote:
         """Start a sandbox; background tasks run in `nursery`, and its cancellation ends the sandbox.
 

@@ -64,6 +64,7 @@ class ProcessLauncher:
 
     tier = "process"
     tiers = ("process",)
+    lacking = cgroups.ESSENTIAL
 
     def __init__(self, groups: Cgroups | None = None) -> None:
         self._groups = cgroups.detect() if groups is None else groups

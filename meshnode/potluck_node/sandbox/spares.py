@@ -70,6 +70,10 @@ class Spares:
     def tiers(self) -> tuple[str, ...]:
         return self._launcher.tiers
 
+    @property
+    def lacking(self) -> tuple[str, ...]:
+        return self._launcher.lacking
+
     async def serve(self, *, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Keep a spare ready; what still waits at the end is closed."""
         async with trio.open_nursery() as self._nursery:

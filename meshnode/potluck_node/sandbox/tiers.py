@@ -25,6 +25,11 @@ PROCESS_WARNING = (
     "This node isolates nothing (sandbox = process), so it runs its owner's own functions only and offers nothing."
 )
 
+UNLIMITED_WARNING = (
+    "This machine cannot limit {lacking} of a sandbox, so the node runs its owner's own functions only and offers "
+    "nothing. `potluck doctor` says what would help; the setting without_limits lets others in all the same."
+)
+
 _LAUNCHERS: dict[str, Callable[[], Launcher]] = {
     "process": ProcessLauncher, "bwrap": BwrapLauncher, "gvisor": lambda: Spares(GvisorLauncher()),
 }  # fmt: skip
@@ -44,6 +49,10 @@ class Tiers:
     @property
     def tiers(self) -> tuple[str, ...]:
         return tuple(self._launchers)
+
+    @property
+    def lacking(self) -> tuple[str, ...]:
+        return next(iter(self._launchers.values())).lacking
 
     async def serve(self, *, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Keep spare sandboxes, for as long as sandboxes are started."""
