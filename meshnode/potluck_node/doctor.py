@@ -89,8 +89,8 @@ def _limits() -> Iterator[Finding]:
     groups = cgroups.detect()
     lacking = [name for name in cgroups.CONTROLLERS if name not in groups.folders]
     fix = "systemd-run --user --scope -p Delegate=yes potluck up --foreground" if lacking else ""
-    means = "Nobody but you can run functions here, unless the setting without_limits says so." if groups.lacking() else ""
-    yield Finding("limits", "weak" if lacking else "good", f"{groups.describe()}.", means, fix)
+    means = "Only your own functions run here, unless the setting without_limits says otherwise."
+    yield Finding("limits", "weak" if lacking else "good", f"{groups.describe()}.", means if groups.lacking() else "", fix)
 
 
 def _landlock() -> Iterator[Finding]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import msgspec
 
 from potluck.wire.apps import AppQuestion, AppReply
-from potluck.wire.common import Failure, FunctionSpec, Message, RemoteException
+from potluck.wire.common import Failure, FunctionSpec, Message, RemoteException, Scaling
 from potluck.wire.offer import GpuOffer
 from potluck.wire.spawned import SpawnQuestion, SpawnReply
 from potluck_images.definition import ImageDefinition
@@ -174,12 +174,45 @@ class WorkerStatus(msgspec.Struct, frozen=True, array_like=True):
     since_us: int
 
 
+class AskStats(Message, frozen=True):
+    """Answered by `Stats`."""
+
+    question: int
+    function: FunctionSpec
+
+
+class Stats(Message, frozen=True):
+    """Inputs that wait for a worker, and workers that run or are warm, as the caller's node knows them."""
+
+    question: int
+    backlog: int
+    runners: int
+
+
+class SetScaling(Message, frozen=True):
+    """From now on, for all calls of the function from this node. Answered by `Done`."""
+
+    question: int
+    function: FunctionSpec
+    scaling: Scaling
+
+
+class KeepFunction(Message, frozen=True):
+    """While this connection lasts, keep as many workers as `function.scaling` says. Answered by `Done`."""
+
+    question: int
+    function: FunctionSpec
+
+
 class CallStatus(msgspec.Struct, frozen=True, array_like=True):
+    """`would` has a line for each peer: why it runs the call, or does not."""
+
     call: str
     function: str
     inputs: int
     waiting: int
     note: str
+    would: tuple[str, ...] = ()
 
 
 class PeerStatus(msgspec.Struct, frozen=True, array_like=True):
@@ -360,6 +393,9 @@ ToNode = (
     | StopNode
     | ImageQuestion
     | SpawnQuestion
+    | AskStats
+    | SetScaling
+    | KeepFunction
     | AppQuestion
 )
 FromNode = (
@@ -376,5 +412,6 @@ FromNode = (
     | JournalAnswer
     | ImageReply
     | SpawnReply
+    | Stats
     | AppReply
 )

@@ -95,10 +95,12 @@ class InputItem(Message, frozen=True):
     payload: bytes
 
 
-class WarmWorkers(Message, frozen=True):
-    """The caller wants this lease to have so many workers up, busy ones included, though it sent no input for them."""
+class ScaleWorkers(Message, frozen=True):
+    """The caller wants this lease to have at least so many workers up, busy ones included, though it sent no input for
+    them, and at most so many; 0 leaves it to the provider."""
 
-    workers: int
+    least: int = 0
+    most: int = 0
 
 
 class InputDone(Message, frozen=True):
@@ -147,7 +149,7 @@ class Credit(Message, frozen=True):
 # cancel must not overtake its input, nor a receipt the outcomes that it covers.
 CONTROL = (Heartbeat, Credit)
 
-ToProvider = LeaseRequest | WarmWorkers | Input | CancelInput | CloseLease | ReceiptSigned | Heartbeat | Credit
+ToProvider = LeaseRequest | ScaleWorkers | Input | CancelInput | CloseLease | ReceiptSigned | Heartbeat | Credit
 ToCaller = (
     LeaseGranted
     | LeaseRefused

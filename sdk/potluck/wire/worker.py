@@ -63,6 +63,19 @@ class RunInput(Message, frozen=True):
     payload: bytes
 
 
+class RunBatch(Message, frozen=True):
+    """Run a function that takes batches on several inputs at once. Each gets an outcome of its own."""
+
+    inputs: tuple[int, ...]
+    payloads: tuple[bytes, ...]
+
+
+class StopInput(Message, frozen=True):
+    """Nobody waits for this input any more, but others run in the worker: end it if that can be done alone."""
+
+    input: int
+
+
 class StopWorker(Message, frozen=True):
     """Finish: no more inputs come. The worker exits with 0."""
 
@@ -111,5 +124,5 @@ class InputRefused(Message, frozen=True):
 
 ToZygote = StartZygote | SpawnWorker | KillWorker
 FromZygote = ZygoteReady | ZygoteFailed | WorkerSpawned | WorkerExited
-ToWorker = RunInput | StopWorker
+ToWorker = RunInput | RunBatch | StopInput | StopWorker
 FromWorker = WorkerReady | WorkerLog | InputYielded | InputSucceeded | InputRaised | InputRefused
