@@ -7,7 +7,7 @@ import logging
 import os
 import socket
 import struct
-from collections import Counter, deque
+from collections import defaultdict, deque
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -17,9 +17,11 @@ import trio
 from potluck import __version__, wire
 from potluck.errors import DataFolderBusyError, Error, InvalidError, RemoteProtocolError, VersionError
 from potluck.frames import FrameReader, encode_frame
-from potluck.wire import Failure, control
+from potluck.wire import Failure, FunctionSpec, control
+from potluck.wire.apps import AppQuestion
 from potluck.wire.lease import InputLog
-from potluck.wire.spawned import SpawnQuestion
+from potluck.wire.spawned import SpawnCall, SpawnQuestion
+from potluck_node.apps import AppClient, ClientApps
 from potluck_node.caller import Caller
 from potluck_node.core import events as ev
 from potluck_node.core.admission import nonsense
@@ -49,6 +51,8 @@ class Desk(Protocol):
     async def build(self, question: control.BuildImage, progress: Progress) -> tuple[str, str]: ...
     async def answer_images(self, question: control.ImageQuestion, say: Progress) -> wire.Message: ...
     async def answer_spawned(self, question: SpawnQuestion) -> wire.Message: ...
+    async def answer_apps(self, question: AppQuestion, client: AppClient) -> wire.Message: ...
+    def heard(self, app: str, function: str, message: InputLog) -> None: ...
     def pause(self, reason: str, now: bool) -> None: ...
     def resume(self) -> None: ...
     def stop(self) -> None: ...
@@ -81,11 +85,12 @@ class ControlServer:
 
     async def _client(self, connection: trio.socket.SocketType) -> None:
         stream = trio.SocketStream(connection)
-        client = _Client(next(self._numbers), stream, self._desk)
+        pid, uid = _credentials(connection)
+        client = _Client(next(self._numbers), stream, self._desk, pid)
         self._clients.add(client)
         try:
             async with stream:
-                if len(self._clients) <= CLIENTS_MAX and _same_user(connection):
+                if len(self._clients) <= CLIENTS_MAX and uid in (0, os.getuid()):
                     await client.run()
         except* (trio.BrokenResourceError, trio.ClosedResourceError):
             pass
@@ -99,17 +104,21 @@ class ControlServer:
         """Connections now."""
         return len(self._clients)
 
+    def app_clients(self) -> list[AppClient]:
+        return list(self._clients)
+
     async def flush(self) -> None:
         """Let every client have what was posted for it, for a second at most."""
         for client in list(self._clients):
             await client.flushed()
 
 
-def _same_user(connection: trio.socket.SocketType) -> bool:
-    """The kernel's word on who connected (SO_PEERCRED, unix(7)); the socket's mode already says the same."""
+def _credentials(connection: trio.socket.SocketType) -> tuple[int, int]:
+    """The kernel's word on who connected (SO_PEERCRED, unix(7)): process and user; the socket's mode already keeps
+    other users out."""
     data = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
-    _, uid, _ = _CREDENTIALS.unpack(data)
-    return uid in (0, os.getuid())
+    pid, uid, _ = _CREDENTIALS.unpack(data)
+    return pid, uid
 
 
 def _listen(path: Path) -> socket.socket:
@@ -137,13 +146,18 @@ def _listen(path: Path) -> socket.socket:
 class _Client:
     """One connection; the sink of its calls."""
 
-    def __init__(self, number: int, stream: trio.SocketStream, desk: Desk) -> None:
+    def __init__(self, number: int, stream: trio.SocketStream, desk: Desk, pid: int) -> None:
         self._number, self._stream, self._desk = number, stream, desk
+        self.apps = ClientApps(pid)
         self._out: deque[bytes] = deque()
         self._out_bytes = 0
         self._wake, self._room = trio.Event(), trio.Event()
         self._open: dict[str, int] = {}
-        self._ahead: Counter[int] = Counter()
+        self._functions: dict[int, FunctionSpec] = {}
+        # Inputs without an outcome.
+        self._ahead: defaultdict[int, set[int]] = defaultdict(set)
+        # Calls that were ended here, while their client may still send inputs.
+        self._stopped: dict[int, Failure] = {}
         self._gone = False
 
     async def run(self) -> None:
@@ -190,19 +204,15 @@ class _Client:
     def _take(self, message: object, nursery: trio.Nursery) -> None:
         caller = self._desk.caller
         if isinstance(message, control.CallInput):
-            self._count_input(message.call)
-            caller.submit(ev.InputAdded(self._name(message.call), message.index, message.payload))
+            self._take_input(message)
         elif isinstance(message, control.OpenCall):
-            if problem := nonsense(message.function):
-                raise RemoteProtocolError("A client calls a function that cannot be.", why=problem)
-            name = self._name(message.call)
-            self._open[name] = message.call
-            caller.open(name, message.function, self)
+            self._open_call(message)
         elif isinstance(message, control.EndInputs):
+            self._stopped.pop(message.call, None)
             caller.submit(ev.InputsEnded(self._name(message.call)))
         elif isinstance(message, control.CancelCall):
-            self._open.pop(self._name(message.call), None)
-            self._ahead.pop(message.call, None)
+            self._forget(self._name(message.call))
+            self._stopped.pop(message.call, None)
             caller.submit(ev.CallCancelled(self._name(message.call), message.reason))
         elif isinstance(message, control.BuildImage):
             nursery.start_soon(self._build, message)
@@ -210,13 +220,59 @@ class _Client:
             nursery.start_soon(self._answer_images, message)
         elif isinstance(message, SpawnQuestion):
             nursery.start_soon(self._answer_spawned, message)
+        elif isinstance(message, AppQuestion):
+            nursery.start_soon(self._answer_apps, message)
         else:
             self._answer(message)
 
-    def _count_input(self, call: int) -> None:
-        self._ahead[call] += 1
-        if self._ahead[call] > control.INPUTS_AHEAD_MAX:
+    def _open_call(self, message: control.OpenCall) -> None:
+        function, name = message.function, self._name(message.call)
+        if problem := nonsense(function):
+            raise RemoteProtocolError("A client calls a function that cannot be.", why=problem)
+        if function.app in self.apps.stopped:
+            self._stopped[message.call] = self.apps.stopped[function.app]
+            return
+        self._open[name] = message.call
+        self._functions[message.call] = function
+        self._desk.caller.open(name, function, self)
+
+    def _take_input(self, message: control.CallInput) -> None:
+        if failure := self._stopped.get(message.call):
+            self._post(control.CallOutcome(message.call, message.index, failure=failure))
+            return
+        ahead = self._ahead[message.call]
+        ahead.add(message.index)
+        if len(ahead) > control.INPUTS_AHEAD_MAX:
             raise RemoteProtocolError(f"A call has more than {control.INPUTS_AHEAD_MAX} inputs on the way.")
+        self._desk.caller.submit(ev.InputAdded(self._name(message.call), message.index, message.payload))
+
+    def _forget(self, name: str) -> int | None:
+        """A call has ended; returns its number."""
+        call = self._open.pop(name, None)
+        if call is not None:
+            self._ahead.pop(call, None)
+            del self._functions[call]
+        return call
+
+    # Its apps
+
+    def open_apps(self) -> list[str]:
+        return [function.app for function in self._functions.values()]
+
+    def cancel_app(self, app: str, failure: Failure) -> int:
+        calls = [(name, call) for name, call in self._open.items() if self._functions[call].app == app]
+        for name, call in calls:
+            for index in sorted(self._ahead[call]):
+                self._post(control.CallOutcome(call, index, failure=failure))
+            self._stopped[call] = failure
+            self._forget(name)
+            self._desk.caller.submit(ev.CallCancelled(name, failure.why))
+        return len(calls)
+
+    def show(self, message: InputLog) -> None:
+        # Who does not read misses this: nothing waits for it.
+        if self._out_bytes < OUTBOX_BYTES_MAX:
+            self._post(control.CallLog(0, 0, message.worker, message.stream, message.data))
 
     def _name(self, call: int) -> str:
         return f"{self._number}.{call}"
@@ -260,7 +316,15 @@ class _Client:
 
     async def _answer_spawned(self, message: SpawnQuestion) -> None:
         try:
+            if isinstance(message, SpawnCall) and message.function.app in self.apps.stopped:
+                raise self.apps.stopped[message.function.app].error()
             self._post(await self._desk.answer_spawned(message))
+        except Error as error:
+            self._post(control.Refusal(message.question, Failure.of(error)))
+
+    async def _answer_apps(self, message: AppQuestion) -> None:
+        try:
+            self._post(await self._desk.answer_apps(message, self))
         except Error as error:
             self._post(control.Refusal(message.question, Failure.of(error)))
 
@@ -269,13 +333,11 @@ class _Client:
     def deliver(self, action: ev.Deliver) -> None:
         call = self._open.get(action.call)
         if call is not None:
-            self._ahead[call] -= 1
+            self._ahead[call].discard(action.index)
             self._post(control.CallOutcome(call, action.index, action.payload, action.exception, action.failure))
 
     def ended(self, action: ev.CallEnded) -> None:
-        call = self._open.pop(action.call, None)
-        if call is not None:
-            self._ahead.pop(call, None)
+        self._forget(action.call)
 
     def notice(self, action: ev.Notice) -> None:
         call = self._open.get(action.call)
@@ -285,6 +347,8 @@ class _Client:
     def log(self, call: str, index: int, message: InputLog) -> None:
         number = self._open.get(call)
         if number is not None:
+            function = self._functions[number]
+            self._desk.heard(function.app, function.name, message)
             self._post(control.CallLog(number, index, message.worker, message.stream, message.data))
 
     # Bytes

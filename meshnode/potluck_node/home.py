@@ -53,6 +53,10 @@ class Home:
         return self.path / "spawned.sqlite"
 
     @property
+    def apps(self) -> Path:
+        return self.path / "apps.sqlite"
+
+    @property
     def store(self) -> Path:
         return self.path / "store"
 

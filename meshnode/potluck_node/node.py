@@ -19,12 +19,16 @@ import trio
 from potluck import __version__, wire
 from potluck.errors import InvalidError, RefusedError
 from potluck.wire import control
+from potluck.wire.apps import AppQuestion
+from potluck.wire.lease import InputLog
 from potluck.wire.offer import Offer
 from potluck.wire.spawned import SpawnQuestion
 from potluck_images.disk import DiskStore
 from potluck_ledger.journal import Journal
 from potluck_ledger.keys import KeyFileError, load_or_create
 from potluck_node import machine
+from potluck_node.app_store import AppStore
+from potluck_node.apps import AppClient, Apps
 from potluck_node.build_peers import BUILD_PROTOCOL, BuildPeers, find_builder
 from potluck_node.caller import LEASE_PROTOCOL, Caller
 from potluck_node.chunks import CHUNKS_PROTOCOL
@@ -110,6 +114,8 @@ class Node:
         self.provider = self._make_provider() if settings.offer and parts.launcher else None
         self.discovery = Discovery(self.transport, self.key, self.book, self._clock, self.make_offer)
         self.control = ControlServer(parts.socket, self)
+        self._app_store = AppStore(self.home.apps)
+        self.apps = Apps(self._app_store, self.spawned, self.control.app_clients, self._clock)
         self.started_us = self._clock.now_us()
         self._sequence = self.home.next_sequence(self.started_us)
         self._scope, self._stopping, self._ended = trio.CancelScope(), trio.Event(), trio.Event()
@@ -145,6 +151,7 @@ class Node:
     def _wire_up(self) -> None:
         """Who tells whom."""
         self.caller.own_offer = self.own_offer
+        self.spawned.on_log = self.apps.heard_spawned
         self.discovery.provided = self.images.provided
         self.discovery.changed = lambda: self.caller.submit(ev.OffersChanged())
         self.images.changed = self.discovery.touch
@@ -191,6 +198,7 @@ class Node:
             self.images.close()
             self.journal.close()
             self._spawned_store.close()
+            self._app_store.close()
             self.home.close()
 
     async def _end_when_unused(self) -> None:
@@ -285,6 +293,12 @@ class Node:
 
     async def answer_spawned(self, question: SpawnQuestion) -> wire.Message:
         return await self.spawned.answer(question)
+
+    async def answer_apps(self, question: AppQuestion, client: AppClient) -> wire.Message:
+        return await self.apps.answer(question, client)
+
+    def heard(self, app: str, function: str, message: InputLog) -> None:
+        self.apps.heard(app, function, message)
 
     def pause(self, reason: str, now: bool) -> None:
         if self.provider:

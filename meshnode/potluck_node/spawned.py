@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import trio
 
 from potluck import wire
 from potluck.errors import Error, InputCancellation, StoreFullError
-from potluck.wire import Failure
+from potluck.wire import Failure, FunctionSpec
 from potluck.wire import spawned as messages
 from potluck.wire.control import INPUTS_AHEAD_MAX
 from potluck.wire.lease import InputLog
@@ -40,6 +41,10 @@ class SpawnedCalls:
 
     def __init__(self, store: SpawnedStore, caller: Caller, clock: Clock) -> None:
         self._store, self._caller, self._clock = store, caller, clock
+        # Told (app, function, what it printed).
+        self.on_log: Callable[[str, str, InputLog], None] = lambda app, function, message: None
+        # Of each call that runs.
+        self._functions: dict[str, FunctionSpec] = {}
         # Call → the last input that was handed to the core; and how many of those have no outcome.
         self._fed: dict[str, int] = {}
         self._ahead: Counter[str] = Counter()
@@ -110,6 +115,7 @@ class SpawnedCalls:
         if facts.done == facts.inputs:
             return
         self._fed[call] = -1
+        self._functions[call] = facts.function
         self._caller.open(call, facts.function, self)
         self._feed(call)
 
@@ -126,10 +132,26 @@ class SpawnedCalls:
         failure = Failure.of(InputCancellation("The call was cancelled.", why=reason))
         lacking = self._store.lacking(call)
         self._store.finish((call, messages.SpawnedOutcome(0, number, failure=failure)) for number in lacking)
-        if self._fed.pop(call, None) is not None:
+        if self._forget(call):
             self._caller.submit(ev.CallCancelled(call, reason))
-        self._ahead.pop(call, None)
         self._tell(call)
+
+    def _forget(self, call: str) -> bool:
+        """It runs no longer; returns whether it did."""
+        self._ahead.pop(call, None)
+        self._functions.pop(call, None)
+        return self._fed.pop(call, None) is not None
+
+    def open_apps(self) -> list[str]:
+        """The app of each call that runs."""
+        return [function.app for function in self._functions.values()]
+
+    def cancel_app(self, app: str, reason: str) -> int:
+        """End the calls of an app; returns how many there were."""
+        calls = [call for call, function in self._functions.items() if function.app == app]
+        for call in calls:
+            self._cancel(call, reason)
+        return len(calls)
 
     def _tell(self, call: str) -> None:
         event = self._changed.pop(call, None)
@@ -173,13 +195,15 @@ class SpawnedCalls:
         if self._ahead[call] <= INPUTS_AHEAD_MAX // 2:
             self._feed(call)
         if not self._ahead[call]:
-            del self._fed[call], self._ahead[call]
+            self._forget(call)
             self._caller.submit(ev.InputsEnded(call))
 
     def ended(self, action: ev.CallEnded) -> None: ...
 
     def notice(self, action: ev.Notice) -> None: ...
 
-    def log(self, call: str, index: int, message: InputLog) -> None: ...
+    def log(self, call: str, index: int, message: InputLog) -> None:
+        if function := self._functions.get(call):
+            self.on_log(function.app, function.name, message)
 
     async def drained(self) -> None: ...

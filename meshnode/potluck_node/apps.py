@@ -1,0 +1,227 @@
+"""Apps on this node: deployed ones, whose functions are found by name, and those that clients run.
+
+What a client runs or serves is kept with its connection (`ClientApps`), and so ends with it.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from potluck import wire
+from potluck.errors import InputCancellation, InvalidError, NotFoundError
+from potluck.wire import Failure, control
+from potluck.wire import apps as messages
+from potluck.wire.lease import InputLog
+from potluck_node.app_logs import Logs
+from potluck_node.app_store import AppStore, Deployment
+from potluck_node.clock import Clock
+from potluck_node.core.admission import nonsense
+
+# How long a client may have a question for logs wait; it asks again.
+LOGS_WAIT_US_MAX = 60_000_000
+# As in `potluck.App`.
+NAME_MAX = 64
+
+
+@dataclass
+class ClientApps:
+    """What one client does. `pid` is its process, of which others may be connected too (one for each event loop)."""
+
+    pid: int
+    runs: dict[str, int] = field(default_factory=dict)
+    serves: dict[str, Deployment] = field(default_factory=dict)
+    # Why nothing more of an app is run for this client, which ran it when it was stopped.
+    stopped: dict[str, Failure] = field(default_factory=dict)
+
+
+class AppClient(Protocol):
+    """One client, as `Apps` sees it."""
+
+    @property
+    def apps(self) -> ClientApps: ...
+    def open_apps(self) -> Iterable[str]:
+        """The app of each of its open calls."""
+        ...
+
+    def cancel_app(self, app: str, failure: Failure) -> int:
+        """End its calls of an app; returns how many."""
+        ...
+
+    def show(self, message: InputLog) -> None:
+        """Print what none of its own calls printed."""
+        ...
+
+
+class Spawned(Protocol):
+    """The spawned calls."""
+
+    def open_apps(self) -> Iterable[str]: ...
+    def cancel_app(self, app: str, reason: str) -> int: ...
+
+
+class Apps:
+    """Answers `messages.AppQuestion`s."""
+
+    def __init__(
+        self, store: AppStore, spawned: Spawned, clients: Callable[[], Iterable[AppClient]], clock: Clock
+    ) -> None:
+        self._store, self._spawned, self._clients, self._clock = store, spawned, clients, clock
+        self._deployed = store.all()
+        self.logs = Logs()
+
+    async def answer(self, question: messages.AppQuestion, client: AppClient) -> wire.Message:
+        """Raises `potluck.errors.Error`."""
+        match question:
+            case messages.DeployApp():
+                return self._deploy(question, client)
+            case messages.StartApp():
+                self._start(question.app, client)
+                return control.Done(question.question)
+            case messages.AskApp():
+                return self._facts(question.question, question.app)
+            case messages.AskApps():
+                return messages.Apps(question.question, tuple(self._all()))
+            case messages.AskAppLogs():
+                return await self._logs(question)
+            case messages.StopApp():
+                return self._stop(question)
+
+    # Deployments
+
+    def _deploy(self, question: messages.DeployApp, client: AppClient) -> messages.AppFacts:
+        _check(question)
+        deployment = Deployment(question.functions, self._clock.now_us())
+        if question.lasting:
+            self._store.put(question.app, deployment)
+            self._deployed[question.app] = deployment
+        else:
+            client.apps.serves[question.app] = deployment
+        return self._facts(question.question, question.app)
+
+    def _facts(self, question: int, app: str) -> messages.AppFacts:
+        """What is being served comes before what is deployed: its author is at work on it."""
+        served = self._served().get(app)
+        found = served or self._deployed.get(app)
+        if found is None:
+            raise self._unknown(app, [*self._served(), *self._deployed], "is deployed")
+        return messages.AppFacts(question, app, found.functions, found.at_us, "serving" if served else "deployed")
+
+    def _served(self) -> dict[str, Deployment]:
+        return {app: each for client in self._clients() for app, each in client.apps.serves.items()}
+
+    def _unknown(self, app: str, known: Iterable[str], what: str) -> NotFoundError:
+        names = sorted(set(known))
+        near = difflib.get_close_matches(app, names, 1)
+        fix = f"Did you mean {near[0]}?" if near else "See `potluck app list`; or deploy it: `potluck deploy FILE.py`."
+        return NotFoundError(f"No app named {app[:NAME_MAX]} {what} on this node.", fix=fix)
+
+    # What goes on
+
+    def _start(self, app: str, client: AppClient) -> None:
+        _check_name(app)
+        client.apps.runs[app] = self._clock.now_us()
+        for each in self._clients():
+            if each.apps.pid == client.apps.pid:
+                each.apps.stopped.pop(app, None)
+
+    def _all(self) -> Iterator[messages.AppStatus]:
+        served, runs, calls = self._served(), self._runs(), self._calls()
+        for app in sorted({*self._deployed, *served, *runs, *calls}):
+            found = served.get(app) or self._deployed.get(app)
+            state = _state(app in served, app in runs, app in self._deployed)
+            since_us = found.at_us if found else runs.get(app, 0)
+            yield messages.AppStatus(app, state, since_us, len(found.functions) if found else 0, calls[app])
+
+    def _runs(self) -> dict[str, int]:
+        return {app: since for client in self._clients() for app, since in client.apps.runs.items()}
+
+    def _calls(self) -> Counter[str]:
+        calls = Counter(self._spawned.open_apps())
+        for client in self._clients():
+            calls.update(client.open_apps())
+        return calls
+
+    # Logs
+
+    def heard(self, app: str, function: str, message: InputLog) -> None:
+        """A function printed something."""
+        self.logs.add(app, function, message, self._clock.now_us())
+
+    def heard_spawned(self, app: str, function: str, message: InputLog) -> None:
+        """As `heard`, of a call that no client waits for: also shown to those who run its app."""
+        self.heard(app, function, message)
+        for client in self._clients():
+            if app in client.apps.runs:
+                client.show(message)
+
+    async def _logs(self, question: messages.AskAppLogs) -> messages.AppLogs:
+        app, wait_us = question.app, min(question.wait_us, LOGS_WAIT_US_MAX)
+        if app and app not in self.logs.names() and not self._live(app):
+            raise self._unknown(app, [*self._live_names(), *self.logs.names()], "has printed anything or runs")
+        lines, missed = await self.logs.after(app, question.after, question.worker, wait_us)
+        return messages.AppLogs(question.question, lines, missed, not app or self._live(app))
+
+    def _live(self, app: str) -> bool:
+        return app in self._live_names()
+
+    def _live_names(self) -> set[str]:
+        return {*self._deployed, *self._served(), *self._runs(), *self._calls()}
+
+    # Stopping
+
+    def _stop(self, question: messages.StopApp) -> messages.AppStopped:
+        app, reason = question.app, question.reason
+        if not self._live(app):
+            raise self._unknown(app, self._live_names(), "runs or is deployed")
+        failure = Failure.of(InputCancellation(f"The app {app} was stopped.", why=reason))
+        self._mark_stopped(app, failure)
+        calls = self._spawned.cancel_app(app, reason)
+        calls += sum(client.cancel_app(app, failure) for client in self._clients())
+        deployed = app in self._deployed or app in self._served()
+        self._forget(app)
+        return messages.AppStopped(question.question, calls, deployed)
+
+    def _mark_stopped(self, app: str, failure: Failure) -> None:
+        """A program that runs the app gets no further calls of it; one that found it by its name may find it again."""
+        running = {client.apps.pid for client in self._clients() if app in client.apps.runs}
+        for client in self._clients():
+            if client.apps.pid in running:
+                client.apps.runs.pop(app, None)
+                client.apps.stopped[app] = failure
+
+    def _forget(self, app: str) -> None:
+        if self._deployed.pop(app, None):
+            self._store.remove(app)
+        for client in self._clients():
+            client.apps.serves.pop(app, None)
+
+
+def _state(served: bool, runs: bool, deployed: bool) -> str:
+    if served:
+        return "serving"
+    return "running" if runs else "deployed" if deployed else "detached"
+
+
+def _check(question: messages.DeployApp) -> None:
+    """Raises `InvalidError`."""
+    _check_name(question.app)
+    names = [function.name for function in question.functions]
+    if not names or len(names) > messages.FUNCTIONS_MAX or len(set(names)) < len(names):
+        raise InvalidError(
+            f"The app {question.app} cannot be deployed.",
+            why=f"it has {len(names)} functions and classes, {len(set(names))} of them with names of their own",
+            fix=f"Give it from 1 to {messages.FUNCTIONS_MAX}, each under another name.",
+        )
+    for function in question.functions:
+        if problem := nonsense(function.spec):
+            raise InvalidError(f"{function.name[:NAME_MAX]} cannot be deployed.", why=problem)
+
+
+def _check_name(app: str) -> None:
+    if not re.fullmatch(rf"[A-Za-z0-9_.-]{{1,{NAME_MAX}}}", app):
+        raise InvalidError(f"{app[:NAME_MAX]!r} is not a name for an app.")
