@@ -185,6 +185,18 @@ class App:
             run, self._run = self._run, None
             run.close()
 
+    def deploy(self, *, name: str | None = None, show_progress: bool | None = None, build_on: str = "") -> App:
+        """Record all functions and classes of the app on the local node, in place of what was deployed before under its
+        name, or under `name`. They are found there by `Function.from_name` and `Cls.from_name`, until
+        `potluck app stop`, also after a restart.
+
+        Raises `InvalidError` for an app without any, and `ImageBuildError`.
+        """
+        from potluck.deploy import deploy
+
+        deploy(self, name=name or "", show_progress=show_progress, build_on=build_on)
+        return self
+
     def _require_run(self, function: str) -> Running:
         if self._run is None:
             raise InvalidError(

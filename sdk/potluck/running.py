@@ -15,6 +15,7 @@ from potluck.output import make_output
 from potluck.source import refer
 from potluck.spec import make_spec
 from potluck.wire import FunctionSpec, control
+from potluck.wire.apps import StartApp
 
 if TYPE_CHECKING:
     from potluck.app import App
@@ -28,6 +29,7 @@ class Running:
         self._app, self._build_on = app, build_on
         self.output = make_output(show_progress)
         self.client: Client = start.connect(self.output)
+        self.client.ask(lambda number: StartApp(number, app.name), control.Done)
         self._specs: dict[tuple[str, bytes], FunctionSpec] = {}
         self._preparing = threading.Lock()
         self._async_clients: dict[asyncio.AbstractEventLoop, AsyncClient] = {}

@@ -1,0 +1,79 @@
+"""`potluck deploy`: record all functions and classes of an app on the local node, where others find them by name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from msgspec.structs import replace
+
+from potluck.cls import Method
+from potluck.errors import InvalidError
+from potluck.functions import CO_ASYNC_GENERATOR, CO_GENERATOR, Function
+from potluck.parameters import PARAMETERS, Parameter
+from potluck.runner.codec import pack
+from potluck.runner.service import members
+from potluck.running import Running
+from potluck.wire.apps import AppFacts, DeployApp, MethodFacts, NamedFunction, ParameterFacts
+
+if TYPE_CHECKING:
+    from potluck.app import App
+
+
+def deploy(app: App, *, name: str = "", show_progress: bool | None = None, build_on: str = "") -> AppFacts:
+    """Have all images built and the app recorded under its name, or another one, in place of what was there.
+
+    Raises `InvalidError` for an app without functions, and whatever building an image raises.
+    """
+    running = Running(app, show_progress, build_on)
+    try:
+        return record(running, app, name or app.name, lasting=True)
+    finally:
+        running.close()
+
+
+def record(running: Running, app: App, name: str, *, lasting: bool) -> AppFacts:
+    """As `deploy`, on the connection of a run; unless `lasting`, only for as long as that is open."""
+    functions = [*_functions(running, app), *_classes(running, app)]
+    if not functions:
+        raise InvalidError(
+            f"The app {app.name} has nothing to deploy.", fix="Decorate its functions with @app.function()."
+        )
+    named = tuple(replace(each, spec=replace(each.spec, app=name)) for each in functions)
+    return running.client.ask(lambda number: DeployApp(number, name, named, lasting), AppFacts)
+
+
+def _functions(running: Running, app: App) -> Iterator[NamedFunction]:
+    for name, function in app.registered_functions.items():
+        yield NamedFunction(name, running.spec(function))
+
+
+def _classes(running: Running, app: App) -> Iterator[NamedFunction]:
+    for name, cls in app.registered_classes.items():
+        methods = {key: member for key, member in members(cls).items() if isinstance(member, Method)}
+        if not methods:
+            raise InvalidError(
+                f"The class {name} has no methods to deploy.", fix="Decorate them with @potluck.method()."
+            )
+        facts = tuple(MethodFacts(key, _yields(member)) for key, member in methods.items())
+        spec = running.spec(_of_no_object(cls, next(iter(methods))))
+        yield NamedFunction(name, spec, facts, tuple(_parameters(cls)))
+
+
+def _of_no_object(cls: type, method: str) -> Function[..., Any]:
+    """A method of the class before any object is made: whoever makes one knows the parameters."""
+    blank: Any = object.__new__(cls)
+    vars(blank)[PARAMETERS] = pack([])
+    function: Function[..., Any] = getattr(blank, method)
+    return function
+
+
+def _yields(method: Method[..., Any]) -> bool:
+    return bool(method.get_raw_f().__code__.co_flags & (CO_GENERATOR | CO_ASYNC_GENERATOR))
+
+
+def _parameters(cls: type) -> Iterator[ParameterFacts]:
+    for name, member in members(cls).items():
+        if isinstance(member, Parameter) and member.init:
+            default = b"" if member.required else pack(member.default)
+            yield ParameterFacts(name, member.kind.__name__, default)
