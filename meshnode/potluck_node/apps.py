@@ -52,10 +52,6 @@ class AppClient(Protocol):
         """End its calls of an app; returns how many."""
         ...
 
-    def show(self, message: InputLog) -> None:
-        """Print what none of its own calls printed."""
-        ...
-
 
 class Spawned(Protocol):
     """The spawned calls."""
@@ -151,13 +147,6 @@ class Apps:
     def heard(self, app: str, function: str, message: InputLog) -> None:
         """A function printed something."""
         self.logs.add(app, function, message, self._clock.now_us())
-
-    def heard_spawned(self, app: str, function: str, message: InputLog) -> None:
-        """As `heard`, of a call that no client waits for: also shown to those who run its app."""
-        self.heard(app, function, message)
-        for client in self._clients():
-            if app in client.apps.runs:
-                client.show(message)
 
     async def _logs(self, question: messages.AskAppLogs) -> messages.AppLogs:
         app, wait_us = question.app, min(question.wait_us, LOGS_WAIT_US_MAX)

@@ -25,6 +25,7 @@ from potluck_node.apps import AppClient, ClientApps
 from potluck_node.caller import Caller
 from potluck_node.core import events as ev
 from potluck_node.core.admission import nonsense
+from potluck_node.spawned import Show
 
 if TYPE_CHECKING:
     from trio_typing import TaskStatus
@@ -50,7 +51,7 @@ class Desk(Protocol):
     def journal_answer(self) -> tuple[str, tuple[bytes, ...]]: ...
     async def build(self, question: control.BuildImage, progress: Progress) -> tuple[str, str]: ...
     async def answer_images(self, question: control.ImageQuestion, say: Progress) -> wire.Message: ...
-    async def answer_spawned(self, question: SpawnQuestion) -> wire.Message: ...
+    async def answer_spawned(self, question: SpawnQuestion, show: Show) -> wire.Message: ...
     async def answer_apps(self, question: AppQuestion, client: AppClient) -> wire.Message: ...
     def heard(self, app: str, function: str, message: InputLog) -> None: ...
     def pause(self, reason: str, now: bool) -> None: ...
@@ -269,7 +270,8 @@ class _Client:
             self._desk.caller.submit(ev.CallCancelled(name, failure.why))
         return len(calls)
 
-    def show(self, message: InputLog) -> None:
+    def _show(self, message: InputLog) -> None:
+        """Print what none of its own calls printed."""
         # Who does not read misses this: nothing waits for it.
         if self._out_bytes < OUTBOX_BYTES_MAX:
             self._post(control.CallLog(0, 0, message.worker, message.stream, message.data))
@@ -318,7 +320,7 @@ class _Client:
         try:
             if isinstance(message, SpawnCall) and message.function.app in self.apps.stopped:
                 raise self.apps.stopped[message.function.app].error()
-            self._post(await self._desk.answer_spawned(message))
+            self._post(await self._desk.answer_spawned(message, self._show))
         except Error as error:
             self._post(control.Refusal(message.question, Failure.of(error)))
 

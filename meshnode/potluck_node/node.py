@@ -48,7 +48,7 @@ from potluck_node.images import ImageService
 from potluck_node.provider import Provider
 from potluck_node.sandbox.network import MakeGateway, make_gateway
 from potluck_node.sandbox.tiers import Tiers
-from potluck_node.spawned import SpawnedCalls
+from potluck_node.spawned import Show, SpawnedCalls
 from potluck_node.spawned_store import SpawnedStore
 from potluck_node.status import make_status
 from potluck_node.transport.interface import RecordRank, Transport
@@ -151,7 +151,7 @@ class Node:
     def _wire_up(self) -> None:
         """Who tells whom."""
         self.caller.own_offer = self.own_offer
-        self.spawned.on_log = self.apps.heard_spawned
+        self.spawned.on_log = self.apps.heard
         self.discovery.provided = self.images.provided
         self.discovery.changed = lambda: self.caller.submit(ev.OffersChanged())
         self.images.changed = self.discovery.touch
@@ -291,8 +291,8 @@ class Node:
             raise RefusedError(f"{self.settings.name} lends no GPUs.", why="it runs no functions")
         return self.provider.lend(requests)
 
-    async def answer_spawned(self, question: SpawnQuestion) -> wire.Message:
-        return await self.spawned.answer(question)
+    async def answer_spawned(self, question: SpawnQuestion, show: Show) -> wire.Message:
+        return await self.spawned.answer(question, show)
 
     async def answer_apps(self, question: AppQuestion, client: AppClient) -> wire.Message:
         return await self.apps.answer(question, client)

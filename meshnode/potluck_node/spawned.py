@@ -7,8 +7,9 @@ whose outcome was not yet recorded when the node died runs again.
 from __future__ import annotations
 
 import logging
-from collections import Counter
-from collections.abc import Callable
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import trio
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("potluck.spawned")
 
+# Shows a client what was printed.
+Show = Callable[[InputLog], None]
+
 # Results are kept for days; looking for old ones every hour is often enough.
 PURGE_S = 3600.0
 # How often a full disk is tried again, seconds.
@@ -45,6 +49,8 @@ class SpawnedCalls:
         self.on_log: Callable[[str, str, InputLog], None] = lambda app, function, message: None
         # Of each call that runs.
         self._functions: dict[str, FunctionSpec] = {}
+        # Those who wait for an outcome of a call, and how often at once.
+        self._waiting: defaultdict[str, Counter[Show]] = defaultdict(Counter)
         # Call → the last input that was handed to the core; and how many of those have no outcome.
         self._fed: dict[str, int] = {}
         self._ahead: Counter[str] = Counter()
@@ -70,8 +76,8 @@ class SpawnedCalls:
                 self._store.purge(self._clock.now_us())
                 await trio.sleep(PURGE_S)
 
-    async def answer(self, question: messages.SpawnQuestion) -> wire.Message:
-        """Raises `potluck.errors.Error`."""
+    async def answer(self, question: messages.SpawnQuestion, show: Show) -> wire.Message:
+        """`show` is told what the call prints while its outcome is waited for. Raises `potluck.errors.Error`."""
         match question:
             case messages.SpawnCall():
                 if problem := nonsense(question.function):
@@ -85,7 +91,7 @@ class SpawnedCalls:
             case messages.CancelSpawned():
                 self._cancel(question.call, question.reason)
             case messages.AwaitOutcome():
-                return await self._outcome(question)
+                return await self._outcome(question, show)
         return self._facts(question.question, question.call)
 
     def _recorded(self, question: int, call: str, more: bool) -> messages.Spawned:
@@ -97,16 +103,27 @@ class SpawnedCalls:
         facts = self._store.facts(call)
         return messages.Spawned(question, call, f"{facts.function.app}.{facts.function.name}", facts.inputs, facts.done)
 
-    async def _outcome(self, question: messages.AwaitOutcome) -> messages.SpawnedOutcome:
+    async def _outcome(self, question: messages.AwaitOutcome, show: Show) -> messages.SpawnedOutcome:
         limit_s = question.timeout_us / 1e6 if question.timeout_us >= 0 else float("inf")
         found = self._store.outcome(question.call, question.index)
-        with trio.move_on_after(limit_s):
+        with trio.move_on_after(limit_s), self._showing(question.call, show):
             while found is None:
                 await self._changed.setdefault(question.call, trio.Event()).wait()
                 found = self._store.outcome(question.call, question.index)
         if found is None:
             return messages.SpawnedOutcome(question.question, question.index)
         return messages.SpawnedOutcome(question.question, question.index, found.payload, found.exception, found.failure)
+
+    @contextmanager
+    def _showing(self, call: str, show: Show) -> Iterator[None]:
+        waiting = self._waiting[call]
+        waiting[show] += 1
+        try:
+            yield
+        finally:
+            waiting[show] -= 1
+            if not +waiting:
+                self._waiting.pop(call, None)
 
     # Running
 
@@ -205,5 +222,7 @@ class SpawnedCalls:
     def log(self, call: str, index: int, message: InputLog) -> None:
         if function := self._functions.get(call):
             self.on_log(function.app, function.name, message)
+        for show in +self._waiting.get(call, Counter()):
+            show(message)
 
     async def drained(self) -> None: ...
