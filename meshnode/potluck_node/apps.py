@@ -108,7 +108,9 @@ class Apps:
         return messages.AppFacts(question, app, found.functions, found.at_us, "serving" if served else "deployed")
 
     def _served(self) -> dict[str, Deployment]:
-        return {app: each for client in self._clients() for app, each in client.apps.serves.items()}
+        """Of two that serve an app, the later counts: so a new version takes over before the old one goes."""
+        served = [(each.at_us, app, each) for client in self._clients() for app, each in client.apps.serves.items()]
+        return {app: each for _, app, each in sorted(served, key=lambda item: item[:2])}
 
     def _unknown(self, app: str, known: Iterable[str], what: str) -> NotFoundError:
         names = sorted(set(known))
@@ -150,7 +152,7 @@ class Apps:
 
     async def _logs(self, question: messages.AskAppLogs) -> messages.AppLogs:
         app, wait_us = question.app, min(question.wait_us, LOGS_WAIT_US_MAX)
-        if app and app not in self.logs.names() and not self._live(app):
+        if app and not wait_us and app not in self.logs.names() and not self._live(app):
             raise self._unknown(app, [*self._live_names(), *self.logs.names()], "has printed anything or runs")
         lines, missed = await self.logs.after(app, question.after, question.worker, wait_us)
         return messages.AppLogs(question.question, lines, missed, not app or self._live(app))

@@ -37,6 +37,8 @@ READ_BYTES = 256 << 10
 CLIENTS_MAX = 256
 # What may wait for a client that does not read, before whoever produces it has to wait.
 OUTBOX_BYTES_MAX = 16 << 20
+# What spawned calls print reaches a client when it reads the next time. Beyond this, only `potluck app logs` has it.
+SHOWN_BYTES_MAX = 1 << 20
 _CREDENTIALS = struct.Struct("3i")
 
 
@@ -272,8 +274,7 @@ class _Client:
 
     def _show(self, message: InputLog) -> None:
         """Print what none of its own calls printed."""
-        # Who does not read misses this: nothing waits for it.
-        if self._out_bytes < OUTBOX_BYTES_MAX:
+        if not self._gone and self._out_bytes < SHOWN_BYTES_MAX:
             self._post(control.CallLog(0, 0, message.worker, message.stream, message.data))
 
     def _name(self, call: int) -> str:

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import trio
@@ -49,8 +48,8 @@ class SpawnedCalls:
         self.on_log: Callable[[str, str, InputLog], None] = lambda app, function, message: None
         # Of each call that runs.
         self._functions: dict[str, FunctionSpec] = {}
-        # Those who wait for an outcome of a call, and how often at once.
-        self._waiting: defaultdict[str, Counter[Show]] = defaultdict(Counter)
+        # Who spawned it or waited for it, of each call that runs.
+        self._shown: defaultdict[str, set[Show]] = defaultdict(set)
         # Call → the last input that was handed to the core; and how many of those have no outcome.
         self._fed: dict[str, int] = {}
         self._ahead: Counter[str] = Counter()
@@ -77,13 +76,14 @@ class SpawnedCalls:
                 await trio.sleep(PURGE_S)
 
     async def answer(self, question: messages.SpawnQuestion, show: Show) -> wire.Message:
-        """`show` is told what the call prints while its outcome is waited for. Raises `potluck.errors.Error`."""
+        """`show` is told what the call prints from then on. Raises `potluck.errors.Error`."""
         match question:
             case messages.SpawnCall():
                 if problem := nonsense(question.function):
                     raise Error("A function that cannot be is not recorded.", why=problem)
                 now_us = self._clock.now_us()
                 call = self._store.add(question.function, question.payloads, now_us, whole=not question.more)
+                self._shown[call].add(show)
                 return self._recorded(question.question, call, question.more)
             case messages.AddSpawned():
                 self._store.extend(question.call, question.payloads, whole=not question.more)
@@ -106,24 +106,15 @@ class SpawnedCalls:
     async def _outcome(self, question: messages.AwaitOutcome, show: Show) -> messages.SpawnedOutcome:
         limit_s = question.timeout_us / 1e6 if question.timeout_us >= 0 else float("inf")
         found = self._store.outcome(question.call, question.index)
-        with trio.move_on_after(limit_s), self._showing(question.call, show):
+        if question.call in self._fed:
+            self._shown[question.call].add(show)
+        with trio.move_on_after(limit_s):
             while found is None:
                 await self._changed.setdefault(question.call, trio.Event()).wait()
                 found = self._store.outcome(question.call, question.index)
         if found is None:
             return messages.SpawnedOutcome(question.question, question.index)
         return messages.SpawnedOutcome(question.question, question.index, found.payload, found.exception, found.failure)
-
-    @contextmanager
-    def _showing(self, call: str, show: Show) -> Iterator[None]:
-        waiting = self._waiting[call]
-        waiting[show] += 1
-        try:
-            yield
-        finally:
-            waiting[show] -= 1
-            if not +waiting:
-                self._waiting.pop(call, None)
 
     # Running
 
@@ -157,6 +148,7 @@ class SpawnedCalls:
         """It runs no longer; returns whether it did."""
         self._ahead.pop(call, None)
         self._functions.pop(call, None)
+        self._shown.pop(call, None)
         return self._fed.pop(call, None) is not None
 
     def open_apps(self) -> list[str]:
@@ -222,7 +214,7 @@ class SpawnedCalls:
     def log(self, call: str, index: int, message: InputLog) -> None:
         if function := self._functions.get(call):
             self.on_log(function.app, function.name, message)
-        for show in +self._waiting.get(call, Counter()):
+        for show in self._shown.get(call, ()):
             show(message)
 
     async def drained(self) -> None: ...

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 import click
-import msgspec
 
 from potluck import start, wire
+from potluck.cli.show import as_json, named, print_json, print_table
 from potluck.client import Client
 from potluck.errors import CorruptDataError
 from potluck.output import make_output
@@ -23,7 +22,6 @@ if TYPE_CHECKING:
 ID_DIGITS = 12
 
 AnswerT = TypeVar("AnswerT", bound=wire.Message)
-_as_json = click.option("--json", "as_json", is_flag=True, help="For programs.")
 
 
 @click.group()
@@ -42,29 +40,19 @@ def _ask(make: Callable[[int], wire.Message], kind: type[AnswerT]) -> AnswerT:
         output.close()
 
 
-def _print_json(data: object) -> None:
-    click.echo(json.dumps(data, indent=2))
-
-
-def _named(part: msgspec.Struct) -> dict[str, object]:
-    """A struct with its fields' names; on the wire it is an array."""
-    values = {name: getattr(part, name) for name in part.__struct_fields__}
-    return {name: msgspec.to_builtins(value) for name, value in values.items()}
-
-
 @image.command("ls")
-@_as_json
+@as_json
 def list_images(as_json: bool) -> None:
     """All images, the last used first, and what the store takes."""
     answer = _ask(control.AskImages, control.Images)
     if as_json:
-        _print_json({"images": [_named(each) for each in answer.images], "store": _named(answer.store)})
+        print_json({"images": [named(each) for each in answer.images], "store": named(answer.store)})
         return
     rows = [
         (each.image[:ID_DIGITS], each.label, size(each.size), size(each.own), _when(each.used_us), _state(each))
         for each in answer.images
     ]
-    _table(("image", "label", "size", "own", "last used", ""), rows)
+    print_table(("image", "label", "size", "own", "last used", ""), rows, "No images.")
     store = answer.store
     taken = size(store.packs + store.trees)
     click.echo(f"{taken} of {size(store.cap)}: {size(store.packs)} in packs, {size(store.trees)} in laid-out images.")
@@ -78,12 +66,12 @@ def _state(facts: ImageFacts) -> str:
 
 @image.command("info")
 @click.argument("image_", metavar="IMAGE")
-@_as_json
+@as_json
 def info(image_: str, as_json: bool) -> None:
     """What an image is: how Python starts in it, and what it takes."""
     details = _ask(lambda number: control.AskImage(number, image_), control.ImageAnswer).details
     if as_json:
-        _print_json({**_named(details), "layers": [_named(layer) for layer in details.layers]})
+        print_json(named(details))
         return
     facts = [
         ("image", details.image),
@@ -96,34 +84,34 @@ def info(image_: str, as_json: bool) -> None:
         ("layers", str(len(details.layers))),
         *((f"env {name}", value) for name, value in details.env),
     ]
-    _table(("", ""), [(name, value) for name, value in facts if value])
+    print_table(("", ""), [(name, value) for name, value in facts if value], "")
 
 
 @image.command("history")
 @click.argument("image_", metavar="IMAGE")
-@_as_json
+@as_json
 def history(image_: str, as_json: bool) -> None:
     """The layers of an image, from the bottom up, as its steps made them."""
     details = _ask(lambda number: control.AskImage(number, image_), control.ImageAnswer).details
     if as_json:
-        _print_json([_named(layer) for layer in details.layers])
+        print_json([named(layer) for layer in details.layers])
         return
     rows = [
         (str(number), each.layer[:ID_DIGITS], str(each.files), size(each.size), size(each.stored), str(each.chunks))
         for number, each in enumerate(details.layers, 1)
     ]
-    _table(("#", "layer", "files", "size", "stored", "chunks"), rows)
+    print_table(("#", "layer", "files", "size", "stored", "chunks"), rows, "No layers.")
 
 
 @image.command("diff")
 @click.argument("old")
 @click.argument("new")
-@_as_json
+@as_json
 def diff(old: str, new: str, as_json: bool) -> None:
     """Which files NEW adds (+), removes (-) and changes (~)."""
     answer = _ask(lambda number: control.AskImageDiff(number, old, new), control.ImageChanges)
     if as_json:
-        _print_json({"changes": [_named(change) for change in answer.changes], "left_out": answer.left_out})
+        print_json({"changes": [named(change) for change in answer.changes], "left_out": answer.left_out})
         return
     for change in answer.changes:
         click.echo(f"{change.kind} {change.path}  {_sizes(change)}")
@@ -141,14 +129,14 @@ def _sizes(change: Change) -> str:
 @click.argument("images", nargs=-1, metavar="[IMAGE]...")
 @click.option("--unused-days", type=click.FloatRange(min=0), help="Also images that were not used for so long.")
 @click.option("--all", "everything", is_flag=True, help="All images that are not in use.")
-@_as_json
+@as_json
 def prune(images: tuple[str, ...], unused_days: float | None, everything: bool, as_json: bool) -> None:
     """Remove images, and whatever no image needs. Without arguments no image goes."""
     unused_s = 0 if everything else -1 if unused_days is None else round(unused_days * 86400)
     answer = _ask(lambda number: control.PruneImages(number, images, unused_s), control.ImagesPruned)
     pruned = answer.pruned
     if as_json:
-        _print_json(_named(pruned))
+        print_json(named(pruned))
         return
     for removed in pruned.removed:
         click.echo(f"removed {removed[:ID_DIGITS]}")
@@ -159,12 +147,12 @@ def prune(images: tuple[str, ...], unused_days: float | None, everything: bool, 
 
 @image.command("verify")
 @click.option("--repair", is_flag=True, help="Fetch what went bad from peers.")
-@_as_json
+@as_json
 def verify(repair: bool, as_json: bool) -> None:
     """Read and check every chunk in the store."""
     answer = _ask(lambda number: control.VerifyImages(number, repair), control.ImagesVerified)
     if as_json:
-        _print_json({name: value for name, value in _named(answer).items() if name != "question"})
+        print_json({name: value for name, value in named(answer).items() if name != "question"})
     else:
         click.echo(f"{answer.chunks} chunks read, {answer.bad} of them bad.")
         for repaired in answer.repaired:
@@ -216,19 +204,3 @@ def _when(at_us: int) -> str:
     import datetime
 
     return datetime.datetime.fromtimestamp(at_us / 1e6).strftime("%Y-%m-%d %H:%M")
-
-
-def _table(columns: Sequence[str], rows: Sequence[tuple[str, ...]]) -> None:
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
-
-    table = Table(show_header=any(columns))
-    for column in columns:
-        table.add_column(column, overflow="fold")
-    for row in rows:
-        table.add_row(*map(escape, row))
-    if rows:
-        Console().print(table)
-    else:
-        click.echo("No images.")

@@ -29,9 +29,10 @@ def main() -> None:
 
 
 def _register() -> None:
-    from potluck.cli import doctor, image, ledger, node, run, shell
+    from potluck.cli import apps, containers, deploy, doctor, image, ledger, node, run, serve, shell
 
-    main.add_command(run.run)
+    for command in (run.run, deploy.deploy, serve.serve, apps.app, containers.container):
+        main.add_command(command)
     for command in (node.up, node.down, node.status, node.pause, node.resume, node.tui, node.config):
         main.add_command(command)
     main.add_command(ledger.ledger)

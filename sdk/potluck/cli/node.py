@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from collections.abc import Sequence
@@ -10,10 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-import msgspec
 
 from potluck import paths, start
 from potluck.cli.connect import ask_status, client
+from potluck.cli.show import as_json, named, print_json, table
 from potluck.errors import ConnectionError, Error, NodeStartError
 from potluck.tiers import TIERS
 from potluck.wire import control
@@ -136,25 +135,18 @@ def _await_end(pid: int) -> bool:
 
 
 @click.command()
-@click.option("--json", "as_json", is_flag=True, help="For programs.")
+@as_json
 def status(as_json: bool) -> None:
     """What the node does: workers, calls, peers, balance."""
     answer = ask_status()
     if as_json:
-        click.echo(json.dumps(_named(answer), indent=2))
+        print_json(named(answer))
         return
     from rich.console import Console
 
     console = Console()
     for part in _tables(answer):
         console.print(part)
-
-
-def _named(value: object) -> object:
-    """Structs as objects with named fields, for JSON."""
-    if isinstance(value, msgspec.Struct):
-        return {name: _named(getattr(value, name)) for name in value.__struct_fields__}
-    return [_named(each) for each in value] if isinstance(value, tuple) else value
 
 
 def _tables(answer: control.Status) -> list[str | Table]:
@@ -181,25 +173,8 @@ def _tables(answer: control.Status) -> list[str | Table]:
     return parts
 
 
-def _plain(text: str) -> str:
-    """What strangers call themselves and their functions, without the power to command a terminal."""
-    from rich.markup import escape
-
-    return escape("".join(letter for letter in text if letter.isprintable()))
-
-
 def _table(title: str, columns: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> list[str | Table]:
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
-
-    if not rows:
-        return []
-    table = Table(title=f"[bold]{title}[/bold]", title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
-    for column in columns:
-        table.add_column(column)
-    for row in rows:
-        table.add_row(*map(_plain, row))
-    return [table]
+    return [table(columns, rows, title)] if rows else []
 
 
 @click.command()

@@ -13,20 +13,25 @@ from typing import Any, get_type_hints
 import click
 
 from potluck.app import App, LocalEntrypoint
+from potluck.cli.detach import detached, outlive_terminal
 from potluck.errors import InvalidError, NotFoundError
 from potluck.functions import Function
 
 
 @click.command(context_settings={"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": []})
 @click.option("-q", "--quiet", is_flag=True, help="No progress line.")
+@click.option("-d", "--detach", is_flag=True, help="Go on when this terminal is closed.")
 @click.option("--build-on", metavar="PEER", default="", help="Have PEER build the images.")
 @click.argument("target", metavar="FILE.py[::NAME]")
 @click.pass_context
-def run(ctx: click.Context, target: str, quiet: bool, build_on: str) -> None:
+def run(ctx: click.Context, target: str, quiet: bool, detach: bool, build_on: str) -> None:
     """Run an app's entrypoint, or one of its functions, with arguments from the command line.
 
     NAME may be left out when there is one entrypoint, or one function. Its parameters become options:
     `def main(rounds: int = 3)` takes `--rounds 5`.
+
+    With --detach an entrypoint goes on when its terminal is closed, and a function is spawned: it goes on whatever
+    happens to this program. `potluck app logs` shows what they print.
     """
     if target in ("-h", "--help"):
         click.echo(ctx.get_help())
@@ -36,11 +41,13 @@ def run(ctx: click.Context, target: str, quiet: bool, build_on: str) -> None:
     command = as_command(chosen)
     with command.make_context(target, list(ctx.args)) as inner:
         arguments = dict(inner.params)
+    if detach:
+        outlive_terminal()
     with app.run(show_progress=False if quiet else None, build_on=build_on):
         if isinstance(chosen, LocalEntrypoint):
             _call(chosen.raw, arguments)
         else:
-            result = chosen.remote(**arguments)
+            result = detached(chosen, arguments) if detach else chosen.remote(**arguments)
             if result is not None:
                 click.echo(repr(result))
 
@@ -73,6 +80,10 @@ def _import(name: str, what: str) -> ModuleType:
         if error.name != name.partition(".")[0]:
             raise
         raise NotFoundError(what) from None
+    except SyntaxError as error:
+        raise InvalidError(
+            f"{error.filename} is not valid Python.", why=f"line {error.lineno}: {error.msg}", fix="Mend that line."
+        ) from None
 
 
 def choose(module: ModuleType, name: str, target: str) -> tuple[App, LocalEntrypoint | Function[..., Any]]:

@@ -1,0 +1,66 @@
+"""`potluck container list|logs`: the workers on this node, whoever uses them."""
+
+from __future__ import annotations
+
+import click
+
+from potluck.cli.apps import print_logs
+from potluck.cli.connect import ask_status
+from potluck.cli.show import ago, as_json, print_json, print_table
+from potluck.errors import NotFoundError, RefusedError
+from potluck.wire import control
+
+
+@click.group()
+def container() -> None:
+    """Workers on this node. WORKER is a name as in the list."""
+
+
+@container.command("list")
+@as_json
+def list_workers(as_json: bool) -> None:
+    """All workers on this node: for whom, what they run, since when."""
+    status = ask_status()
+    names = {peer.peer: peer.name for peer in status.peers} | {status.peer: "you"}
+    if as_json:
+        print_json([_facts(each, status) for each in status.workers])
+        return
+    rows = [
+        (each.worker, each.function, names.get(each.caller, each.caller[-8:]), each.state, _since(each, status))
+        for each in status.workers
+    ]
+    print_table(("worker", "function", "for", "state", "since"), rows, "No workers.")
+
+
+def _facts(worker: control.WorkerStatus, status: control.Status) -> dict[str, object]:
+    return {
+        "worker": worker.worker,
+        "function": worker.function,
+        "caller": worker.caller,
+        "own": worker.caller == status.peer,
+        "state": worker.state,
+        "since_us": worker.since_us,
+    }
+
+
+def _since(worker: control.WorkerStatus, status: control.Status) -> str:
+    return ago(worker.since_us, status.now_us)
+
+
+@container.command("logs")
+@click.argument("worker")
+@click.option("-f", "--follow", is_flag=True, help="Go on until interrupted.")
+def logs(worker: str, follow: bool) -> None:
+    """What WORKER printed lately for calls of yours, here or on a peer."""
+    if not print_logs("", worker, follow):
+        _explain_silence(worker)
+
+
+def _explain_silence(worker: str) -> None:
+    """Raises `NotFoundError`, or `RefusedError` for a worker of somebody else; one of ours just printed nothing."""
+    status = ask_status()
+    found = [each for each in status.workers if each.worker == worker]
+    if not found:
+        raise NotFoundError(f"No worker named {worker} has printed anything.", fix="See `potluck container list`.")
+    if found[0].caller != status.peer:
+        raise RefusedError(f"{worker} does not work for you.", why="what it prints goes to its caller alone")
