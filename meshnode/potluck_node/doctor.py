@@ -90,7 +90,9 @@ def _limits() -> Iterator[Finding]:
     lacking = [name for name in cgroups.CONTROLLERS if name not in groups.folders]
     fix = "systemd-run --user --scope -p Delegate=yes potluck up --foreground" if lacking else ""
     means = "Only your own functions run here, unless the setting without_limits says otherwise."
-    yield Finding("limits", "weak" if lacking else "good", f"{groups.describe()}.", means if groups.lacking() else "", fix)
+    yield Finding(
+        "limits", "weak" if lacking else "good", f"{groups.describe()}.", means if groups.lacking() else "", fix
+    )
 
 
 def _landlock() -> Iterator[Finding]:

@@ -108,7 +108,7 @@ class GpuWatch:
         for worker, hold in self._desk.holders().items():
             mine = [each.memory_mib or 0 for each in reading.present if ours.get(each.pid, ("", 0))[0] == worker]
             if hold.share_mib and hold.has(reading.uuid) and sum(mine) > hold.share_mib:
-                self._submit(ev.ShareExceeded(worker, sum(mine)))
+                self._submit(ev.LimitBroken(worker, "it took more of its GPU than its share", gpu_mib=sum(mine)))
 
 
 def _gpu(device: Device, ours: Owners) -> Gpu:

@@ -231,14 +231,14 @@ class Node:
         if self.provider is None:
             return None
         core = self.provider.core
-        free, idle = core.free(), core.idle()
+        free, idle = core.room.free(), core.room.idle()
         return msgspec.structs.replace(
             self._plain_offer,
             state="paused" if core.paused else "open",
             cpu_free_milli=free[0] + idle[0],
             memory_free_mib=free[1] + idle[1],
             slots_free=(free[0] + idle[0]) // 1000,
-            gpus=core.gpus.offers(core.idle_workers()),
+            gpus=core.gpus.offers(core.room.idle_workers()),
             images=self.images.held(),
             warm=core.warm(),
         )

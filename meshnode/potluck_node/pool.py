@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -14,10 +15,24 @@ import trio
 from potluck.errors import Error, PythonVersionError, SandboxError
 from potluck.wire import Failure
 from potluck.wire.lease import LeaseProgress
-from potluck.wire.worker import InputRaised, InputRefused, InputSucceeded, RunInput, WorkerLog, WorkerReady
+from potluck.wire.worker import (
+    InputRaised,
+    InputRefused,
+    InputSucceeded,
+    InputYielded,
+    RunBatch,
+    RunInput,
+    StopInput,
+    StopWorker,
+    ToWorker,
+    WorkerLog,
+    WorkerReady,
+)
 from potluck_node.core import provider_events as ev
 from potluck_node.devices.interface import Binding
-from potluck_node.sandbox.interface import Launcher, Limits, SandboxSpec, Worker, WorkerEnded, Zygote
+from potluck_node.printed import Printed
+from potluck_node.sandbox import memory
+from potluck_node.sandbox.interface import CLOSE_TIMEOUT_S, Launcher, Limits, SandboxSpec, Worker, WorkerEnded, Zygote
 from potluck_node.sandbox.network import Gateway
 
 log = logging.getLogger("potluck.pool")
@@ -27,6 +42,9 @@ ZYGOTE_MIB = 192
 
 # Processes and threads of one worker: numeric libraries start several pools with a thread per core each.
 PIDS_PER_WORKER = 256
+
+# How long workers of a class may take for their exit methods, seconds: as long as a sandbox may take to end.
+LEAVE_TIMEOUT_S = CLOSE_TIMEOUT_S
 
 # The stream of a log to which the proxy's refusals are added.
 STDERR = 2
@@ -41,6 +59,8 @@ OpenGateway = Callable[[tuple[str, ...], Callable[[str], None]], Gateway]
 Progress = Callable[[LeaseProgress], None]
 # Receives (worker, log message); waits while the caller is slow.
 OnLog = Callable[[str, WorkerLog], Awaitable[None]]
+# Waits while the caller of what a worker runs by this number is slow to take what it yields.
+Flow = Callable[[str, int], Awaitable[None]]
 
 
 @dataclass(frozen=True)
@@ -75,13 +95,14 @@ class Pool:
 
     def __init__(
         self, action: ev.PreparePool, images: Images, launcher: Launcher, submit: Callable[[ev.Event], None],
-        log: OnLog, bind: Bind, gateway: OpenGateway | None = None,
+        log: OnLog, flow: Flow, bind: Bind, gateway: OpenGateway | None = None,
     ) -> None:  # fmt: skip
         self._action, self._images, self._launcher, self._submit, self._log = action, images, launcher, submit, log
-        self._bind, self._gateway = bind, gateway
+        self._flow, self._bind, self._gateway = flow, bind, gateway
         # What the proxy refused, until somebody runs who can be told.
         self._refusals: list[str] = []
-        self._busy: dict[str, None] = {}
+        self._busy: Counter[str] = Counter()
+        self._printed: dict[str, Printed] = {}
         self._image: ReadyImage | None = None
         self._zygote: Zygote | None = None
         # Workers with GPUs have a sandbox each.
@@ -116,7 +137,7 @@ class Pool:
                 network = await self._open_network(self._nursery)
                 self._zygote = await self._launcher.start(self._nursery, self._spec(image, Binding(), network))
                 self._check_python(self._zygote.ready.python)
-                self._submit(ev.PoolReady(self._action.pool))
+                self._submit(ev.PoolReady(self._action.pool, memory.used_mib(self._zygote.host_pid)))
                 why = await self._zygote.wait_ended()
                 self._nursery.cancel_scope.cancel()
             raise SandboxError("The sandbox ended.", why=why)
@@ -158,6 +179,7 @@ class Pool:
             memory_mib=spec.resources.memory_mib * count + ZYGOTE_MIB,
             cpu_milli=max(1000, spec.resources.cpu_milli * count),
             pids=PIDS_PER_WORKER * count,
+            asked_tmp_mib=spec.resources.scratch_mib * count,
         )
         env = _merged(image.env, binding.env)
         return SandboxSpec(
@@ -190,7 +212,7 @@ class Pool:
             worker = await zygote.spawn(name)
         except SandboxError as error:
             return error.what
-        self._workers[name] = worker
+        self._workers[name], self._printed[name] = worker, Printed()
         try:
             while True:
                 await self._take(name, await worker.receive())
@@ -198,7 +220,7 @@ class Pool:
             return end.reason
         finally:
             self._busy.pop(name, None)
-            del self._workers[name]
+            del self._workers[name], self._printed[name]
 
     async def _work_apart(self, name: str, gpus: tuple[str, ...]) -> None:
         """One worker in a sandbox that sees its GPUs alone, which are free once the sandbox is gone.
@@ -239,22 +261,54 @@ class Pool:
 
     async def _take(self, name: str, message: object) -> None:
         if isinstance(message, InputSucceeded | InputRaised | InputRefused):
-            self._busy.pop(name, None)
+            self._busy -= Counter({name: 1})
+            self._printed[name].reset()
             self._submit(ev.OutcomeCame(self._action.pool, name, message))
+        elif isinstance(message, InputYielded):
+            self._submit(ev.ItemCame(self._action.pool, name, message.input, message.item, message.payload))
+            await self._flow(name, message.input)
         elif isinstance(message, WorkerReady):
             self._submit(ev.WorkerUp(self._action.pool, name))
         elif isinstance(message, WorkerLog):
-            await self._log(name, message)
+            await self._take_log(name, message)
 
-    def run(self, worker: str, number: int, payload: bytes) -> None:
+    async def _take_log(self, name: str, message: WorkerLog) -> None:
+        printed = self._printed[name]
+        if failure := printed.add(len(message.data)):
+            self._submit(ev.LimitBroken(name, failure.what, failure=failure))
+            return
+        await trio.sleep(printed.wait_s)
+        await self._log(name, message)
+
+    def run(self, worker: str, numbers: tuple[int, ...], payloads: tuple[bytes, ...], together: bool) -> None:
         if self._nursery and worker in self._workers:
-            self._nursery.start_soon(self._send, self._workers[worker], RunInput(number, payload))
-            self._busy[worker] = None
+            message = RunBatch(numbers, payloads) if together else RunInput(numbers[0], payloads[0])
+            self._nursery.start_soon(self._send, self._workers[worker], message)
+            self._busy[worker] += len(numbers)
             self._tell_refusals()
 
-    async def _send(self, worker: Worker, message: RunInput) -> None:
+    def stop_input(self, worker: str, number: int) -> None:
+        if self._nursery and worker in self._workers:
+            self._nursery.start_soon(self._send, self._workers[worker], StopInput(number))
+
+    async def _send(self, worker: Worker, message: ToWorker) -> None:
         with suppress(WorkerEnded):  # `_work` reports it
             await worker.send(message)
+
+    def stop(self, worker: str) -> None:
+        """End an idle worker; one of a class may run its exit methods first."""
+        if self._nursery and worker in self._workers and self._action.function.parameters:
+            self._nursery.start_soon(self._leave, worker)
+        else:
+            self.kill(worker)
+
+    async def _leave(self, name: str) -> None:
+        worker = self._workers[name]
+        await self._send(worker, StopWorker())
+        await trio.sleep(LEAVE_TIMEOUT_S)
+        if self._workers.get(name) is worker:
+            log.info("worker %s did not leave within %g s and is killed", name, LEAVE_TIMEOUT_S)
+            self.kill(name)
 
     def kill(self, worker: str) -> None:
         if worker in self._apart:

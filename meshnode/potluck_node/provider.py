@@ -141,6 +141,8 @@ class Provider:
             self._engine.submit(ev.InputCame(lease, message))
         elif isinstance(message, messages.CancelInput):
             self._engine.submit(ev.InputDropped(lease, message.input, message.reason))
+        elif isinstance(message, messages.ScaleWorkers):
+            self._engine.submit(ev.LeaseScaled(lease, message.least, message.most))
         elif isinstance(message, messages.CloseLease):
             self._engine.submit(ev.LeaseGone(lease, message.reason))
         elif isinstance(message, messages.ReceiptSigned):
@@ -163,11 +165,15 @@ class Provider:
             if action.lease in self._held:
                 self._held[action.lease].link.post(action.message)
         elif isinstance(action, ev.Run):
-            self._pools[action.pool].run(action.worker, action.number, action.payload)
+            self._pools[action.pool].run(action.worker, action.numbers, action.payloads, action.together)
         elif isinstance(action, ev.SpawnWorker):
             self._pools[action.pool].spawn(action.worker, action.gpus)
             if self.gpus and action.gpus:
                 self.gpus.hurry()
+        elif isinstance(action, ev.StopInput):
+            self._pools[action.pool].stop_input(action.worker, action.number)
+        elif isinstance(action, ev.StopWorker):
+            self._pools[action.pool].stop(action.worker)
         elif isinstance(action, ev.KillWorker):
             if action.pool in self._pools:
                 self._pools[action.pool].kill(action.worker)
@@ -193,7 +199,10 @@ class Provider:
         async def on_log(worker: str, message: WorkerLog) -> None:
             await self._log(action.pool, worker, message)
 
-        pool = Pool(action, self._images, self._launcher, self._engine.submit, on_log, self._bind, self._gateway)
+        async def flow(worker: str, number: int) -> None:
+            await self._flow(action.pool, worker, number)
+
+        pool = Pool(action, self._images, self._launcher, self._engine.submit, on_log, flow, self._bind, self._gateway)
         self._pools[action.pool] = pool
 
         async def life() -> None:
@@ -209,10 +218,16 @@ class Provider:
                 self._held[lease].link.post(progress)
 
     async def _log(self, pool: str, worker: str, message: WorkerLog) -> None:
-        found = self.core.running(pool, worker)
+        found = self.core.running(pool, worker, message.input)
         held = self._held.get(found[0]) if found else None
         if found and held:
             held.link.post(messages.InputLog(found[1], worker, message.stream, message.data))
+            await held.link.drained()
+
+    async def _flow(self, pool: str, worker: str, number: int) -> None:
+        found = self.core.running(pool, worker, number)
+        held = self._held.get(found[0]) if found else None
+        if held:
             await held.link.drained()
 
     # GPUs

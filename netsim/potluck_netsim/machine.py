@@ -93,25 +93,30 @@ class Machine:
             self._submit(ev.WorkerUp(pool, worker))
 
     def run(self, action: ev.Run) -> None:
+        """A batch takes as long as its longest input."""
         if not self._alive(action.pool, action.worker):
             return
         function = self._pools[action.pool].action.function
-        needed_us = self._node.slow * run_us(function, action.payload, self._world)
+        needed_us = self._node.slow * max(run_us(function, payload, self._world) for payload in action.payloads)
         if self._world.chance(self._node.faults.crash_milli):
             crash = partial(self._die, action.pool, action.worker, "killed by signal 11")
             self._later(self._world.dice.randrange(needed_us), crash)
-        else:
-            self._later(needed_us, partial(self._ran, action, needed_us))
+            return
+        for number, payload in zip(action.numbers, action.payloads, strict=True):
+            self._later(needed_us, partial(self._ran, action, number, payload, needed_us))
 
-    def _ran(self, action: ev.Run, cpu_us: int) -> None:
+    def _ran(self, action: ev.Run, number: int, payload: bytes, cpu_us: int) -> None:
         if not self._alive(action.pool, action.worker):
             return
-        if raises(action.payload):
-            raised = InputRaised(action.number, exception_of(action.payload), cpu_us)
+        if raises(payload):
+            raised = InputRaised(number, exception_of(payload), cpu_us)
             self._submit(ev.OutcomeCame(action.pool, action.worker, raised))
         else:
-            succeeded = InputSucceeded(action.number, result_of(action.payload), cpu_us)
+            succeeded = InputSucceeded(number, result_of(payload), cpu_us)
             self._submit(ev.OutcomeCame(action.pool, action.worker, succeeded))
+
+    def stop_input(self, action: ev.StopInput) -> None:
+        """Functions do not heed it: they end when they would have ended."""
 
     def kill(self, pool: str, worker: str) -> None:
         self._die(pool, worker, "killed by signal 9")

@@ -120,7 +120,7 @@ class Node:
         if self.provider is None:
             return None
         core, now_us = self.provider.core, self.world.now_us
-        free, idle = core.free(), core.idle()
+        free, idle = core.room.free(), core.room.idle()
         self._sequence = max(self._sequence + 1, now_us)
         return Offer(
             peer=self.peer,
@@ -135,7 +135,7 @@ class Node:
             memory_mib=self.capacity.memory_mib,
             memory_free_mib=free[1] + idle[1],
             slots_free=(free[0] + idle[0]) // 1000,
-            gpus=core.gpus.offers(core.idle_workers()),
+            gpus=core.gpus.offers(core.room.idle_workers()),
             images=tuple(self.images),
             warm=core.warm(),
         )

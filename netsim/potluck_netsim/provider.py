@@ -16,8 +16,9 @@ from potluck_netsim.interface import Link, SimNode
 from potluck_netsim.machine import Machine
 from potluck_netsim.network import End
 from potluck_node.core import provider_events as ev
-from potluck_node.core.provider import IDLE_US, ProviderCore
+from potluck_node.core.provider import ProviderCore
 from potluck_node.core.receipts import write_receipt
+from potluck_node.core.staff import IDLE_US
 from potluck_node.link import LocalLink, local_links
 from potluck_node.provider import COUNTERSIGN_TIMEOUT_S, LEASES_MAX
 
@@ -83,6 +84,8 @@ class SimProvider:
             self.submit(ev.InputCame(lease, message))
         elif isinstance(message, messages.CancelInput):
             self.submit(ev.InputDropped(lease, message.input, message.reason))
+        elif isinstance(message, messages.ScaleWorkers):
+            self.submit(ev.LeaseScaled(lease, message.least, message.most))
         elif isinstance(message, messages.CloseLease):
             self.submit(ev.LeaseGone(lease, message.reason))
         elif isinstance(message, messages.ReceiptSigned):
@@ -102,7 +105,9 @@ class SimProvider:
             self._machine.run(action)
         elif isinstance(action, ev.SpawnWorker):
             self._machine.spawn(action)
-        elif isinstance(action, ev.KillWorker):
+        elif isinstance(action, ev.StopInput):
+            self._machine.stop_input(action)
+        elif isinstance(action, ev.KillWorker | ev.StopWorker):
             self._machine.kill(action.pool, action.worker)
         elif isinstance(action, ev.PreparePool):
             self._machine.prepare(action)

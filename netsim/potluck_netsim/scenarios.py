@@ -16,6 +16,7 @@ from potluck_netsim.report import Report, Tally
 from potluck_netsim.workload import draw_function, draw_payload
 from potluck_netsim.world import START_US, Do, World
 from potluck_node.core.pools import Capacity
+from potluck_node.core.staff import ZYGOTE_US
 
 MINUTE_US = 60_000_000
 # A node places a call this often, and a map has at most so many inputs: a third of what a mesh of such machines bears.
@@ -23,8 +24,8 @@ CALL_EVERY_US, INPUTS_MAX = 15_000_000, 40
 # After the faults, a mesh that has delivered nothing for this long is stuck: the longest ban takes 2 min, the longest
 # run 30 s.
 STUCK_US = 5 * MINUTE_US
-# After the last call: leases linger 2 s, receipts take 5 s, sandboxes stay warm for a minute.
-EMPTY_US = 2 * MINUTE_US
+# After the last call: leases linger 2 s, receipts take 5 s, workers stay warm for a minute and zygotes longer.
+EMPTY_US = ZYGOTE_US + 2 * MINUTE_US
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from potluck_netsim.world import STANDSTILL_EVENTS, PromiseBroken, World
 from potluck_node.core import events as ev
 from potluck_node.core.calls import CallCore
 from potluck_node.core.provider import ProviderCore
+from potluck_node.core.room import Room
 
 MILD = Faults(deaths_per_hour=0, freezes_per_hour=0, pauses_per_hour=0, cancelled_milli=300)
 
@@ -91,7 +92,7 @@ def test_another_inputs_result_is_found(monkeypatch):
 
 
 def test_more_workers_than_lent_are_found(monkeypatch):
-    monkeypatch.setattr(ProviderCore, "_fits", lambda core, pool: True)
+    monkeypatch.setattr(Room, "fits", lambda room, spec: True)
     assert "are lent" in broken("a node never runs more workers than it lends")
 
 
@@ -105,8 +106,8 @@ def test_a_padded_bill_is_found(monkeypatch):
 
 
 def test_a_padded_run_time_is_found(monkeypatch):
-    def finish(core, item, cpu_us, done):
-        honest(core, item, cpu_us, msgspec.structs.replace(done, run_us=done.run_us + 2_000_000))
+    def finish(core, item, cpu_us, done, now_us):
+        honest(core, item, cpu_us, msgspec.structs.replace(done, run_us=done.run_us + 2_000_000), now_us)
 
     honest = ProviderCore._finish
     monkeypatch.setattr(ProviderCore, "_finish", finish)
@@ -127,7 +128,7 @@ def test_a_worker_that_is_never_let_go_is_found(monkeypatch):
 
 
 def test_a_broken_promise_ends_the_command_with_one(monkeypatch):
-    monkeypatch.setattr(ProviderCore, "_fits", lambda core, pool: True)
+    monkeypatch.setattr(Room, "fits", lambda room, spec: True)
     shown = CliRunner().invoke(main, ["lab", "--seed", "5", "--nodes", "6", "--minutes", "2"])
     assert shown.exit_code == 1
     assert "replay: --seed 5" in shown.output

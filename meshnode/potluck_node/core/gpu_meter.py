@@ -128,7 +128,7 @@ class GpuMeters:
             found.ended = True
 
     def occupy(self, worker: str, lease: str, now_us: int) -> None:
-        """An input of a lease begins on a worker."""
+        """A lease's first input begins on a worker."""
         found = self._workers.get(worker)
         if found:
             use = self._uses.setdefault(lease, GpuUse())
@@ -136,13 +136,13 @@ class GpuMeters:
             use.shared = use.shared or bool(found.hold.share_mib)
             found.spells.append(_Spell(use, now_us))
 
-    def vacate(self, worker: str, now_us: int) -> None:
-        """It ends."""
-        found = self._workers.get(worker)
-        if found and found.spells and found.spells[-1].end_us is None:
-            spell = found.spells[-1]
-            spell.end_us = max(spell.start_us, now_us)
-            spell.use.occupied_us += spell.end_us - spell.start_us
+    def vacate(self, worker: str, lease: str, now_us: int) -> None:
+        """Its last input there ends."""
+        found, use = self._workers.get(worker), self._uses.get(lease)
+        for spell in found.spells if found else ():
+            if spell.use is use and spell.end_us is None:
+                spell.end_us = max(spell.start_us, now_us)
+                spell.use.occupied_us += spell.end_us - spell.start_us
 
     def close(self, lease: str) -> GpuUse | None:
         """The lease is over: its use, to which the next sample still adds."""

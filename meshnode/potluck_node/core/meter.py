@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from blake3 import blake3
 
 from potluck import wire
-from potluck.wire.lease import InputDone
+from potluck.wire.lease import InputDone, InputItem
 
 _KEY = struct.Struct(">QIQ")
 
@@ -36,3 +36,7 @@ class LeaseMeter:
         self.work = blake3(
             self.work + _KEY.pack(done.input, done.attempt, done.run_us) + input_digest + outcome
         ).digest()
+
+    def add_item(self, item: InputItem) -> None:
+        """Count what a generator yielded. As for outcomes, both sides do so in the order in which it travels."""
+        self.work = blake3(self.work + blake3(wire.encode(item)).digest()).digest()

@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from potluck.errors import ResourceExceededError
 from potluck.tiers import at_least
-from potluck.wire import Failure, FunctionSpec
-from potluck.wire.lease import Input, InputDone
-from potluck.wire.worker import InputRaised, InputRefused, InputSucceeded
+from potluck.wire import FunctionSpec
+from potluck.wire.lease import Input
 from potluck_node.core.meter import LeaseMeter
 
 
 @dataclass(frozen=True)
 class Capacity:
-    """What the owner lends; which GPUs there are comes with `GpusSeen`."""
+    """What the owner lends; which GPUs there are comes with `GpusSeen`. `zygote_mib` bounds sandboxes that are kept
+    with nothing but their imports."""
 
     cpu_milli: int
     memory_mib: int
     tiers: tuple[str, ...] = ("bwrap",)
     gpu_share: bool = False
     network: tuple[str, ...] = ()
+    zygote_mib: int = 2048
 
     def tier(self, spec: FunctionSpec) -> str:
         """The sandbox that a function gets, or "" when there is none that its caller accepts."""
@@ -30,29 +31,66 @@ class Capacity:
 
 @dataclass(slots=True)
 class Item:
-    """One input; `worker` runs it since `since_us`."""
+    """One input; `worker` has it since `since_us`, in its run `batch`. `run_us` is its part of the worker's time.
+
+    `over` says why its outcome was told already, though it still runs.
+    """
 
     lease: str
     message: Input
     digest: bytes
+    came_us: int = 0
     worker: str = ""
     since_us: int = 0
+    batch: int = 0
+    run_us: int = 0
+    over: str = ""
 
 
 @dataclass(slots=True)
 class Worker:
-    """`number` counts the inputs of this worker; a late answer to an earlier one is recognised by it."""
+    """`number` counts the inputs of this worker, which are `items` while they run. It is ready since `up_us`, busy or
+    idle since `since_us`; `reckoned_us` until when its time was shared out. It is `leaving` when asked to end."""
 
     name: str
     ready: bool = False
-    item: Item | None = None
+    items: dict[int, Item] = field(default_factory=dict)
     number: int = 0
+    batches: int = 0
+    up_us: int = 0
     since_us: int = 0
+    reckoned_us: int = 0
     killed: str = ""
+    leaving: bool = False
+
+    @property
+    def idle(self) -> bool:
+        """Ready, and free to be ended or used."""
+        return self.ready and not self.items and not self.going
+
+    @property
+    def going(self) -> bool:
+        return bool(self.killed) or self.leaving
+
+    def live(self) -> list[tuple[int, Item]]:
+        """Inputs whose outcome is awaited."""
+        return [(number, item) for number, item in self.items.items() if not item.over]
+
+    def reckon(self, now_us: int) -> None:
+        """Share out the time since the last reckoning: inputs that ran side by side took an equal part each, so that
+        together they are billed the time of the worker, once."""
+        items = self.live()
+        passed_us = max(0, now_us - self.reckoned_us)
+        for place, (_, item) in enumerate(items):
+            item.run_us += passed_us // len(items) + (place < passed_us % len(items))
+        self.reckoned_us = now_us
 
 
 @dataclass(slots=True)
 class Pool:
+    """One sandbox of one caller and function; `state` is preparing or ready. The caller wants from `least` to
+    `most` workers, where 0 means that it does not mind."""
+
     name: str
     caller: str
     function: str
@@ -62,14 +100,32 @@ class Pool:
     queue: deque[Item] = field(default_factory=deque)
     leases: set[str] = field(default_factory=set)
     used_us: int = 0
+    spawned_us: int = 0
     failed_starts: int = 0
+    zygote_mib: int = 0
+    least: int = 0
+    most: int = 0
 
     def busy(self) -> bool:
-        return bool(self.queue) or any(worker.item for worker in self.workers.values())
+        return bool(self.queue) or any(worker.items for worker in self.workers.values())
+
+    def staying(self) -> list[Worker]:
+        return [worker for worker in self.workers.values() if not worker.going]
+
+    def starting(self) -> int:
+        return sum(not worker.ready and not worker.going for worker in self.workers.values())
+
+    def running(self) -> Iterator[tuple[Worker, int, Item]]:
+        """(worker, number, input) of each whose outcome is awaited."""
+        for worker in list(self.workers.values()):
+            for number, item in worker.live():
+                yield worker, number, item
 
 
 @dataclass(slots=True)
 class Lease:
+    """`least` and `most` workers are what its caller asked for."""
+
     caller: str
     pool: str
     slots: int
@@ -77,23 +133,5 @@ class Lease:
     meter: LeaseMeter = field(default_factory=LeaseMeter)
     open_inputs: int = 0
     told_ready: bool = False
-
-
-def as_done(message: Input, run_us: int, outcome: InputSucceeded | InputRaised | InputRefused) -> InputDone:
-    """A worker's answer as the caller gets it."""
-    if isinstance(outcome, InputSucceeded):
-        return InputDone(message.input, message.attempt, run_us, payload=outcome.payload)
-    if isinstance(outcome, InputRaised):
-        return InputDone(message.input, message.attempt, run_us, exception=outcome.exception)
-    return InputDone(message.input, message.attempt, run_us, failure=outcome.failure)
-
-
-def beyond_share(spec: FunctionSpec, used_mib: int) -> Failure:
-    """Why a worker that took more of a shared GPU than it asked for was ended."""
-    asked = " or ".join(spec.resources.gpu)
-    error = ResourceExceededError(
-        f"The worker took {used_mib} MiB of a GPU of which {spec.name} asked for a part.",
-        why=f"it asked for {asked}; others share that GPU",
-        fix='Ask for more, or for a whole GPU: gpu="any:>=…GB".',
-    )
-    return Failure.of(error)
+    least: int = 0
+    most: int = 0

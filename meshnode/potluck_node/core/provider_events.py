@@ -23,7 +23,10 @@ class LeaseAsked:
 
 @dataclass(frozen=True, slots=True)
 class PoolReady:
+    """`memory_mib` is what the sandbox takes before any worker is forked."""
+
     pool: str
+    memory_mib: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,11 +71,14 @@ class GpuSampled:
 
 
 @dataclass(frozen=True, slots=True)
-class ShareExceeded:
-    """A worker has more memory of its GPU than its share."""
+class LimitBroken:
+    """A worker took more than it may, and is to end. `gpu_mib` is what it has of a GPU beyond its share; other limits
+    say by `failure` what its caller reads."""
 
     worker: str
-    used_mib: int
+    why: str
+    gpu_mib: int = 0
+    failure: Failure | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,10 +97,30 @@ class InputDropped:
 
 
 @dataclass(frozen=True, slots=True)
+class ItemCame:
+    """A generator yielded; `number` is the worker's own for the input."""
+
+    pool: str
+    worker: str
+    number: int
+    item: int
+    payload: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class OutcomeCame:
     pool: str
     worker: str
     outcome: InputSucceeded | InputRaised | InputRefused
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseScaled:
+    """How many workers the caller wants, as in `wire.lease.ScaleWorkers`."""
+
+    lease: str
+    least: int
+    most: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,10 +158,12 @@ Event = (
     | PoolGone
     | GpusSeen
     | GpuSampled
-    | ShareExceeded
+    | LimitBroken
     | InputCame
     | InputDropped
+    | ItemCame
     | OutcomeCame
+    | LeaseScaled
     | LeaseGone
     | Paused
     | Resumed
@@ -182,10 +210,30 @@ class SpawnWorker:
 
 @dataclass(frozen=True, slots=True)
 class Run:
+    """Run inputs, each by its number and payload; `together` means as one batch."""
+
+    pool: str
+    worker: str
+    numbers: tuple[int, ...]
+    payloads: tuple[bytes, ...]
+    together: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class StopInput:
+    """Nobody waits for this input, but the worker has others."""
+
     pool: str
     worker: str
     number: int
-    payload: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class StopWorker:
+    """Ask an idle worker to end; kill it if it does not."""
+
+    pool: str
+    worker: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,4 +269,16 @@ class OfferChanged:
     """Tell the mesh."""
 
 
-Action = Post | Hangup | PreparePool | SpawnWorker | Run | KillWorker | ClosePool | SettleLease | OfferChanged
+Action = (
+    Post
+    | Hangup
+    | PreparePool
+    | SpawnWorker
+    | Run
+    | StopInput
+    | StopWorker
+    | KillWorker
+    | ClosePool
+    | SettleLease
+    | OfferChanged
+)

@@ -50,13 +50,15 @@ class Limits:
     open_files: int = 1024
     # Upper bound for /tmp, which is never larger than half of `memory_mib`: full must mean ENOSPC, not out of memory.
     scratch_mib: int = 1024
+    # Size of /tmp where the function asked for one, and for the memory that it takes.
+    asked_tmp_mib: int = 0
     # Upper bound for one written file (RLIMIT_FSIZE): memfds escape the size of /tmp.
     file_mib: int = 4096
 
     @property
     def tmp_mib(self) -> int:
         """The size of /tmp."""
-        return max(1, min(self.scratch_mib, self.memory_mib // 2))
+        return self.asked_tmp_mib or max(1, min(self.scratch_mib, self.memory_mib // 2))
 
     @property
     def shm_mib(self) -> int:
@@ -103,7 +105,7 @@ class WorkerEnded(Exception):  # noqa: N818 - the end of a worker is an event, n
 
 
 class Worker(Protocol):
-    """One forked process that runs inputs, one at a time."""
+    """One forked process that runs inputs."""
 
     @property
     def name(self) -> str: ...

@@ -12,7 +12,7 @@ import trio
 from potluck import wire
 from potluck.errors import RemoteProtocolError
 from potluck.frames import FRAME_BYTES_MAX, FrameReader, encode_frame
-from potluck.wire.worker import LOG_BYTES_MAX, FromWorker, InputSucceeded, RunInput, StopWorker, WorkerLog
+from potluck.wire.worker import LOG_BYTES_MAX, FromWorker, InputSucceeded, ToWorker, WorkerLog
 from potluck_node.sandbox.interface import SPAWN_TIMEOUT_S, WorkerEnded
 
 # One read of the socket: what a Unix socket holds by default.
@@ -59,7 +59,7 @@ class SocketWorker:
             self.born.set()
             self._ended.set()
 
-    async def send(self, message: RunInput | StopWorker) -> None:
+    async def send(self, message: ToWorker) -> None:
         frame = memoryview(encode_frame(wire.encode(message)))
         async with self._send_lock:
             rest = frame

@@ -74,7 +74,8 @@ def _serve(spec: dict[str, Any]) -> Service:
     cls = _find(spec)
     if not isinstance(cls, type):
         raise Refusal("invalid", f"{spec['name']!r} is a {type(cls).__name__}, not a class.")
-    return Service(cls, spec["parameters"], spec["timeout_us"] / 1e6)
+    limit_us = spec["startup_timeout_us"] or spec["timeout_us"]
+    return Service(cls, spec["parameters"], limit_us / 1e6)
 
 
 def _attribute(holder: Any, part: str, spec: dict[str, Any]) -> Any:

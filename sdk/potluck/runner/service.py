@@ -5,6 +5,7 @@ The SDK shares what finds the hooks, so that `.local()` does the same.
 
 from __future__ import annotations
 
+import _thread
 import types
 
 from .codec import unpack
@@ -45,15 +46,17 @@ def hooks(instance: object, *kinds: str) -> list[Callable[[], Any]]:
 class Service:
     """Raises whatever building the object and its `enter(snap=True)` raise.
 
-    `parameters` is a packed list of pairs. `timeout_s` is an input's, and bounds entering, too.
+    `parameters` is a packed list of pairs. `timeout_s` bounds entering. `finish` waits for a coroutine, by default on
+    an event loop that serves the whole life of a worker, and what is bound to it.
     """
 
     def __init__(self, cls: type, parameters: bytes, timeout_s: float) -> None:
         self.timeout_s = timeout_s
         methods = {name: _raw(member) for name, member in members(cls).items()}
         self._methods = {name: raw for name, raw in methods.items() if raw}
+        self.finish: Callable[[Any], object] = self._run_here
         self._runner: asyncio.Runner | None = None
-        self._entered = False
+        self._entering, self._entered = _thread.allocate_lock(), False
         self._failure: BaseException | None = None
         pairs: Any = unpack(parameters)
         self._instance = cls(**dict(pairs))
@@ -70,6 +73,15 @@ class Service:
             self._failure = error
 
     def __call__(self, method: str, /, *args: Any, **kwargs: Any) -> object:
+        """Call a method and wait for its result."""
+        return self._finished(self.begin(method, *args, **kwargs))
+
+    def raw(self, method: str) -> Any:
+        """The plain function of a method, None when there is none."""
+        return self._methods.get(method)
+
+    def begin(self, method: str, /, *args: Any, **kwargs: Any) -> object:
+        """Call a method; a coroutine or generator is still to run."""
         failure, self._failure = self._failure, None
         if failure is not None:
             raise failure
@@ -77,7 +89,7 @@ class Service:
         raw = self._methods.get(method)
         if raw is None:
             raise Refusal("not-found", f"{type(self._instance).__name__} has no method {method!r} in its image.")
-        return self._finished(raw(self._instance, *args, **kwargs))
+        return raw(self._instance, *args, **kwargs)
 
     def leave(self) -> None:
         """Run every exit hook, then raise what they raised."""
@@ -93,21 +105,22 @@ class Service:
             raise BaseExceptionGroup("exit failed", errors)
 
     def _enter(self) -> None:
-        if self._entered:
-            return
-        for hook in hooks(self._instance, ENTER):
-            self._finished(hook())
-        self._entered = True
+        with self._entering:
+            if self._entered:
+                return
+            for hook in hooks(self._instance, ENTER):
+                self._finished(hook())
+            self._entered = True
 
     def _finished(self, result: object) -> object:
-        """What a coroutine returns. One event loop serves the whole life of a worker, and what is bound to it."""
-        if not isinstance(result, types.CoroutineType):
-            return result
+        return self.finish(result) if isinstance(result, types.CoroutineType) else result
+
+    def _run_here(self, coroutine: Any) -> object:
         if self._runner is None:
             import asyncio
 
             self._runner = asyncio.Runner()
-        return self._runner.run(result)
+        return self._runner.run(coroutine)
 
 
 def _raw(member: Any) -> Any:
@@ -116,12 +129,13 @@ def _raw(member: Any) -> Any:
     return get() if callable(get) else None
 
 
-def run_apart(result: object) -> None:
-    """Finish a coroutine on an event loop of its own: none survives a fork."""
-    if isinstance(result, types.CoroutineType):
-        import asyncio
+def run_apart(result: object) -> object:
+    """What a coroutine returns, finished on an event loop of its own: none survives a fork."""
+    if not isinstance(result, types.CoroutineType):
+        return result
+    import asyncio
 
-        asyncio.run(result)
+    return asyncio.run(result)
 
 
 def _import_asyncio(functions: Any) -> None:

@@ -1,42 +1,86 @@
-"""A worker: forked from the zygote, runs inputs one after the other until its socket closes."""
+"""A worker: forked from the zygote, runs inputs, one after the other or side by side, until its socket closes."""
 
 from __future__ import annotations
 
 import _thread
 import resource
-import types
-from _pickle import loads
 
-from .codec import Message, read_message
-from .failures import Refusal, exception_message, missing_module
+from .codec import read_message
+from .crew import Crew, Loop
+from .jobs import Batch, One
 from .output import Output
-from .results import dump_result
-from .service import Service
+from .service import Service, run_apart
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
     from .function import Function
+    from .jobs import Job
 
 
-def run(socket: int, function: Function) -> None:
-    """Serve the node on `socket`; returns when no more inputs come."""
-    output = Output(socket)
-    _get_ready(output, function)
-    while True:
-        match read_message(socket):
-            case ["RunInput", int(number), bytes(payload), *_]:
-                _run_input(output, function, number, payload)
-            case ["StopWorker", *_]:
-                _leave(output, function)
-                output.flush()
-                return
-            case None:
-                output.flush()
-                return
-            case message:
-                raise ValueError(f"unexpected message {message!r:.100}")
+def run(socket: int, function: Function, spec: dict[str, Any]) -> None:
+    """Serve the node on `socket`; returns when no more inputs come. `spec` has the fields of a `FunctionSpec`."""
+    Worker(socket, function, spec).serve(socket)
+
+
+class Worker:
+    def __init__(self, socket: int, function: Function, spec: dict[str, Any]) -> None:
+        self._function, self._yields = function, bool(spec["generator"])
+        self._output = Output(socket)
+        self._cpu_us, self._cpu_lock = 0, _thread.allocate_lock()
+        runs, *_ = spec["sharing"]
+        self._crew: Crew | None = None
+        if runs > 1:
+            loop = Loop()
+            self._crew = Crew(loop, self._tell)
+            if isinstance(function, Service):
+                function.finish = loop.finish
+
+    def serve(self, socket: int) -> None:
+        """Returns when the node says so, or closes the socket."""
+        _get_ready(self._output, self._function)
+        while True:
+            match read_message(socket):
+                case ["RunInput", int(number), bytes(payload), *_]:
+                    self._run(One(self._function, number, payload, self._yields, self._emit))
+                case ["RunBatch", list(numbers), list(payloads), *_]:
+                    self._run(Batch(self._function, numbers, payloads))
+                case ["StopInput", int(number), *_]:
+                    if self._crew:
+                        self._crew.stop(number)
+                case ["StopWorker", *_]:
+                    _leave(self._output, self._function)
+                    self._output.flush()
+                    return
+                case None:
+                    self._output.flush()
+                    return
+                case message:
+                    raise ValueError(f"unexpected message {message!r:.100}")
+
+    def _run(self, job: Job) -> None:
+        if self._crew:
+            self._output.release()
+            self._crew.start(job)
+            return
+        self._output.input = job.numbers[0]
+        self._output.release()
+        self._cpu_us = _cpu_us()
+        job.run(self._function.finish if isinstance(self._function, Service) else run_apart)
+        self._output.flush()
+        self._output.input = 0
+        self._tell(job)
+
+    def _tell(self, job: Job) -> None:
+        with self._cpu_lock:
+            now_us = _cpu_us()
+            spent_us, self._cpu_us = now_us - self._cpu_us, now_us
+        for number, (tag, outcome) in job.outcomes.items():
+            self._output.send([tag, number, outcome, spent_us // len(job.outcomes)])
+
+    def _emit(self, number: int, item: int, payload: bytes) -> None:
+        self._output.send(["InputYielded", number, item, payload])
 
 
 def _get_ready(output: Output, function: Function) -> None:
@@ -62,53 +106,6 @@ def _leave(output: Output, function: Function) -> None:
     output.release()
     if isinstance(function, Service):
         function.leave()
-
-
-def _run_input(output: Output, function: Function, number: int, payload: bytes) -> None:
-    output.input = number
-    output.release()
-    started_us = _cpu_us()
-    tag, outcome = _outcome(function, payload)
-    output.flush()
-    output.input = 0
-    output.send([tag, number, outcome, _cpu_us() - started_us])
-
-
-def _outcome(function: Function, payload: bytes) -> tuple[str, bytes | Message]:
-    """The outcome's class name and its second field. Nothing that user code raises ends the worker."""
-    try:
-        args, kwargs = _arguments(payload)
-        return "InputSucceeded", dump_result(_call(function, args, kwargs))
-    except Refusal as refusal:
-        return "InputRefused", refusal.message
-    except BaseException as error:  # noqa: BLE001 - SystemExit and KeyboardInterrupt are outcomes too
-        return "InputRaised", exception_message(error)
-
-
-def _arguments(payload: bytes) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    try:
-        args, kwargs = loads(payload)
-    except ImportError as error:
-        raise missing_module(error, "An argument") from error
-    except BaseException as error:
-        why = f"{type(error).__name__}: {error}"
-        raise Refusal("serialization", "The arguments could not be unpickled in the image.", why=why) from error
-    return args, kwargs
-
-
-def _call(function: Function, args: tuple[Any, ...], kwargs: dict[str, Any]) -> object:
-    result = function(*args, **kwargs)
-    if isinstance(result, types.CoroutineType):
-        import asyncio
-
-        return asyncio.run(result)
-    if isinstance(result, types.GeneratorType | types.AsyncGeneratorType):
-        raise Refusal(
-            "invalid",
-            "The function returned a generator, which cannot be sent.",
-            fix="Return a list, or call the function once per item with .map.",
-        )
-    return result
 
 
 def _cpu_us() -> int:

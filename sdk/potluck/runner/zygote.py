@@ -82,7 +82,7 @@ def _serve(protocol: int, spec: dict[str, Any]) -> None:
         write_message(SOCKET_FD, ["ZygoteFailed", refusal.message, cause])
         return
     _set_dumpable(False)
-    zygote = Zygote(function)
+    zygote = Zygote(function, spec)
     imports_us = (time.monotonic_ns() - started) // 1000
     version = f"{sys.version_info.major}.{sys.version_info.minor}.{sys.version_info.micro}"
     write_message(SOCKET_FD, ["ZygoteReady", PROTOCOL, version, imports_us])
@@ -102,8 +102,8 @@ def _check_protocol(protocol: int) -> None:
 class Zygote:
     """Forks, kills and reaps workers as the node asks."""
 
-    def __init__(self, function: Function) -> None:
-        self._function = function
+    def __init__(self, function: Function, spec: dict[str, Any]) -> None:
+        self._function, self._spec = function, spec
         self._workers: dict[int, str] = {}
         self._socket = socket.socket(fileno=SOCKET_FD)
         self._received = bytearray()
@@ -181,7 +181,7 @@ class Zygote:
             self._socket.close()
             self._workers.clear()
             _leave_zygote(self._wakeup, self._handlers)
-            worker.run(fd, self._function)
+            worker.run(fd, self._function, self._spec)
             status = 0
         except BaseException as error:  # noqa: BLE001 - reported, then the process ends whatever it was
             sys.excepthook(type(error), error, error.__traceback__)

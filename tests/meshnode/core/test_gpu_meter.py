@@ -23,7 +23,7 @@ class Machine:
 
     def run(self, worker, lease, start_us, end_us):
         self.meters.occupy(worker, lease, start_us)
-        self.meters.vacate(worker, end_us)
+        self.meters.vacate(worker, lease, end_us)
 
 
 def test_a_lease_gets_what_happened_while_it_occupied_the_worker():
@@ -43,7 +43,7 @@ def test_an_input_that_still_runs_is_counted_so_far_and_goes_on():
     machine.meters.occupy("w", "l", 0)
     machine.look(0)
     machine.look(1 * S, workers={"w": 1000})
-    machine.meters.vacate("w", 1 * S + 500_000)
+    machine.meters.vacate("w", "l", 1 * S + 500_000)
     use = machine.meters.close("l")
     assert use.busy_us == 1 * S
     machine.look(2 * S, workers={"w": 200})
@@ -149,7 +149,7 @@ def test_what_a_lost_gpu_did_last_stays_unmeasured():
     machine.look(0)
     machine.meters.occupy("w", "l", 0)
     machine.look(1 * S, workers={"w": 1000})
-    machine.meters.vacate("w", 2 * S)
+    machine.meters.vacate("w", "l", 2 * S)
     use = machine.meters.close("l")
     assert use.busy_us == 1 * S
     assert "50% sampled" in use.quality()
@@ -184,7 +184,7 @@ def test_busy_is_never_more_than_the_lease_and_energy_never_more_than_the_counte
         elif what == "occupy":
             machine.meters.occupy("w", "l", now_us)
         else:
-            machine.meters.vacate("w", now_us)
+            machine.meters.vacate("w", "l", now_us)
     use = machine.meters.close("l")
     assert use.occupied_us == sum(run_us for _, run_us in runs)
     assert use.busy_us <= use.occupied_us + 1

@@ -16,6 +16,7 @@ from potluck.wire.lease import (
 from potluck.wire.worker import InputSucceeded
 from potluck_node.core import provider as limits
 from potluck_node.core import provider_events as ev
+from potluck_node.core import staff
 from potluck_node.core.provider import Capacity, ProviderCore
 
 BROKEN = Failure.of(SandboxError("no bubblewrap"))
@@ -77,7 +78,7 @@ def test_a_lease_is_granted_prepared_and_runs_an_input():
     provider.send(ev.WorkerUp(pool, worker))
     assert provider.posts(LeaseReady)
     assert provider.posts(InputStarted) == [InputStarted(1, 1, worker)]
-    assert provider.only(ev.Run).payload == b"payload"
+    assert provider.only(ev.Run).payloads == (b"payload",)
     provider.now_us += 5000
     provider.succeed(pool, worker, cpu_us=4000)
     assert provider.posts(InputDone) == [InputDone(1, 1, 5000, payload=b"result")]
@@ -126,7 +127,7 @@ def test_workers_never_exceed_what_is_lent_and_an_idle_one_makes_room():
     provider.send(ev.PoolReady(other))
     provider.send(ev.InputCame("l3", Input(1, 1, b"payload")))
     assert not provider.all(ev.SpawnWorker)
-    assert provider.only(ev.KillWorker) == ev.KillWorker(pool, worker)
+    assert provider.only(ev.StopWorker) == ev.StopWorker(pool, worker)
     provider.send(ev.WorkerGone(pool, worker, "killed"))
     assert provider.only(ev.SpawnWorker).pool == other
 
@@ -141,7 +142,7 @@ def waiting_for_room():
     provider.send(ev.InputCame("l1", Input(2, 1, b"payload")))
     provider.send(ev.PoolReady(other))
     provider.send(ev.InputCame("l2", Input(1, 1, b"payload")))
-    assert not provider.all(ev.KillWorker)
+    assert not provider.all(ev.StopWorker)
     assert not provider.all(ev.SpawnWorker)
     return provider, pool, worker, other
 
@@ -149,7 +150,7 @@ def waiting_for_room():
 def test_who_waits_for_room_gets_it_when_a_worker_of_another_falls_idle():
     provider, pool, worker, other = waiting_for_room()
     provider.succeed(pool, worker, number=2)
-    assert provider.only(ev.KillWorker) == ev.KillWorker(pool, worker)
+    assert provider.only(ev.StopWorker) == ev.StopWorker(pool, worker)
     provider.send(ev.WorkerGone(pool, worker, "killed"))
     assert provider.only(ev.SpawnWorker).pool == other
 
@@ -160,16 +161,21 @@ def test_who_waits_for_room_gets_it_when_a_sandbox_of_another_ends():
     assert provider.only(ev.SpawnWorker).pool == other
 
 
-def test_an_idle_pool_is_closed_after_its_time():
+def test_an_idle_worker_ends_after_its_time_and_the_zygote_later():
     provider = Provider()
     pool, worker = provider.ready()
     provider.succeed(pool, worker)
     provider.send(ev.LeaseGone("l1", "done"))
-    assert provider.core.wake_us == provider.now_us + limits.IDLE_US
-    provider.now_us += limits.IDLE_US
+    assert provider.core.wake_us == provider.now_us + staff.IDLE_US
+    provider.now_us += staff.IDLE_US
+    provider.send(ev.Tick())
+    assert provider.only(ev.StopWorker) == ev.StopWorker(pool, worker)
+    provider.send(ev.WorkerGone(pool, worker, "left"))
+    assert not provider.all(ev.ClosePool), "the zygote stays longer"
+    assert provider.core.room.free() == (2000, 4096)
+    provider.now_us += staff.ZYGOTE_US
     provider.send(ev.Tick())
     assert provider.only(ev.ClosePool).pool == pool
-    assert provider.core.free() == (2000, 4096)
 
 
 def test_an_input_that_runs_too_long_is_ended():
@@ -292,22 +298,22 @@ def test_a_flood_of_inputs_ends_the_lease():
 
 def test_busy_pools_are_bounded_too():
     provider = Provider(cpu_milli=100_000, memory_mib=1 << 20)
-    for number in range(limits.POOLS_MAX):
+    for number in range(staff.POOLS_MAX):
         provider.ask(f"l{number}", caller=f"caller-{number}")
         provider.send(ev.InputCame(f"l{number}", Input(1, 1, b"payload")))
     provider.ask("late", caller="late")
     assert provider.posts(LeaseRefused)[0].reason == "busy"
     provider.ask("again", caller="caller-0")
     assert provider.posts(LeaseGranted)
-    assert len(provider.core._pools) == limits.POOLS_MAX
+    assert len(provider.core._pools) == staff.POOLS_MAX
 
 
 def test_pools_are_bounded():
     provider = Provider(cpu_milli=100_000, memory_mib=1 << 20)
-    for number in range(limits.POOLS_MAX + 5):
+    for number in range(staff.POOLS_MAX + 5):
         provider.ask(f"l{number}", function=spec(name=f"f{number}"))
         provider.send(ev.LeaseGone(f"l{number}", "done"))
-    assert len(provider.core._pools) <= limits.POOLS_MAX
+    assert len(provider.core._pools) <= staff.POOLS_MAX
 
 
 def test_a_sandbox_that_is_not_here_is_refused_and_the_granted_one_named():

@@ -31,7 +31,7 @@ def spawned(made, lease="l1", function=ANY, inputs=1, caller="cas"):
 
 
 def states(made):
-    return [gpu.state for gpu in made.core.gpus.offers(made.core.idle_workers())]
+    return [gpu.state for gpu in made.core.gpus.offers(made.core.room.idle_workers())]
 
 
 def test_two_workers_get_different_gpus_and_a_third_input_waits():
@@ -77,7 +77,7 @@ def test_an_idle_worker_of_another_caller_makes_room():
     assert states(made) == ["free"]
     other, spawns = spawned(made, "l2", caller="dan")
     assert spawns == []
-    assert made.only(ev.KillWorker).worker == spawn.worker
+    assert made.only(ev.StopWorker).worker == spawn.worker
     made.send(ev.WorkerGone(pool, spawn.worker, "its room was needed"))
     again = made.only(ev.SpawnWorker)
     assert (again.pool, again.gpus) == (other, ("GPU-1",))
@@ -154,10 +154,10 @@ def test_a_worker_that_takes_more_than_its_share_is_ended_and_the_caller_told():
     assert [spawn.gpus for spawn in spawns] == [("GPU-1",), ("GPU-1",)]
     for spawn in spawns:
         made.send(ev.WorkerUp(pool, spawn.worker))
-    made.send(ev.ShareExceeded(spawns[0].worker, 9000))
+    made.send(ev.LimitBroken(spawns[0].worker, "too much", gpu_mib=9000))
     (done,) = made.posts(InputDone)
     assert done.failure.kind == "resource-exceeded"
     assert "9000 MiB" in done.failure.what
     assert made.only(ev.KillWorker).worker == spawns[0].worker
-    made.send(ev.ShareExceeded(spawns[0].worker, 9000))
+    made.send(ev.LimitBroken(spawns[0].worker, "too much", gpu_mib=9000))
     assert made.actions == []

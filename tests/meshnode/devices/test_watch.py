@@ -146,10 +146,10 @@ async def test_who_takes_more_than_a_share_is_reported(child):
     watched.desk.take("w", ("any:4GiB",))
     watched.devices.reading = {"present": (GpuProcess(child.pid, 4096), GpuProcess(1, 9000))}
     await watched.watch.sample()
-    assert not any(isinstance(event, ev.ShareExceeded) for event in watched.events)
+    assert not any(isinstance(event, ev.LimitBroken) for event in watched.events)
     watched.devices.reading = {"present": (GpuProcess(child.pid, 4097),)}
     await watched.watch.sample()
-    assert watched.events[-1] == ev.ShareExceeded("w", 4097)
+    assert watched.events[-1] == ev.LimitBroken("w", "it took more of its GPU than its share", gpu_mib=4097)
 
 
 def test_processes_belong_to_the_sandbox_that_they_descend_from(child):
