@@ -39,10 +39,10 @@ def _talk(store: DiskStore, image: str, folder: Path) -> int:
     with work as place, materialise(store, image, folder / "trees") as root:
         workshop = BwrapWorkshop()
         bench = Bench(workshop, root, Path(place), dict(config.env), config.workdir)
-        return workshop.talk(bench.command((_shell(root, config),), network=True))
+        return workshop.talk(bench.command((shell_of(root, config),), network=True))
 
 
-def _shell(root: Path, config: ImageConfig) -> str:
+def shell_of(root: Path, config: ImageConfig) -> str:
     """What the image has; its Python when it has no shell."""
     found = [name for name in _SHELLS if (root / name[1:]).exists()]
     return (found or [config.python or _SHELLS[-1]])[0]

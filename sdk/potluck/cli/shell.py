@@ -1,23 +1,59 @@
-"""`potluck shell`: look around in an image."""
+"""`potluck shell`: look around in an image, or where a function would run."""
 
 from __future__ import annotations
 
 import importlib.util
+import os
+import shlex
 import subprocess
 import sys
 
 import click
 
-from potluck.errors import NodeStartError
+from potluck import wire
+from potluck.app import LocalEntrypoint
+from potluck.cli.run import choose, load
+from potluck.errors import InvalidError, NodeStartError
+from potluck.wire import FunctionSpec
 
 
 @click.command()
-@click.argument("image")
-def shell(image: str) -> None:
-    """Open a shell in IMAGE (an image id), as root in the sandbox of build steps, with the network.
+@click.argument("place", metavar="IMAGE|FILE.py[::FUNCTION]")
+@click.option("-c", "--cmd", default="", help="Run this command instead of a shell (of a function only).")
+def shell(place: str, cmd: str) -> None:
+    """Open a shell in an image, or where a function would run on this machine.
 
-    What you change there is thrown away. A build step that failed names the image of the state before it.
+    IMAGE is an image id: the shell is that of build steps, as root and with the network. A build step that failed names
+    the image of the state before it. With FILE.py::FUNCTION it is the function's own sandbox: its image, environment,
+    secrets, limits and network, but no GPU. What you change is thrown away.
     """
     if importlib.util.find_spec("potluck_node") is None:
         raise NodeStartError("A shell needs the node's sandbox.", fix="Install it with: pip install 'potluck[node]'")
-    raise SystemExit(subprocess.run([sys.executable, "-m", "potluck_node.shell", image], check=False).returncode)
+    if "::" in place or place.endswith(".py"):
+        raise SystemExit(_function_shell(_prepare(place), shlex.split(cmd)))
+    if cmd:
+        raise InvalidError("--cmd is for functions.", fix="Type it: echo COMMAND | potluck shell IMAGE")
+    raise SystemExit(subprocess.run([sys.executable, "-m", "potluck_node.shell", place], check=False).returncode)
+
+
+def _prepare(place: str) -> FunctionSpec:
+    """Have the image of the function built. Raises `InvalidError` for an entrypoint, which has none."""
+    path, _, name = place.partition("::")
+    app, chosen = choose(load(path), name, path)
+    if isinstance(chosen, LocalEntrypoint):
+        raise InvalidError(
+            f"{chosen.__name__} is an entrypoint, which runs on this machine itself.",
+            fix=f"Name a function: {', '.join(f'{path}::{each}' for each in app.registered_functions)}",
+        )
+    with app.run():
+        return app._require_run(chosen.name).spec(chosen)
+
+
+def _function_shell(function: FunctionSpec, command: list[str]) -> int:
+    """The specification travels in a descriptor: arguments can be read by every user, and it may have secrets."""
+    descriptor = os.memfd_create("potluck-function")
+    with os.fdopen(descriptor, "wb+") as file:
+        file.write(wire.encode(function))
+        file.seek(0)
+        words = [sys.executable, "-m", "potluck_node.function_shell", str(descriptor), *command]
+        return subprocess.run(words, pass_fds=(descriptor,), check=False).returncode
