@@ -4,9 +4,13 @@ from pathlib import Path
 
 import click
 import pytest
+from click.testing import CliRunner
 
 import potluck
+from potluck.cli.find import find_app
+from potluck.cli.main import main
 from potluck.cli.run import as_command, choose, load
+from potluck.cli.show import ago
 from potluck.errors import InvalidError, NotFoundError
 
 
@@ -102,3 +106,60 @@ def test_types_that_no_option_can_have_are_refused():
 
     with pytest.raises(InvalidError, match=r"\*values"):
         parsed(star)
+
+
+TWO_APPS = "first = potluck.App('one')\nsecond = potluck.App('two')\n"
+
+
+def test_the_app_is_chosen_by_variable_or_name(tmp_path):
+    path = tmp_path / "two_apps.py"
+    path.write_text("import potluck\n" + TWO_APPS)
+    assert find_app(f"{path}::second").name == "two"
+    assert find_app(f"{path}::one").name == "one"
+    with pytest.raises(InvalidError, match=r"two_apps\.py::first, .*two_apps\.py::second"):
+        find_app(str(path))
+    with pytest.raises(NotFoundError, match="it has: first, second"):
+        find_app(f"{path}::third")
+
+
+def test_an_app_with_two_names_is_one(tmp_path):
+    path = tmp_path / "one_app.py"
+    path.write_text("import potluck\napp = also = potluck.App('one')\n")
+    assert find_app(str(path)).name == "one"
+
+
+def test_what_is_wrong_with_a_file_is_said_in_three_lines(tmp_path):
+    broken = tmp_path / "broken_file.py"
+    broken.write_text("x = 1\ndef f(:\n")
+    for command in ("run", "deploy"):
+        done = CliRunner().invoke(main, [command, str(broken)])
+        assert done.exit_code == 1
+        assert "is not valid Python" in done.output
+        assert "line 2: " in done.output
+        assert "Traceback" not in done.output
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["deploy"], ["deploy", "absent.py"], ["app", "stop"], ["container", "logs"], ["serve"], ["app", "nonsense"]],
+)
+def test_what_was_not_understood_is_refused(arguments):
+    done = CliRunner().invoke(main, arguments)
+    assert done.exit_code == (1 if arguments[-1] == "absent.py" else 2)
+    assert "Traceback" not in done.output
+
+
+def test_lists_need_a_node_and_say_so(tmp_path, monkeypatch):
+    monkeypatch.setenv("POTLUCK_HOME", str(tmp_path))
+    for arguments in (["app", "list"], ["container", "list", "--json"], ["app", "logs", "x"], ["app", "stop", "x"]):
+        done = CliRunner().invoke(main, arguments)
+        assert done.exit_code == 1
+        assert "potluck up" in done.output
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0, "0 s"), (119, "119 s"), (120, "2 min"), (7200, "2 h"), (3 * 86400, "3 d")]
+)
+def test_times_are_as_precise_as_people_ask(seconds, text):
+    assert ago(1, 1 + seconds * 1_000_000) == text
+    assert ago(0, 5) == ""
