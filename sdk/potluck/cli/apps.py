@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import click
 
+from potluck.cli.completion import complete_app
 from potluck.cli.connect import client
 from potluck.cli.show import ago, as_json, named, print_json, print_table
 from potluck.client import Client
@@ -42,7 +43,7 @@ def list_apps(as_json: bool) -> None:
 
 
 @app.command("logs")
-@click.argument("name", metavar="APP")
+@click.argument("name", metavar="APP", shell_complete=complete_app)
 @click.option("-f", "--follow", is_flag=True, help="Go on until the app has ended.")
 def logs(name: str, follow: bool) -> None:
     """What the functions of APP printed lately, on whichever machine they ran."""
@@ -50,7 +51,7 @@ def logs(name: str, follow: bool) -> None:
 
 
 @app.command("stop")
-@click.argument("name", metavar="APP")
+@click.argument("name", metavar="APP", shell_complete=complete_app)
 def stop(name: str) -> None:
     """End all calls of APP and forget its deployment. Programs that wait for it get `InputCancellation`."""
     connection = client()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from potluck.cli.apps import print_logs
+from potluck.cli.completion import complete_worker
 from potluck.cli.connect import ask_status
 from potluck.cli.show import ago, as_json, print_json, print_table
 from potluck.errors import NotFoundError, RefusedError
@@ -48,7 +49,7 @@ def _since(worker: control.WorkerStatus, status: control.Status) -> str:
 
 
 @container.command("logs")
-@click.argument("worker")
+@click.argument("worker", shell_complete=complete_worker)
 @click.option("-f", "--follow", is_flag=True, help="Go on until interrupted.")
 def logs(worker: str, follow: bool) -> None:
     """What WORKER printed lately for calls of yours, here or on a peer."""

@@ -10,7 +10,7 @@ from potluck.wire.apps import AppFacts, NamedFunction
 
 
 @click.command()
-@click.argument("target", metavar="FILE.py[::APP]")
+@click.argument("target", metavar="FILE.py[::APP]", type=click.Path())
 @click.option("--name", default="", help="Deploy under this name instead of the app's own.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress line, and nothing said when it went well.")
 @click.option("--build-on", metavar="PEER", default="", help="Have PEER build the images.")

@@ -29,9 +29,9 @@ def main() -> None:
 
 
 def _register() -> None:
-    from potluck.cli import apps, containers, deploy, doctor, image, ledger, node, run, serve, shell
+    from potluck.cli import apps, completion, containers, deploy, doctor, image, ledger, node, run, serve, shell
 
-    for command in (run.run, deploy.deploy, serve.serve, apps.app, containers.container):
+    for command in (run.run, deploy.deploy, serve.serve, apps.app, containers.container, completion.completion):
         main.add_command(command)
     for command in (node.up, node.down, node.status, node.pause, node.resume, node.tui, node.config):
         main.add_command(command)

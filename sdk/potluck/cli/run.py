@@ -13,6 +13,7 @@ from typing import Any, get_type_hints
 import click
 
 from potluck.app import App, LocalEntrypoint
+from potluck.cli.completion import complete_target
 from potluck.cli.detach import detached, outlive_terminal
 from potluck.errors import InvalidError, NotFoundError
 from potluck.functions import Function
@@ -22,7 +23,7 @@ from potluck.functions import Function
 @click.option("-q", "--quiet", is_flag=True, help="No progress line.")
 @click.option("-d", "--detach", is_flag=True, help="Go on when this terminal is closed.")
 @click.option("--build-on", metavar="PEER", default="", help="Have PEER build the images.")
-@click.argument("target", metavar="FILE.py[::NAME]")
+@click.argument("target", metavar="FILE.py[::NAME]", shell_complete=complete_target)
 @click.pass_context
 def run(ctx: click.Context, target: str, quiet: bool, detach: bool, build_on: str) -> None:
     """Run an app's entrypoint, or one of its functions, with arguments from the command line.

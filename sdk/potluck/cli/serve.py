@@ -29,7 +29,7 @@ END_TIMEOUT_S = 10.0
 
 
 @click.command()
-@click.argument("target", metavar="FILE.py[::APP]")
+@click.argument("target", metavar="FILE.py[::APP]", type=click.Path())
 @click.option("-q", "--quiet", is_flag=True, help="Only what functions print.")
 def serve(target: str, quiet: bool) -> None:
     """Keep an app deployed while this runs, and deploy it anew whenever its files change.

@@ -12,13 +12,14 @@ import click
 
 from potluck import wire
 from potluck.app import LocalEntrypoint
+from potluck.cli.completion import complete_target
 from potluck.cli.run import choose, load
 from potluck.errors import InvalidError, NodeStartError
 from potluck.wire import FunctionSpec
 
 
 @click.command()
-@click.argument("place", metavar="IMAGE|FILE.py[::FUNCTION]")
+@click.argument("place", metavar="IMAGE|FILE.py[::FUNCTION]", shell_complete=complete_target)
 @click.option("-c", "--cmd", default="", help="Run this command instead of a shell (of a function only).")
 def shell(place: str, cmd: str) -> None:
     """Open a shell in an image, or where a function would run on this machine.
