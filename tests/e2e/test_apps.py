@@ -264,3 +264,15 @@ def test_a_file_that_cannot_be_served_ends_the_command(node, tmp_path):
     assert done.returncode == 1
     assert "There is no file" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_why_a_call_waits_is_explained(node):
+    assert potluck_cli(node, "status", "--calls") == "No open calls.\n"
+    with sample.app.run(show_progress=False):
+        call = sample.greet.spawn_map(["one", "two", "three"], kwargs={"seconds": 600})
+        wait_until(lambda: is_running(node), "the first input")
+        shown = potluck_cli(node, "status", "--calls")
+        assert shown.startswith("greet, 0 of 3 done")
+        (facts,) = json.loads(potluck_cli(node, "status", "--calls", "--json"))
+        assert (facts["function"], facts["inputs"], facts["waiting"]) == ("greet", 3, 3)
+        call.cancel()

@@ -105,6 +105,10 @@ def test_ledger_commands(mesh, tmp_path):
     wait_until(lambda: caller.status().entries and ann.status().entries, "the receipts")
     assert "both" in run_cli(caller, "ledger", "list").stdout
     assert "0.0" in run_cli(ann, "ledger", "balance").stdout
+    (receipt,) = json.loads(run_cli(caller, "ledger", "list", "--json").stdout)
+    assert (receipt["label"], receipt["inputs"], receipt["countersigned"]) == ("sample.add", 1, True)
+    (account,) = json.loads(run_cli(caller, "ledger", "balance", "--json").stdout)
+    assert account["balance_us"] == -account["used_us"] < 0
     files = [str(tmp_path / name) for name in ("cas.jsonl", "ann.jsonl")]
     for node, file in zip((caller, ann), files, strict=True):
         assert run_cli(node, "ledger", "export", file).returncode == 0

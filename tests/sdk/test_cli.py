@@ -7,11 +7,13 @@ import pytest
 from click.testing import CliRunner
 
 import potluck
+from potluck.cli.calls import print_calls
 from potluck.cli.find import find_app
 from potluck.cli.main import main
 from potluck.cli.run import as_command, choose, load
 from potluck.cli.show import ago
 from potluck.errors import InvalidError, NotFoundError
+from potluck.wire.control import CallStatus
 
 
 def module(tmp_path, monkeypatch, text, name):
@@ -163,3 +165,14 @@ def test_lists_need_a_node_and_say_so(tmp_path, monkeypatch):
 def test_times_are_as_precise_as_people_ask(seconds, text):
     assert ago(1, 1 + seconds * 1_000_000) == text
     assert ago(0, 5) == ""
+
+
+def test_calls_are_explained_peer_by_peer(capsys):
+    would = ("ann: runs 2 of 2 at once", "\x1b[31mbob: cannot run it")
+    print_calls((CallStatus("1.1", "train", 30, 18, "waiting for 1 A10G", would), CallStatus("1.2", "f", 1, 1, "")))
+    assert capsys.readouterr().out.splitlines() == [
+        "train, 12 of 30 done: waiting for 1 A10G",
+        "  ann: runs 2 of 2 at once",
+        "  [31mbob: cannot run it",
+        "f, 0 of 1 done",
+    ]

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING
 import click
 
 from potluck.cli.connect import client
+from potluck.cli.show import as_json, named, print_json, print_table
 from potluck.errors import LedgerError, NodeStartError
 from potluck.wire import control
 
 if TYPE_CHECKING:
+    from potluck_ledger.balance import Account
     from potluck_ledger.journal import VerifiedEntry
 
 
@@ -50,27 +52,31 @@ def _joules(mj: int) -> str:
 
 
 @ledger.command("list")
-def list_entries() -> None:
+@as_json
+def list_entries(as_json: bool) -> None:
     """Every receipt, oldest first."""
-    from rich.box import SIMPLE_HEAD
-    from rich.console import Console
-    from rich.table import Table
-
     owner, envelopes = _own()
-    table = Table(box=SIMPLE_HEAD, pad_edge=False)
-    for column in ("#", "when", "", "peer", "function", "inputs", "leased", "busy", "energy", "GPU", "signed"):
-        table.add_column(column)
-    for entry in _verified(owner, envelopes):
-        receipt = entry.receipt
-        gave = receipt.provider == owner
-        other = receipt.caller if gave else receipt.provider
-        signed = "both" if entry.countersigned else "one side"
-        table.add_row(
-            str(entry.sequence), _when(receipt.ended_us), "gave" if gave else "used", other[-8:], receipt.label,
-            str(receipt.inputs), _seconds(receipt.lease_us), _seconds(receipt.busy_us), _joules(receipt.energy_mj),
-            "".join(letter for letter in receipt.gpu_model if letter.isprintable()), signed,
-        )  # fmt: skip
-    Console().print(table)
+    entries = _verified(owner, envelopes)
+    if as_json:
+        print_json([_facts(entry) for entry in entries])
+        return
+    columns = ("#", "when", "", "peer", "function", "inputs", "leased", "busy", "energy", "GPU", "signed")
+    print_table(columns, [_row(owner, entry) for entry in entries], "No receipts.")
+
+
+def _facts(entry: VerifiedEntry) -> dict[str, object]:
+    return {"sequence": entry.sequence, "countersigned": entry.countersigned, **named(entry.receipt)}
+
+
+def _row(owner: str, entry: VerifiedEntry) -> tuple[str, ...]:
+    receipt = entry.receipt
+    gave = receipt.provider == owner
+    other = receipt.caller if gave else receipt.provider
+    return (
+        str(entry.sequence), _when(receipt.ended_us), "gave" if gave else "used", other[-8:], receipt.label,
+        str(receipt.inputs), _seconds(receipt.lease_us), _seconds(receipt.busy_us), _joules(receipt.energy_mj),
+        receipt.gpu_model, "both" if entry.countersigned else "one side",
+    )  # fmt: skip
 
 
 def _when(at_us: int) -> str:
@@ -80,24 +86,26 @@ def _when(at_us: int) -> str:
 
 
 @ledger.command("balance")
-def balance() -> None:
+@as_json
+def balance(as_json: bool) -> None:
     """Time given to and used from each peer."""
-    from rich.box import SIMPLE_HEAD
-    from rich.console import Console
-    from rich.table import Table
+    owner, envelopes = _own()
+    accounts = _accounts(owner, envelopes)
+    if as_json:
+        print_json([{**vars(account), "balance_us": account.balance_us} for account in accounts])
+        return
+    rows = [
+        (each.peer[-8:], _seconds(each.given_us), _seconds(each.used_us), _seconds(each.balance_us))
+        for each in accounts
+    ]
+    print_table(("peer", "given", "used", "balance"), rows, "No receipts.")
 
+
+def _accounts(owner: str, envelopes: tuple[bytes, ...]) -> list[Account]:
+    receipts = [entry.receipt for entry in _verified(owner, envelopes)]
     from potluck_ledger.balance import Accounts
 
-    owner, envelopes = _own()
-    table = Table(box=SIMPLE_HEAD, pad_edge=False)
-    for column in ("peer", "given", "used", "balance"):
-        table.add_column(column)
-    receipts = [entry.receipt for entry in _verified(owner, envelopes)]
-    for account in Accounts(owner, receipts).by_peer.values():
-        table.add_row(
-            account.peer[-8:], _seconds(account.given_us), _seconds(account.used_us), _seconds(account.balance_us)
-        )
-    Console().print(table)
+    return list(Accounts(owner, receipts).by_peer.values())
 
 
 @ledger.command("export")

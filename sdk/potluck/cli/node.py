@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from potluck import paths, start
+from potluck.cli.calls import done, print_calls
 from potluck.cli.connect import ask_status, client
 from potluck.cli.show import as_json, named, print_json, table
 from potluck.errors import ConnectionError, Error, NodeStartError
@@ -135,12 +136,16 @@ def _await_end(pid: int) -> bool:
 
 
 @click.command()
+@click.option("--calls", "only_calls", is_flag=True, help="Only your open calls, and why each peer runs them or not.")
 @as_json
-def status(as_json: bool) -> None:
+def status(only_calls: bool, as_json: bool) -> None:
     """What the node does: workers, calls, peers, balance."""
     answer = ask_status()
     if as_json:
-        print_json(named(answer))
+        print_json([named(call) for call in answer.calls] if only_calls else named(answer))
+        return
+    if only_calls:
+        print_calls(answer.calls)
         return
     from rich.console import Console
 
@@ -163,7 +168,7 @@ def _tables(answer: control.Status) -> list[str | Table]:
     parts += _table("GPUs", ("model", "memory", "state", "uuid"), gpus)
     rows = [(w.worker, w.function, w.state) for w in answer.workers]
     parts += _table("Workers", ("worker", "function", "state"), rows)
-    calls = [(c.function, f"{c.inputs - c.waiting} of {c.inputs}", c.note) for c in answer.calls]
+    calls = [(c.function, done(c), c.note) for c in answer.calls]
     parts += _table("Calls", ("function", "done", "waits for"), calls)
     peers = [
         (p.name, p.state, f"{p.cpu_milli / 1000:g} CPUs, {p.memory_mib} MiB", ", ".join(p.gpus), p.note)

@@ -23,6 +23,8 @@ def named(struct: msgspec.Struct) -> dict[str, object]:
 def _builtin(value: object) -> object:
     if isinstance(value, tuple):
         return [_builtin(each) for each in value]
+    if isinstance(value, bytes):
+        return value.hex()
     return named(value) if isinstance(value, msgspec.Struct) else value
 
 
@@ -31,11 +33,16 @@ def print_json(data: object) -> None:
     click.echo(json.dumps(data, indent=2))
 
 
-def plain(text: str) -> str:
+def printable(text: str) -> str:
     """What strangers call themselves and their functions, without the power to command a terminal."""
+    return "".join(letter for letter in text if letter.isprintable())
+
+
+def plain(text: str) -> str:
+    """The same for a cell of a table, where brackets mean something."""
     from rich.markup import escape
 
-    return escape("".join(letter for letter in text if letter.isprintable()))
+    return escape(printable(text))
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]], title: str = "") -> Table:
