@@ -18,7 +18,7 @@ from potluck import __version__, wire
 from potluck.errors import DataFolderBusyError, Error, InvalidError, RemoteProtocolError, VersionError
 from potluck.frames import FrameReader, encode_frame
 from potluck.wire import Failure, FunctionSpec, control
-from potluck.wire.apps import AppQuestion
+from potluck.wire.apps import AppQuestion, RunCommand
 from potluck.wire.lease import InputLog
 from potluck.wire.spawned import SpawnCall, SpawnQuestion
 from potluck_node.apps import AppClient, ClientApps
@@ -54,7 +54,7 @@ class Desk(Protocol):
     async def build(self, question: control.BuildImage, progress: Progress) -> tuple[str, str]: ...
     async def answer_images(self, question: control.ImageQuestion, say: Progress) -> wire.Message: ...
     async def answer_spawned(self, question: SpawnQuestion, show: Show) -> wire.Message: ...
-    async def answer_apps(self, question: AppQuestion, client: AppClient) -> wire.Message: ...
+    async def answer_apps(self, question: AppQuestion | RunCommand, client: AppClient) -> wire.Message: ...
     def heard(self, app: str, function: str, message: InputLog) -> None: ...
     def pause(self, reason: str, now: bool) -> None: ...
     def resume(self) -> None: ...
@@ -223,7 +223,7 @@ class _Client:
             nursery.start_soon(self._answer_images, message)
         elif isinstance(message, SpawnQuestion):
             nursery.start_soon(self._answer_spawned, message)
-        elif isinstance(message, AppQuestion):
+        elif isinstance(message, AppQuestion | RunCommand):
             nursery.start_soon(self._answer_apps, message)
         else:
             self._answer(message)
@@ -325,7 +325,7 @@ class _Client:
         except Error as error:
             self._post(control.Refusal(message.question, Failure.of(error)))
 
-    async def _answer_apps(self, message: AppQuestion) -> None:
+    async def _answer_apps(self, message: AppQuestion | RunCommand) -> None:
         try:
             self._post(await self._desk.answer_apps(message, self))
         except Error as error:

@@ -6,19 +6,15 @@ Run by the user for `potluck shell FILE.py::f`, with the node's store. GPUs are 
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import socket
 import sys
-import termios
-import tty
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
 import trio
 
-from potluck import paths, wire
+from potluck import paths, terminal, wire
 from potluck.errors import Error
 from potluck.wire import FunctionSpec
 from potluck_images.disk import DiskStore
@@ -46,8 +42,8 @@ def open_shell(home: Path, function: FunctionSpec, words: Sequence[str]) -> int:
                 image = get_config(store, function.image)
                 spec = SandboxSpec(root, function, image.python, image.workdir, dict(image.env), _limits(function))
                 command = words or (shell_of(root, image),)
-                launcher = ShellLauncher(command, _size() if not words else (0, 0))
-                with _raw_terminal():
+                launcher = ShellLauncher(command, terminal.size() if not words else (0, 0))
+                with terminal.raw():
                     return trio.run(_talk, launcher, spec, settings.lent_network)
         finally:
             store.close()
@@ -57,28 +53,6 @@ def _limits(function: FunctionSpec) -> Limits:
     """Those of one worker."""
     need = function.resources
     return Limits(need.memory_mib + ZYGOTE_MIB, max(1000, need.cpu_milli), PIDS_PER_WORKER)
-
-
-def _size() -> tuple[int, int]:
-    """Rows and columns of the user's terminal; (0, 0) when there is none."""
-    if not sys.stdin.isatty():
-        return 0, 0
-    columns, rows = shutil.get_terminal_size()
-    return rows, columns
-
-
-@contextmanager
-def _raw_terminal() -> Iterator[None]:
-    """Every key goes to the terminal inside, Ctrl-C too."""
-    if not sys.stdin.isatty():
-        yield
-        return
-    before = termios.tcgetattr(0)
-    tty.setraw(0)
-    try:
-        yield
-    finally:
-        termios.tcsetattr(0, termios.TCSAFLUSH, before)
 
 
 async def _talk(launcher: ShellLauncher, spec: SandboxSpec, lent: tuple[str, ...]) -> int:

@@ -19,7 +19,7 @@ import trio
 from potluck import __version__, wire
 from potluck.errors import InvalidError, RefusedError
 from potluck.wire import control
-from potluck.wire.apps import AppQuestion
+from potluck.wire.apps import AppQuestion, RunCommand
 from potluck.wire.lease import InputLog
 from potluck.wire.offer import Offer
 from potluck.wire.spawned import SpawnQuestion
@@ -33,6 +33,7 @@ from potluck_node.build_peers import BUILD_PROTOCOL, BuildPeers, find_builder
 from potluck_node.caller import LEASE_PROTOCOL, Caller
 from potluck_node.chunks import CHUNKS_PROTOCOL
 from potluck_node.clock import Clock
+from potluck_node.commands import Commands
 from potluck_node.config import Settings
 from potluck_node.control import ControlServer, Progress
 from potluck_node.core import events as ev
@@ -112,6 +113,7 @@ class Node:
         self._spawned_store = SpawnedStore(self.home.spawned)
         self.spawned = SpawnedCalls(self._spawned_store, self.caller, self._clock)
         self.provider = self._make_provider() if settings.offer and parts.launcher else None
+        self.commands = Commands(self.provider, self.key.peer)
         self.discovery = Discovery(self.transport, self.key, self.book, self._clock, self.make_offer)
         self.control = ControlServer(parts.socket, self)
         self._app_store = AppStore(self.home.apps)
@@ -294,7 +296,9 @@ class Node:
     async def answer_spawned(self, question: SpawnQuestion, show: Show) -> wire.Message:
         return await self.spawned.answer(question, show)
 
-    async def answer_apps(self, question: AppQuestion, client: AppClient) -> wire.Message:
+    async def answer_apps(self, question: AppQuestion | RunCommand, client: AppClient) -> wire.Message:
+        if isinstance(question, RunCommand):
+            return await self.commands.run(question)
         return await self.apps.answer(question, client)
 
     def heard(self, app: str, function: str, message: InputLog) -> None:

@@ -20,6 +20,7 @@ from potluck.wire.worker import (
     InputRefused,
     InputSucceeded,
     InputYielded,
+    ItemsTaken,
     RunBatch,
     RunInput,
     StopInput,
@@ -259,6 +260,15 @@ class Pool:
         """Workers with a sandbox of their own → its first process, as the host numbers it."""
         return {name: zygote.host_pid for name, zygote in self._sandboxes.items()}
 
+    @property
+    def caller(self) -> str:
+        """For whom it works."""
+        return self._action.caller
+
+    def sandbox_of(self, worker: str) -> Zygote | None:
+        """The sandbox in which a worker is."""
+        return self._sandboxes.get(worker, self._zygote) if worker in self._workers else None
+
     async def _take(self, name: str, message: object) -> None:
         if isinstance(message, InputSucceeded | InputRaised | InputRefused):
             self._busy -= Counter({name: 1})
@@ -286,6 +296,10 @@ class Pool:
             self._nursery.start_soon(self._send, self._workers[worker], message)
             self._busy[worker] += len(numbers)
             self._tell_refusals()
+
+    def ack_items(self, worker: str, number: int, items: int) -> None:
+        if self._nursery and worker in self._workers:
+            self._nursery.start_soon(self._send, self._workers[worker], ItemsTaken(number, items))
 
     def stop_input(self, worker: str, number: int) -> None:
         if self._nursery and worker in self._workers:

@@ -30,7 +30,7 @@ from potluck_node.engine import Engine
 from potluck_node.gpus import GpuWatch
 from potluck_node.link import Link, LocalLink, StreamLink, local_links
 from potluck_node.pool import Images, OpenGateway, Pool
-from potluck_node.sandbox.interface import Launcher
+from potluck_node.sandbox.interface import Launcher, Zygote
 from potluck_node.sandbox.network import MakeGateway, make_gateway
 from potluck_node.transport.interface import Stream
 
@@ -141,6 +141,8 @@ class Provider:
             self._engine.submit(ev.InputCame(lease, message))
         elif isinstance(message, messages.CancelInput):
             self._engine.submit(ev.InputDropped(lease, message.input, message.reason))
+        elif isinstance(message, messages.ItemsTaken):
+            self._engine.submit(ev.ItemsTaken(lease, message.input, message.items))
         elif isinstance(message, messages.ScaleWorkers):
             self._engine.submit(ev.LeaseScaled(lease, message.least, message.most))
         elif isinstance(message, messages.CloseLease):
@@ -170,6 +172,8 @@ class Provider:
             self._pools[action.pool].spawn(action.worker, action.gpus)
             if self.gpus and action.gpus:
                 self.gpus.hurry()
+        elif isinstance(action, ev.AckItems):
+            self._pools[action.pool].ack_items(action.worker, action.number, action.items)
         elif isinstance(action, ev.StopInput):
             self._pools[action.pool].stop_input(action.worker, action.number)
         elif isinstance(action, ev.StopWorker):
@@ -238,6 +242,13 @@ class Provider:
 
     def _sandboxes(self) -> dict[str, int]:
         return {worker: pid for pool in self._pools.values() for worker, pid in pool.sandboxes().items()}
+
+    def sandbox_of(self, worker: str) -> tuple[str, Zygote] | None:
+        """For whom a worker works, and the sandbox in which it is."""
+        for pool in self._pools.values():
+            if zygote := pool.sandbox_of(worker):
+                return pool.caller, zygote
+        return None
 
     @contextmanager
     def lend(self, requests: tuple[str, ...]) -> Iterator[Binding]:

@@ -13,6 +13,7 @@ import os
 import pickle
 import resource
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -356,6 +357,52 @@ async def check_sandbox_ends_with_its_workers(opener: Opener) -> None:
         assert await zygote.wait_ended() == "closed"
         assert "closed" in (await end_of(worker)).reason
         await zygote.aclose()
+
+
+# -- commands beside the workers
+
+
+async def output_of(channel: socket.socket) -> bytes:
+    """All that a command writes until it closes its end."""
+    stream, seen = trio.SocketStream(trio.socket.from_stdlib_socket(channel)), b""
+    async with stream:
+        async for data in stream:
+            seen += data
+    return seen
+
+
+async def check_commands(opener: Opener) -> None:
+    code = "import os, sys; print(sys.argv[1:], os.getcwd()); sys.exit(5)"
+    async with one_worker(opener) as (zygote, _):
+        for number, size in enumerate([(0, 0), (24, 80)]):
+            ours, theirs = socket.socketpair()
+            command = ("python3", "-c", code, "a b")
+            assert await zygote.execute(f"command-{number}", command, size, theirs) == 5
+            assert (await output_of(ours)).startswith(b"['a b'] /")
+        await goes_on(zygote)
+
+
+async def check_cancelled_command(opener: Opener) -> None:
+    async with one_worker(opener) as (zygote, _):
+        ours, theirs = socket.socketpair()
+        command = ("python3", "-c", "import time; print('begun', flush=True); time.sleep(1000)")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(zygote.execute, "command-1", command, (0, 0), theirs)
+            await trio.to_thread.run_sync(ours.recv, 6)
+            nursery.cancel_scope.cancel()
+        assert await output_of(ours) == b""
+        await goes_on(zygote)
+
+
+async def check_command_ends_with_its_sandbox(opener: Opener) -> None:
+    async with one_worker(opener) as (zygote, _):
+        ours, theirs = socket.socketpair()
+        command = ("python3", "-c", "import time; print('begun', flush=True); time.sleep(1000)")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(zygote.execute, "command-1", command, (0, 0), theirs)
+            await trio.to_thread.run_sync(ours.recv, 6)
+            await zygote.aclose()
+        ours.close()
 
 
 # -- limits

@@ -7,7 +7,8 @@ launchers pass `tests/conformance/check_sandbox.py`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import socket
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -150,6 +151,13 @@ class Zygote(Protocol):
     async def spawn(self, worker: str) -> Worker:
         """Fork a worker named `worker` (never used before in this sandbox). Raises `SandboxError` when the zygote is
         gone or does not answer within `SPAWN_TIMEOUT_S`."""
+        ...
+
+    async def execute(self, name: str, command: Sequence[str], size: tuple[int, int], channel: socket.socket) -> int:
+        """Run a command beside the workers, under the same limits, until it ends; returns its exit status, or minus the
+        signal that ended it. `channel`, which is closed here, is its standard input, output and error; unless `size`
+        (rows, columns) is (0, 0), it has a terminal where the sandbox can have any. Cancelled, the command is killed.
+        `name` is new, as those of workers. Raises `SandboxError` when the sandbox is gone."""
         ...
 
     async def wait_ended(self) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import signal
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, NoReturn, Protocol
 
 import trio
@@ -18,6 +18,7 @@ from potluck.errors import Error, RemoteProtocolError, SandboxError
 from potluck.frames import FrameReader, encode_frame
 from potluck.wire.common import FunctionSpec
 from potluck.wire.worker import (
+    ExecCommand,
     FromZygote,
     KillWorker,
     SpawnWorker,
@@ -58,6 +59,17 @@ class Box(Protocol):
     async def destroy(self) -> None: ...
 
 
+class _Command:
+    """One that runs beside the workers."""
+
+    def __init__(self) -> None:
+        self.ended, self.status = trio.Event(), 0
+
+    def end(self, status: int) -> None:
+        self.status = status
+        self.ended.set()
+
+
 class SocketZygote:
     """A `Zygote` (see `interface`) at the other end of `channel`."""
 
@@ -65,6 +77,7 @@ class SocketZygote:
         self._box = box
         self._socket = trio.socket.from_stdlib_socket(channel)
         self._workers: dict[str, SocketWorker] = {}
+        self._commands: dict[str, _Command] = {}
         self._send_outbox, self._outbox = trio.open_memory_channel[tuple[bytes, socket.socket | None]](OUTBOX_MAX)
         self._answer: ZygoteReady | ZygoteFailed | None = None
         self._answered = trio.Event()
@@ -148,6 +161,20 @@ class SocketZygote:
             raise
         return spawned
 
+    async def execute(self, name: str, command: Sequence[str], size: tuple[int, int], channel: socket.socket) -> int:
+        if not self.alive:
+            channel.close()
+            raise SandboxError("The sandbox has ended.", why=self._reason)
+        running = self._commands[name] = _Command()
+        self._post(wire.encode(ExecCommand(name, tuple(command), *size)), channel)
+        try:
+            await running.ended.wait()
+        finally:
+            del self._commands[name]
+            if not running.ended.is_set():
+                self._post(wire.encode(KillWorker(name)))
+        return running.status
+
     async def aclose(self) -> None:
         self._end_because("closed")
         self._box.kill()
@@ -214,6 +241,8 @@ class SocketZygote:
             case WorkerExited(worker, status) if worker in self._workers:
                 oom = self._box.out_of_memory() if status == -9 else ""
                 self._workers.pop(worker).end(status, oom or describe_status(status))
+            case WorkerExited(name, status) if name in self._commands:
+                self._commands[name].end(status)
             case WorkerSpawned() | WorkerExited():
                 pass  # of a spawn that was given up
             case _:
@@ -233,6 +262,8 @@ class SocketZygote:
         for worker in list(self._workers.values()):
             worker.end(-signal.SIGKILL, f"its sandbox ended: {self._reason}")
         self._workers.clear()
+        for command in self._commands.values():
+            command.end(-signal.SIGKILL)
         self._answered.set()
         self._ended.set()
 

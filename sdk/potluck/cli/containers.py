@@ -1,15 +1,20 @@
-"""`potluck container list|logs`: the workers on this node, whoever uses them."""
+"""`potluck container list|logs|exec`: the workers on this node, whoever uses them."""
 
 from __future__ import annotations
 
+import functools
+import tempfile
+
 import click
 
+from potluck import terminal
 from potluck.cli.apps import print_logs
 from potluck.cli.completion import complete_worker
-from potluck.cli.connect import ask_status
+from potluck.cli.connect import ask_status, client
 from potluck.cli.show import ago, as_json, print_json, print_table
 from potluck.errors import NotFoundError, RefusedError
 from potluck.wire import control
+from potluck.wire.apps import CommandEnded, RunCommand
 
 
 @click.group()
@@ -65,3 +70,29 @@ def _explain_silence(worker: str) -> None:
         raise NotFoundError(f"No worker named {worker} has printed anything.", fix="See `potluck container list`.")
     if found[0].caller != status.peer:
         raise RefusedError(f"{worker} does not work for you.", why="what it prints goes to its caller alone")
+
+
+@container.command("exec", context_settings={"ignore_unknown_options": True})
+@click.argument("worker", shell_complete=complete_worker)
+@click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
+def execute(worker: str, command: tuple[str, ...]) -> None:
+    """Run COMMAND in the sandbox of WORKER, which works for you on this machine. Ends with its exit status."""
+    with tempfile.TemporaryDirectory(prefix="potluck-") as folder:
+        status = _execute(worker, command, f"{folder}/channel")
+    raise SystemExit(status if status >= 0 else 128 - status)
+
+
+def _execute(worker: str, command: tuple[str, ...], path: str) -> int:
+    connection, channel = client(), terminal.Channel(path)
+    try:
+        with terminal.raw():
+            ask = functools.partial(_question, worker, command, path)
+            status = connection.ask(ask, CommandEnded).status
+            channel.close()
+            return status
+    finally:
+        connection.close()
+
+
+def _question(worker: str, command: tuple[str, ...], path: str, number: int) -> RunCommand:
+    return RunCommand(number, worker, command, path, *terminal.size())

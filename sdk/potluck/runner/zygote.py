@@ -29,6 +29,7 @@ from .function import load
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
     from .function import Function
@@ -145,21 +146,25 @@ class Zygote:
     def _handle(self, message: Message) -> None:
         match message:
             case ["SpawnWorker", str(name), *_]:
-                self._spawn(name, self._received_fds.pop(0))
+                self._spawn(name, lambda fd: worker.run(fd, self._function, self._spec))
+            case ["ExecCommand", str(name), list(command), int(rows), int(columns), *_]:
+                self._spawn(name, lambda fd: _execute(fd, command, rows, columns))
             case ["KillWorker", str(name), *_]:
                 for pid in [pid for pid, other in self._workers.items() if other == name]:
                     _kill_worker(pid)
             case _:
                 raise ValueError(f"unexpected message {message!r:.100}")
 
-    def _spawn(self, name: str, fd: int) -> None:
+    def _spawn(self, name: str, run: Callable[[int], int | None]) -> None:
+        """Fork a process that runs something with the descriptor that came along; it ends with what that returns."""
+        fd = self._received_fds.pop(0)
         pid = self._fork()
         if pid is None:
             write_message(SOCKET_FD, ["WorkerExited", name, 1])
             os.close(fd)
             return
         if pid == 0:
-            self._become_worker(fd)
+            self._become_worker(fd, run)
         os.close(fd)
         self._workers[pid] = name
         write_message(SOCKET_FD, ["WorkerSpawned", name, pid])
@@ -174,15 +179,14 @@ class Zygote:
                 self._reap()
         return None
 
-    def _become_worker(self, fd: int) -> None:
+    def _become_worker(self, fd: int, run: Callable[[int], int | None]) -> None:
         """In the child; never returns."""
         status = 1
         try:
             self._socket.close()
             self._workers.clear()
             _leave_zygote(self._wakeup, self._handlers)
-            worker.run(fd, self._function, self._spec)
-            status = 0
+            status = run(fd) or 0
         except BaseException as error:  # noqa: BLE001 - reported, then the process ends whatever it was
             sys.excepthook(type(error), error, error.__traceback__)
         finally:
@@ -201,6 +205,13 @@ class Zygote:
             if name is not None:
                 _kill_group(pid)
                 write_message(SOCKET_FD, ["WorkerExited", name, os.waitstatus_to_exitcode(status)])
+
+
+def _execute(fd: int, command: list[str], rows: int, columns: int) -> int:
+    # Few sandboxes ever need it, and all wait for imports.
+    from . import terminal
+
+    return terminal.run(fd, command, rows, columns)
 
 
 def _kill_worker(pid: int) -> None:

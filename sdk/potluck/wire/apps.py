@@ -88,6 +88,26 @@ class StopApp(Message, frozen=True):
     reason: str = "the app was stopped"
 
 
+class RunCommand(Message, frozen=True):
+    """Run a command in the sandbox of a worker that works for this node, on it. Its input and output go through a
+    connection to the Unix socket `channel`, on which the client listens; unless `rows` is 0 it has a terminal. It ends
+    with this client's connection. Answered by `CommandEnded`."""
+
+    question: int
+    worker: str
+    command: tuple[str, ...]
+    channel: str
+    rows: int = 0
+    columns: int = 0
+
+
+class CommandEnded(Message, frozen=True):
+    """`status` is the exit status, or minus the signal that ended the command."""
+
+    question: int
+    status: int
+
+
 class AppFacts(Message, frozen=True):
     """`state` is deployed or serving (not lasting)."""
 
@@ -143,4 +163,4 @@ class AppStopped(Message, frozen=True):
 
 
 AppQuestion = DeployApp | StartApp | AskApp | AskApps | AskAppLogs | StopApp
-AppReply = AppFacts | Apps | AppLogs | AppStopped
+AppReply = AppFacts | Apps | AppLogs | AppStopped | CommandEnded

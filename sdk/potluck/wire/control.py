@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import msgspec
 
-from potluck.wire.apps import AppQuestion, AppReply
+from potluck.wire.apps import AppQuestion, AppReply, RunCommand
 from potluck.wire.common import Failure, FunctionSpec, Message, RemoteException, Scaling
 from potluck.wire.offer import GpuOffer
 from potluck.wire.spawned import SpawnQuestion, SpawnReply
@@ -397,6 +397,7 @@ ToNode = (
     | SetScaling
     | KeepFunction
     | AppQuestion
+    | RunCommand
 )
 FromNode = (
     Welcome

@@ -31,6 +31,16 @@ class KillWorker(Message, frozen=True):
     worker: str
 
 
+class ExecCommand(Message, frozen=True):
+    """Run a command beside the workers. The socket that comes along is its standard input, output and error; with
+    `rows`, a terminal of that size between. `WorkerExited` with this name tells the end, `KillWorker` brings it."""
+
+    name: str
+    command: tuple[str, ...]
+    rows: int = 0
+    columns: int = 0
+
+
 class ZygoteReady(Message, frozen=True):
     protocol: int
     python: str
@@ -70,6 +80,13 @@ class RunBatch(Message, frozen=True):
     payloads: tuple[bytes, ...]
 
 
+class ItemsTaken(Message, frozen=True):
+    """So many items of a generator were taken by its caller; it may run `ITEMS_AHEAD_MAX` ahead of that."""
+
+    input: int
+    items: int
+
+
 class StopInput(Message, frozen=True):
     """Nobody waits for this input any more, but others run in the worker: end it if that can be done alone."""
 
@@ -100,6 +117,10 @@ class InputYielded(Message, frozen=True):
     payload: bytes
 
 
+# A generator waits when its caller has so many items, or bytes of items, still to take.
+ITEMS_AHEAD_MAX, ITEM_BYTES_AHEAD_MAX = 64, 64 << 20
+
+
 class InputSucceeded(Message, frozen=True):
     """`cpu_us` is this worker's processor time for the input (its own word, an upper bound is checked by the node)."""
 
@@ -122,7 +143,7 @@ class InputRefused(Message, frozen=True):
     cpu_us: int = 0
 
 
-ToZygote = StartZygote | SpawnWorker | KillWorker
+ToZygote = StartZygote | SpawnWorker | KillWorker | ExecCommand
 FromZygote = ZygoteReady | ZygoteFailed | WorkerSpawned | WorkerExited
-ToWorker = RunInput | RunBatch | StopInput | StopWorker
+ToWorker = RunInput | RunBatch | ItemsTaken | StopInput | StopWorker
 FromWorker = WorkerReady | WorkerLog | InputYielded | InputSucceeded | InputRaised | InputRefused
