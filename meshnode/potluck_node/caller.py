@@ -41,10 +41,23 @@ GRANT_TIMEOUT_S = 10.0
 RECEIPT_TIMEOUT_S = 5.0
 
 
+FromClients = (
+    ev.InputAdded
+    | ev.ItemsTaken
+    | ev.InputsEnded
+    | ev.CallCancelled
+    | ev.OffersChanged
+    | ev.FunctionKept
+    | ev.FunctionLeft
+    | ev.ScalingSet
+)
+
+
 class CallSink(Protocol):
     """Whoever placed a call."""
 
     def deliver(self, action: ev.Deliver) -> None: ...
+    def item(self, action: ev.DeliverItem) -> None: ...
     def ended(self, action: ev.CallEnded) -> None: ...
     def notice(self, action: ev.Notice) -> None: ...
     def log(self, call: str, index: int, message: messages.InputLog) -> None: ...
@@ -87,7 +100,7 @@ class Caller:
         self._sinks[call] = sink
         self._engine.submit(ev.CallOpened(call, function))
 
-    def submit(self, event: ev.InputAdded | ev.InputsEnded | ev.CallCancelled | ev.OffersChanged) -> None:
+    def submit(self, event: FromClients) -> None:
         self._engine.submit(event)
         if isinstance(event, ev.CallCancelled):
             self._sinks.pop(event.call, None)
@@ -106,7 +119,7 @@ class Caller:
         if isinstance(action, ev.SendInput):
             lease = self._leases.get(action.lease)
             if lease and lease.link:
-                lease.meter.sent(action.input, action.payload, self._clock.now_us())
+                lease.meter.sent(action.input, action.attempt, action.payload, self._clock.now_us())
                 lease.link.post(messages.Input(action.input, action.attempt, action.payload))
         elif isinstance(action, ev.Deliver):
             if action.call in self._sinks:
@@ -120,6 +133,13 @@ class Caller:
                 self._sinks[action.call].notice(action)
         elif isinstance(action, ev.OpenLease):
             self._open(action)
+        elif isinstance(action, ev.DeliverItem):
+            if action.call in self._sinks:
+                self._sinks[action.call].item(action)
+        elif isinstance(action, ev.AckItems):
+            self._post(action.lease, messages.ItemsTaken(action.input, action.items))
+        elif isinstance(action, ev.ScaleLease):
+            self._post(action.lease, messages.ScaleWorkers(action.least, action.most))
         elif isinstance(action, ev.AbortInput):
             self._post(action.lease, messages.CancelInput(action.input, action.reason))
         else:
@@ -227,6 +247,9 @@ class Caller:
         if isinstance(message, messages.InputDone):
             lease.meter.came(message, self._clock.now_us())
             self._engine.submit(ev.InputFinished(name, message))
+        elif isinstance(message, messages.InputItem):
+            lease.meter.meter.add_item(message)
+            self._engine.submit(ev.ItemYielded(name, message))
         elif isinstance(message, messages.InputLog):
             self._log(message)
         elif isinstance(message, messages.InputStarted):
@@ -234,7 +257,7 @@ class Caller:
         elif isinstance(message, messages.LeaseGranted):
             lease.answered.set()
             # A grant comes back at once, so it took one round trip.
-            self.core.rtt_us[lease.action.peer] = self._clock.now_us() - lease.asked_us
+            self.core.heard(lease.action.peer, self._clock.now_us() - lease.asked_us)
             self._engine.submit(ev.LeaseAccepted(name, message.slots))
         elif isinstance(message, messages.LeaseProgress):
             self._engine.submit(ev.LeaseStage(name, _stage(self._who(lease), message)))

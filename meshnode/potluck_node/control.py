@@ -174,6 +174,7 @@ class _Client:
             self._room.set()
             for call in list(self._open):
                 self._desk.caller.submit(ev.CallCancelled(call, "the caller left"))
+            self._desk.caller.submit(ev.FunctionLeft(f"client {self._number}"))
 
     async def _read(self, nursery: trio.Nursery) -> None:
         reader, greeted = FrameReader(), False
@@ -210,6 +211,8 @@ class _Client:
             self._take_input(message)
         elif isinstance(message, control.OpenCall):
             self._open_call(message)
+        elif isinstance(message, control.ItemsTaken):
+            caller.submit(ev.ItemsTaken(self._name(message.call), message.index, message.items))
         elif isinstance(message, control.EndInputs):
             self._stopped.pop(message.call, None)
             caller.submit(ev.InputsEnded(self._name(message.call)))
@@ -291,11 +294,24 @@ class _Client:
         elif isinstance(message, control.Resume):
             self._desk.resume()
             self._post(control.Done(message.question))
+        elif isinstance(message, control.AskStats):
+            self._post(control.Stats(message.question, *self._desk.caller.core.stats(message.function)))
+        elif isinstance(message, control.SetScaling):
+            self._desk.caller.submit(ev.ScalingSet(message.function, message.scaling))
+            self._post(control.Done(message.question))
+        elif isinstance(message, control.KeepFunction):
+            self._keep(message)
         elif isinstance(message, control.StopNode):
             self._post(control.Done(message.question))
             self._desk.stop()
         else:
             raise RemoteProtocolError("A client says hello once.")
+
+    def _keep(self, message: control.KeepFunction) -> None:
+        if problem := nonsense(message.function):
+            raise RemoteProtocolError("A client wants workers for a function that cannot be.", why=problem)
+        self._desk.caller.submit(ev.FunctionKept(f"client {self._number}", message.function))
+        self._post(control.Done(message.question))
 
     async def _build(self, message: control.BuildImage) -> None:
         def progress(text: str) -> None:
@@ -338,6 +354,11 @@ class _Client:
         if call is not None:
             self._ahead[call].discard(action.index)
             self._post(control.CallOutcome(call, action.index, action.payload, action.exception, action.failure))
+
+    def item(self, action: ev.DeliverItem) -> None:
+        call = self._open.get(action.call)
+        if call is not None:
+            self._post(control.CallItem(call, action.index, action.item, action.payload))
 
     def ended(self, action: ev.CallEnded) -> None:
         self._forget(action.call)

@@ -20,6 +20,7 @@ from potluck.wire.worker import (
     InputRefused,
     InputSucceeded,
     InputYielded,
+    ItemsTaken,
     RunBatch,
     RunInput,
     StopInput,
@@ -295,6 +296,10 @@ class Pool:
             self._nursery.start_soon(self._send, self._workers[worker], message)
             self._busy[worker] += len(numbers)
             self._tell_refusals()
+
+    def ack_items(self, worker: str, number: int, items: int) -> None:
+        if self._nursery and worker in self._workers:
+            self._nursery.start_soon(self._send, self._workers[worker], ItemsTaken(number, items))
 
     def stop_input(self, worker: str, number: int) -> None:
         if self._nursery and worker in self._workers:

@@ -141,6 +141,8 @@ class Provider:
             self._engine.submit(ev.InputCame(lease, message))
         elif isinstance(message, messages.CancelInput):
             self._engine.submit(ev.InputDropped(lease, message.input, message.reason))
+        elif isinstance(message, messages.ItemsTaken):
+            self._engine.submit(ev.ItemsTaken(lease, message.input, message.items))
         elif isinstance(message, messages.ScaleWorkers):
             self._engine.submit(ev.LeaseScaled(lease, message.least, message.most))
         elif isinstance(message, messages.CloseLease):
@@ -170,6 +172,8 @@ class Provider:
             self._pools[action.pool].spawn(action.worker, action.gpus)
             if self.gpus and action.gpus:
                 self.gpus.hurry()
+        elif isinstance(action, ev.AckItems):
+            self._pools[action.pool].ack_items(action.worker, action.number, action.items)
         elif isinstance(action, ev.StopInput):
             self._pools[action.pool].stop_input(action.worker, action.number)
         elif isinstance(action, ev.StopWorker):

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from potluck import wire
-from potluck.errors import Error, InputCancellation, StoreFullError
+from potluck.errors import Error, InputCancellation, InvalidError, StoreFullError
 from potluck.wire import Failure, FunctionSpec
 from potluck.wire import spawned as messages
 from potluck.wire.control import INPUTS_AHEAD_MAX
@@ -35,6 +35,10 @@ Show = Callable[[InputLog], None]
 
 # Results are kept for days; looking for old ones every hour is often enough.
 PURGE_S = 3600.0
+# The outcome of a generator, which is always empty.
+NO_ITEMS = Failure.of(
+    InvalidError("What a spawned generator yields is not kept.", fix="Call it with .remote_gen, or return a list.")
+)
 # How often a full disk is tried again, seconds.
 DISK_PAUSE_S = 5.0
 
@@ -173,8 +177,13 @@ class SpawnedCalls:
         if action.call not in self._fed:
             return
         outcome = messages.SpawnedOutcome(0, action.index, action.payload, action.exception, action.failure)
+        if action.payload == b"":
+            outcome = messages.SpawnedOutcome(0, action.index, failure=NO_ITEMS)
         self._came.append((action.call, outcome))
         self._wake.set()
+
+    def item(self, action: ev.DeliverItem) -> None:
+        """What a generator yields is not kept: see `NO_ITEMS`."""
 
     async def _record(self) -> None:
         """Write down what came, as much at once as there is: each transaction waits for the disk."""

@@ -34,7 +34,7 @@ def make_status(node: Node, question: int, now_us: int) -> control.Status:
         memory_free_mib=offer.memory_free_mib if offer else 0,
         gpus=offer.gpus if offer else (),
         workers=_workers(node),
-        calls=tuple(control.CallStatus(*call) for call in node.caller.core.calls()),
+        calls=_calls(node, now_us),
         peers=_peers(node, now_us),
         accounts=_accounts(node),
         entries=node.journal.head()[0],
@@ -43,6 +43,11 @@ def make_status(node: Node, question: int, now_us: int) -> control.Status:
         warning=node.warning,
         embedded=node.embedded,
     )
+
+
+def _calls(node: Node, now_us: int) -> tuple[control.CallStatus, ...]:
+    core = node.caller.core
+    return tuple(control.CallStatus(*call, core.would(call[0], now_us)) for call in core.calls())
 
 
 def _workers(node: Node) -> tuple[control.WorkerStatus, ...]:

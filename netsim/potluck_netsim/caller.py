@@ -80,6 +80,10 @@ class SimCaller:
             self._world.fact(CallOver(self._node.name, action.call))
         elif isinstance(action, ev.OpenLease):
             self._open(action)
+        elif isinstance(action, ev.AckItems):
+            self._post(action.lease, messages.ItemsTaken(action.input, action.items))
+        elif isinstance(action, ev.ScaleLease):
+            self._post(action.lease, messages.ScaleWorkers(action.least, action.most))
         elif isinstance(action, ev.AbortInput):
             self._post(action.lease, messages.CancelInput(action.input, action.reason))
         elif isinstance(action, ev.EndLease):
@@ -88,7 +92,7 @@ class SimCaller:
     def _send(self, action: ev.SendInput) -> None:
         lease = self.leases.get(action.lease)
         if lease and lease.link:
-            lease.meter.sent(action.input, action.payload, self._world.now_us)
+            lease.meter.sent(action.input, action.attempt, action.payload, self._world.now_us)
             lease.link.post(messages.Input(action.input, action.attempt, action.payload))
 
     def _post(self, lease: str, message: Message) -> None:

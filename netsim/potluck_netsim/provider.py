@@ -84,6 +84,8 @@ class SimProvider:
             self.submit(ev.InputCame(lease, message))
         elif isinstance(message, messages.CancelInput):
             self.submit(ev.InputDropped(lease, message.input, message.reason))
+        elif isinstance(message, messages.ItemsTaken):
+            self.submit(ev.ItemsTaken(lease, message.input, message.items))
         elif isinstance(message, messages.ScaleWorkers):
             self.submit(ev.LeaseScaled(lease, message.least, message.most))
         elif isinstance(message, messages.CloseLease):

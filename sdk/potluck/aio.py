@@ -90,6 +90,12 @@ class AsyncClient:
         """Wait for the call's next outcome."""
         return await self._wait(call.take)
 
+    async def take_item(self, call: Call) -> bytes | control.CallOutcome:
+        """Wait for the next item of a generator; its outcome comes after the last."""
+        found: bytes | control.CallOutcome = await self._wait(lambda: self._session.take_item(call))
+        await self._flush()
+        return found
+
     def take_nowait(self, call: Call) -> control.CallOutcome | None:
         return call.take()
 

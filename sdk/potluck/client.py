@@ -8,6 +8,7 @@ from __future__ import annotations
 import socket
 import threading
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -79,6 +80,13 @@ class Client:
     def take(self, call: Call) -> control.CallOutcome:
         """Wait for the call's next outcome."""
         return self._wait(call.take)
+
+    def take_item(self, call: Call) -> bytes | control.CallOutcome:
+        """Wait for the next item of a generator; its outcome comes after the last."""
+        take: Callable[[], bytes | control.CallOutcome | None] = partial(self._session.take_item, call)
+        found = self._wait(take)
+        self._flush()
+        return found  # type: ignore[return-value]
 
     def take_nowait(self, call: Call) -> control.CallOutcome | None:
         """The call's next outcome if it has arrived."""

@@ -16,6 +16,9 @@ from potluck.wire import FunctionSpec, control
 from potluck.wire.apps import AppReply
 from potluck.wire.spawned import SpawnReply
 
+# Every so many items a generator is told that they were taken: a few times within what it may be ahead.
+ITEMS_ACKED = 16
+
 
 class Listener(Protocol):
     """Told what happens meanwhile."""
@@ -34,6 +37,8 @@ class Call:
         self.taken = 0
         self.inputs_ended = False
         self._outcomes: deque[control.CallOutcome] = deque()
+        self._items: deque[bytes] = deque()
+        self.items_taken = 0
 
     @property
     def room(self) -> bool:
@@ -51,6 +56,18 @@ class Call:
             return None
         self.taken += 1
         return self._outcomes.popleft()
+
+    def take_item(self) -> bytes | control.CallOutcome | None:
+        """The next item of a generator that has arrived, its outcome after the last, or None."""
+        if self._items:
+            self.items_taken += 1
+            return self._items.popleft()
+        return self.take()
+
+    def put_item(self, item: control.CallItem) -> None:
+        if item.index or self.sent != 1:
+            raise RemoteProtocolError("The node sent an item for an input that it was not given.")
+        self._items.append(item.payload)
 
     def put(self, outcome: control.CallOutcome) -> None:
         if not 0 <= outcome.index < self.sent:
@@ -116,6 +133,13 @@ class Session:
         call.sent += 1
         return call.sent - 1
 
+    def take_item(self, call: Call) -> bytes | control.CallOutcome | None:
+        """As `Call.take_item`; the generator is told now and then, so that it goes on."""
+        found = call.take_item()
+        if isinstance(found, bytes) and call.items_taken % ITEMS_ACKED == 0:
+            self._send(control.ItemsTaken(call.number, 0, call.items_taken))
+        return found
+
     def end_inputs(self, call: Call) -> None:
         if not call.inputs_ended:
             call.inputs_ended = True
@@ -142,7 +166,11 @@ class Session:
         )
 
     def _take(self, message: object) -> None:
-        if isinstance(message, control.CallOutcome):
+        if isinstance(message, control.CallItem):
+            call = self._calls.get(message.call)
+            if call:
+                call.put_item(message)
+        elif isinstance(message, control.CallOutcome):
             call = self._calls.get(message.call)
             if call:
                 call.put(message)
@@ -164,6 +192,7 @@ class Session:
                 | control.Status
                 | control.JournalAnswer
                 | control.ImageReply
+                | control.Stats
                 | SpawnReply
                 | AppReply,
             )

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from potluck.wire import Failure, FunctionSpec, RemoteException
-from potluck.wire.lease import InputDone
+from potluck.wire import Failure, FunctionSpec, RemoteException, Scaling
+from potluck.wire.lease import InputDone, InputItem
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +19,15 @@ class InputAdded:
     call: str
     index: int
     payload: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class ItemsTaken:
+    """Whoever placed the call has taken so many items of a generator."""
+
+    call: str
+    index: int
+    items: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +77,37 @@ class InputFinished:
 
 
 @dataclass(frozen=True, slots=True)
+class ItemYielded:
+    """A generator yielded on a lease."""
+
+    lease: str
+    message: InputItem
+
+
+@dataclass(frozen=True, slots=True)
+class FunctionKept:
+    """`holder` wants as many workers held up as `function.scaling` says, until `FunctionLeft`."""
+
+    holder: str
+    function: FunctionSpec
+
+
+@dataclass(frozen=True, slots=True)
+class FunctionLeft:
+    """`holder` is gone."""
+
+    holder: str
+
+
+@dataclass(frozen=True, slots=True)
+class ScalingSet:
+    """From now on, for all calls of the function."""
+
+    function: FunctionSpec
+    scaling: Scaling
+
+
+@dataclass(frozen=True, slots=True)
 class LeaseLost:
     """The stream ended, or the peer fell silent."""
 
@@ -88,6 +128,7 @@ class Tick:
 Event = (
     CallOpened
     | InputAdded
+    | ItemsTaken
     | InputsEnded
     | CallCancelled
     | LeaseAccepted
@@ -95,6 +136,10 @@ Event = (
     | LeaseStage
     | InputBegan
     | InputFinished
+    | ItemYielded
+    | FunctionKept
+    | FunctionLeft
+    | ScalingSet
     | LeaseLost
     | OffersChanged
     | Tick
@@ -115,6 +160,24 @@ class SendInput:
     input: int
     attempt: int
     payload: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class AckItems:
+    """So many items of a generator were taken: it may go on."""
+
+    lease: str
+    input: int
+    items: int
+
+
+@dataclass(frozen=True, slots=True)
+class ScaleLease:
+    """How many workers the lease should have; 0 leaves it to the provider."""
+
+    lease: str
+    least: int
+    most: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +205,16 @@ class Deliver:
 
 
 @dataclass(frozen=True, slots=True)
+class DeliverItem:
+    """One item of a generator, in order."""
+
+    call: str
+    index: int
+    item: int
+    payload: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class CallEnded:
     """Every input of the call has been delivered."""
 
@@ -157,4 +230,6 @@ class Notice:
     text: str
 
 
-Action = OpenLease | SendInput | AbortInput | EndLease | Deliver | CallEnded | Notice
+Action = (
+    OpenLease | SendInput | AckItems | ScaleLease | AbortInput | EndLease | Deliver | DeliverItem | CallEnded | Notice
+)

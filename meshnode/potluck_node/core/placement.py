@@ -76,11 +76,12 @@ def slots(offer: Offer, resources: Resources) -> int:
 
 @dataclass(frozen=True)
 class Candidate:
-    """An offer with what we know of the peer ourselves."""
+    """An offer with what we know of the peer ourselves: it is `recent` when it ran this function last."""
 
     offer: Offer
     rtt_us: int = 0
     banned: bool = False
+    recent: bool = False
 
 
 def _rank(candidate: Candidate, function: str, image: str, resources: Resources) -> tuple[bool, bool, bool, bool, int]:
@@ -90,7 +91,7 @@ def _rank(candidate: Candidate, function: str, image: str, resources: Resources)
     return (
         candidate.banned,
         not warm and slots(offer, resources) == 0,
-        not warm,
+        not (warm or candidate.recent),
         image not in offer.images,
         bucket,
     )

@@ -49,6 +49,7 @@ class ProviderCore:
             ev.InputCame: self._input_came,
             ev.InputDropped: self._input_dropped,
             ev.ItemCame: self._item_came,
+            ev.ItemsTaken: self._items_taken,
             ev.OutcomeCame: self._outcome_came,
             ev.LeaseGone: self._lease_gone,
             ev.Paused: self._on_paused,
@@ -299,6 +300,13 @@ class ProviderCore:
             message = InputItem(item.message.input, item.message.attempt, event.item, event.payload)
             lease.meter.add_item(message)
             self._act(ev.Post(item.lease, message))
+
+    def _items_taken(self, event: ev.ItemsTaken, _now_us: int) -> None:
+        lease = self._leases.get(event.lease)
+        pool = self._pools.get(lease.pool) if lease else None
+        for worker, number, item in pool.running() if pool else ():
+            if (item.lease, item.message.input) == (event.lease, event.input) and pool:
+                self._act(ev.AckItems(pool.name, worker.name, number, event.items))
 
     def _outcome_came(self, event: ev.OutcomeCame, now_us: int) -> None:
         pool = self._pools.get(event.pool)

@@ -108,6 +108,15 @@ class ItemCame:
 
 
 @dataclass(frozen=True, slots=True)
+class ItemsTaken:
+    """The caller has taken so many items of a generator."""
+
+    lease: str
+    input: int
+    items: int
+
+
+@dataclass(frozen=True, slots=True)
 class OutcomeCame:
     pool: str
     worker: str
@@ -162,6 +171,7 @@ Event = (
     | InputCame
     | InputDropped
     | ItemCame
+    | ItemsTaken
     | OutcomeCame
     | LeaseScaled
     | LeaseGone
@@ -220,6 +230,16 @@ class Run:
 
 
 @dataclass(frozen=True, slots=True)
+class AckItems:
+    """So many items of a generator were taken: it may go on."""
+
+    pool: str
+    worker: str
+    number: int
+    items: int
+
+
+@dataclass(frozen=True, slots=True)
 class StopInput:
     """Nobody waits for this input, but the worker has others."""
 
@@ -275,6 +295,7 @@ Action = (
     | PreparePool
     | SpawnWorker
     | Run
+    | AckItems
     | StopInput
     | StopWorker
     | KillWorker

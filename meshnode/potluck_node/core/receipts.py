@@ -23,14 +23,14 @@ class CallerMeter:
     meter: LeaseMeter = field(default_factory=LeaseMeter)
     seen_us: int = 0
     overcharged: str = ""
-    _sent: dict[int, tuple[int, bytes]] = field(default_factory=dict)
+    _sent: dict[tuple[int, int], tuple[int, bytes]] = field(default_factory=dict)
 
-    def sent(self, number: int, payload: bytes, now_us: int) -> None:
-        self._sent[number] = (now_us, payload_digest(payload))
+    def sent(self, number: int, attempt: int, payload: bytes, now_us: int) -> None:
+        self._sent[number, attempt] = (now_us, payload_digest(payload))
 
     def came(self, done: InputDone, now_us: int) -> None:
         """Count an outcome; a provider that says it ran longer than we waited is noted."""
-        sent_us, digest = self._sent.pop(done.input, (now_us, bytes(32)))
+        sent_us, digest = self._sent.pop((done.input, done.attempt), (now_us, bytes(32)))
         window_us = now_us - sent_us
         if done.run_us > window_us + window_us * DRIFT_PPM // 1_000_000 + ROUNDING_US:
             self.overcharged = f"input {done.input}: {done.run_us} µs are claimed, {window_us} µs passed here"

@@ -20,12 +20,18 @@ if TYPE_CHECKING:
     Finish = Callable[[Coroutine[Any, Any, Any]], object]
     # Takes (number of the input, number of the item from 0, pickled item) of what a generator yields.
     Emit = Callable[[int, int, bytes], None]
+    # Takes (number of the input, size of an item).
+    Full = Callable[[int, int], bool]
     # The class name of an outcome, and its second field.
     Outcome = tuple[str, bytes | Message]
     Arguments = tuple[tuple[Any, ...], dict[str, Any]]
 
 # As in the module `inspect`, which is slow to import.
 _CO_VARARGS, _CO_VARKEYWORDS, _CO_COROUTINE, _CO_ASYNC_GENERATOR = 0x04, 0x08, 0x80, 0x200
+
+
+# How often a generator that is too far ahead, and runs beside other inputs, looks again, seconds.
+PAUSE_S = 0.005
 
 
 class Job:
@@ -96,11 +102,14 @@ class Job:
 
 
 class One(Job):
-    """One input. With `yields`, what a generator yields goes to `emit`."""
+    """One input. With `yields`, what a generator yields goes to `emit`, which waits while the caller is slow; where
+    others run on the same event loop, `full` says whether it would."""
 
-    def __init__(self, function: Function, number: int, payload: bytes, yields: bool, emit: Emit) -> None:
+    def __init__(
+        self, function: Function, number: int, payload: bytes, yields: bool, emit: Emit, full: Full | None = None
+    ) -> None:
         super().__init__(function, [number], [payload])
-        self._number, self._yields, self._emit = number, yields, emit
+        self._number, self._yields, self._emit, self._full = number, yields, emit, full
 
     def begin(self) -> object:
         args, kwargs = self._inputs[self._number]
@@ -124,9 +133,18 @@ class One(Job):
         self._check_yields()
         item = 0
         async for value in items:
-            self._emit(self._number, item, dump_result(value))
+            data = dump_result(value)
+            while self._full and self._full(self._number, len(data)):
+                await self._a_moment()
+            self._emit(self._number, item, data)
             item += 1
         self.outcomes[self._number] = ("InputSucceeded", b"")
+
+    @staticmethod
+    async def _a_moment() -> None:
+        import asyncio
+
+        await asyncio.sleep(PAUSE_S)
 
     def _check_yields(self) -> None:
         if not self._yields:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import _thread
+import os
 import resource
+import time
 
 from .codec import read_message
 from .crew import Crew, Loop
-from .jobs import Batch, One
+from .jobs import PAUSE_S, Batch, One
 from .output import Output
 from .service import Service, run_apart
+from .window import Windows
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,43 +24,53 @@ if TYPE_CHECKING:
 
 def run(socket: int, function: Function, spec: dict[str, Any]) -> None:
     """Serve the node on `socket`; returns when no more inputs come. `spec` has the fields of a `FunctionSpec`."""
-    Worker(socket, function, spec).serve(socket)
+    Worker(socket, function, spec).serve()
 
 
 class Worker:
     def __init__(self, socket: int, function: Function, spec: dict[str, Any]) -> None:
-        self._function, self._yields = function, bool(spec["generator"])
+        self._socket, self._function, self._yields = socket, function, bool(spec["generator"])
         self._output = Output(socket)
         self._cpu_us, self._cpu_lock = 0, _thread.allocate_lock()
+        self._over = False
         runs, *_ = spec["sharing"]
         self._crew: Crew | None = None
+        self._windows = Windows(self._read)
         if runs > 1:
             loop = Loop()
             self._crew = Crew(loop, self._tell)
+            self._windows = Windows(self._pause)
             if isinstance(function, Service):
                 function.finish = loop.finish
 
-    def serve(self, socket: int) -> None:
+    def serve(self) -> None:
         """Returns when the node says so, or closes the socket."""
         _get_ready(self._output, self._function)
-        while True:
-            match read_message(socket):
-                case ["RunInput", int(number), bytes(payload), *_]:
-                    self._run(One(self._function, number, payload, self._yields, self._emit))
-                case ["RunBatch", list(numbers), list(payloads), *_]:
-                    self._run(Batch(self._function, numbers, payloads))
-                case ["StopInput", int(number), *_]:
-                    if self._crew:
-                        self._crew.stop(number)
-                case ["StopWorker", *_]:
-                    _leave(self._output, self._function)
-                    self._output.flush()
-                    return
-                case None:
-                    self._output.flush()
-                    return
-                case message:
-                    raise ValueError(f"unexpected message {message!r:.100}")
+        while not self._over:
+            self._read()
+        self._output.flush()
+
+    def _read(self) -> None:
+        """Take one message, also while a generator that runs in this thread waits."""
+        match read_message(self._socket):
+            case ["RunInput", int(number), bytes(payload), *_]:
+                full = self._windows.full if self._crew else None
+                self._run(One(self._function, number, payload, self._yields, self._emit, full))
+            case ["RunBatch", list(numbers), list(payloads), *_]:
+                self._run(Batch(self._function, numbers, payloads))
+            case ["ItemsTaken", int(number), int(items), *_]:
+                self._windows.taken(number, items)
+            case ["StopInput", int(number), *_]:
+                if self._crew:
+                    self._crew.stop(number)
+            case ["StopWorker", *_]:
+                _leave(self._output, self._function)
+                self._over = True
+            case None:
+                self._output.flush()
+                os._exit(0)  # also out of a generator that nobody listens to
+            case message:
+                raise ValueError(f"unexpected message {message!r:.100}")
 
     def _run(self, job: Job) -> None:
         if self._crew:
@@ -77,10 +90,16 @@ class Worker:
             now_us = _cpu_us()
             spent_us, self._cpu_us = now_us - self._cpu_us, now_us
         for number, (tag, outcome) in job.outcomes.items():
+            self._windows.end(number)
             self._output.send([tag, number, outcome, spent_us // len(job.outcomes)])
 
     def _emit(self, number: int, item: int, payload: bytes) -> None:
+        self._windows.send(number, len(payload))
         self._output.send(["InputYielded", number, item, payload])
+
+    @staticmethod
+    def _pause() -> None:
+        time.sleep(PAUSE_S)
 
 
 def _get_ready(output: Output, function: Function) -> None:

@@ -118,14 +118,18 @@ class Zygote:
         poll = select.poll()
         poll.register(SOCKET_FD, select.POLLIN)
         poll.register(self._wakeup, select.POLLIN)
-        while True:
-            ready = {fd for fd, _ in poll.poll()}
-            if self._wakeup in ready:
-                self._reap()
-            if SOCKET_FD in ready and not self._receive():
-                break
+        while self._goes_on({fd for fd, _ in poll.poll()}):
+            pass
         for pid in self._workers:
             _kill_worker(pid)
+
+    def _goes_on(self, ready: set[int]) -> bool:
+        try:
+            if self._wakeup in ready:
+                self._reap()
+            return SOCKET_FD not in ready or self._receive()
+        except (BrokenPipeError, ConnectionResetError):
+            return False  # it closed while it was being told something
 
     def _receive(self) -> bool:
         data, ancillary, _, _ = self._socket.recvmsg(_CONTROL_BYTES, socket.CMSG_SPACE(_FD_BYTES))

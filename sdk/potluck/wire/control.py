@@ -55,6 +55,14 @@ class CallInput(Message, frozen=True):
     payload: bytes
 
 
+class ItemsTaken(Message, frozen=True):
+    """So many items of a generator were taken; sent once for every few."""
+
+    call: int
+    index: int
+    items: int
+
+
 class EndInputs(Message, frozen=True):
     """No more inputs come for this call."""
 
@@ -384,6 +392,7 @@ ToNode = (
     | BuildImage
     | OpenCall
     | CallInput
+    | ItemsTaken
     | EndInputs
     | CancelCall
     | AskStatus

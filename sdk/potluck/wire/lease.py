@@ -95,6 +95,13 @@ class InputItem(Message, frozen=True):
     payload: bytes
 
 
+class ItemsTaken(Message, frozen=True):
+    """The caller has taken so many items of a generator."""
+
+    input: int
+    items: int
+
+
 class ScaleWorkers(Message, frozen=True):
     """The caller wants this lease to have at least so many workers up, busy ones included, though it sent no input for
     them, and at most so many; 0 leaves it to the provider."""
@@ -149,7 +156,9 @@ class Credit(Message, frozen=True):
 # cancel must not overtake its input, nor a receipt the outcomes that it covers.
 CONTROL = (Heartbeat, Credit)
 
-ToProvider = LeaseRequest | ScaleWorkers | Input | CancelInput | CloseLease | ReceiptSigned | Heartbeat | Credit
+ToProvider = (
+    LeaseRequest | ItemsTaken | ScaleWorkers | Input | CancelInput | CloseLease | ReceiptSigned | Heartbeat | Credit
+)
 ToCaller = (
     LeaseGranted
     | LeaseRefused

@@ -80,6 +80,13 @@ class RunBatch(Message, frozen=True):
     payloads: tuple[bytes, ...]
 
 
+class ItemsTaken(Message, frozen=True):
+    """So many items of a generator were taken by its caller; it may run `ITEMS_AHEAD_MAX` ahead of that."""
+
+    input: int
+    items: int
+
+
 class StopInput(Message, frozen=True):
     """Nobody waits for this input any more, but others run in the worker: end it if that can be done alone."""
 
@@ -110,6 +117,10 @@ class InputYielded(Message, frozen=True):
     payload: bytes
 
 
+# A generator waits when its caller has so many items, or bytes of items, still to take.
+ITEMS_AHEAD_MAX, ITEM_BYTES_AHEAD_MAX = 64, 64 << 20
+
+
 class InputSucceeded(Message, frozen=True):
     """`cpu_us` is this worker's processor time for the input (its own word, an upper bound is checked by the node)."""
 
@@ -134,5 +145,5 @@ class InputRefused(Message, frozen=True):
 
 ToZygote = StartZygote | SpawnWorker | KillWorker | ExecCommand
 FromZygote = ZygoteReady | ZygoteFailed | WorkerSpawned | WorkerExited
-ToWorker = RunInput | RunBatch | StopInput | StopWorker
+ToWorker = RunInput | RunBatch | ItemsTaken | StopInput | StopWorker
 FromWorker = WorkerReady | WorkerLog | InputYielded | InputSucceeded | InputRaised | InputRefused

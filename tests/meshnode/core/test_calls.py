@@ -4,6 +4,7 @@ from tests.meshnode.core.worlds import NOW_US, dice, needs, offer, spec
 from potluck.errors import ImageImportError, RefusedError
 from potluck.wire import Failure, RemoteException, RetryPolicy
 from potluck.wire.lease import InputDone
+from potluck_node.core import bans
 from potluck_node.core import calls as limits
 from potluck_node.core import events as ev
 from potluck_node.core.calls import CallCore
@@ -160,7 +161,7 @@ def test_an_input_that_takes_machine_after_machine_down_fails_in_the_end():
         caller.send(ev.LeaseLost(opened.lease, "unplugged"))
         if caller.all(ev.Deliver):
             break
-        opened = (caller.all(ev.OpenLease) or (caller.wait(limits.BAN_MAX_US) and caller.all(ev.OpenLease)))[0]
+        opened = (caller.all(ev.OpenLease) or (caller.wait(bans.BAN_MAX_US) and caller.all(ev.OpenLease)))[0]
     failure = caller.only(ev.Deliver).failure
     assert "lost on 6 machines" in failure.what
     assert "unplugged" in failure.why
@@ -343,5 +344,5 @@ def test_refusals_that_waiting_does_not_cure_end_the_call(reason):
         caller.send(ev.LeaseDenied(caller.only(ev.OpenLease).lease, reason, BUSY))
         if caller.all(ev.Deliver):
             break
-        caller.wait(limits.BAN_MAX_US)
+        caller.wait(bans.BAN_MAX_US)
     assert caller.only(ev.Deliver).failure == BUSY

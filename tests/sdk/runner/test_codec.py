@@ -76,6 +76,8 @@ def test_constants_repeat_those_of_the_messages() -> None:
     assert codec.PROTOCOL == wire.PROTOCOL
     assert codec.PAYLOAD_BYTES_MAX == wire.PAYLOAD_BYTES_MAX
     assert codec.LOG_BYTES_MAX == worker.LOG_BYTES_MAX
+    assert codec.ITEMS_AHEAD_MAX == worker.ITEMS_AHEAD_MAX
+    assert codec.ITEM_BYTES_AHEAD_MAX == worker.ITEM_BYTES_AHEAD_MAX
     assert codec.FRAME_BYTES_MAX == frames.FRAME_BYTES_MAX
 
 

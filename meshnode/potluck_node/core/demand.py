@@ -1,0 +1,124 @@
+"""What the caller's core remembers of calls, inputs, leases and functions."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+
+from potluck.wire import Failure, FunctionSpec, Scaling
+
+# Inputs sent ahead per slot: about 20 ms of work, so that a slot never waits for the network, and at most 64.
+AHEAD_US, AHEAD_MAX = 20_000, 64
+# Until it is known how long a worker of a function takes to start: a sandbox with few imports.
+START_GUESS_US = 300_000
+
+
+@dataclass(slots=True)
+class Input:
+    """`items` is how many items of a generator were delivered: one that runs again elsewhere begins anew."""
+
+    number: int
+    call: str
+    index: int
+    payload: bytes
+    attempt: int = 0
+    losses: int = 0
+    failures: int = 0
+    not_before_us: int = 0
+    items: int = 0
+
+
+@dataclass(slots=True)
+class Call:
+    function: str
+    waiting: set[int] = field(default_factory=set)
+    total: int = 0
+    ended: bool = False
+
+
+@dataclass(slots=True)
+class Sent:
+    """An input on its way; `began_us` is 0 until a worker has it."""
+
+    attempt: int
+    sent_us: int
+    began_us: int = 0
+
+
+@dataclass(slots=True)
+class Lease:
+    """`places` is how many inputs a worker holds; `slots` how many all workers of the lease do, 0 until granted.
+    `least` and `most` workers were asked for. It is `up` once an input began."""
+
+    peer: str
+    function: str
+    places: int = 1
+    slots: int = 0
+    expected: int = 1
+    inputs: dict[int, Sent] = field(default_factory=dict)
+    mean_us: int = 0
+    idle_us: int = 0
+    opened_us: int = 0
+    stage: str = ""
+    least: int = 0
+    most: int = 0
+    up: bool = False
+
+    @property
+    def workers(self) -> int:
+        """How many workers the lease may have."""
+        return self.slots // self.places
+
+    def room(self) -> int:
+        """How many more inputs to send."""
+        slots = min(self.slots, self.most * self.places) if self.most else self.slots
+        ahead = 0 if self.mean_us == 0 else min(AHEAD_MAX, AHEAD_US // self.mean_us)
+        return slots * (1 + ahead) - len(self.inputs)
+
+    def free(self) -> int:
+        """How many more inputs could run at once."""
+        slots = min(self.slots, self.most * self.places) if self.most else self.slots
+        return slots - len(self.inputs)
+
+
+@dataclass(slots=True)
+class Function:
+    """All that is known of one function's demand; `name` is its function id. `keepers` want `scaling` held up though
+    nothing is called. `mean_us` is how long an input runs, `start_us` how long a worker takes until its first one
+    begins, `gap_us` the time between two inputs that were added, the last at
+    `added_us`. An input was last taken off the hands of the function at `progress_us`."""
+
+    name: str
+    spec: FunctionSpec
+    since_us: int
+    queue: deque[int] = field(default_factory=deque)
+    delayed: list[int] = field(default_factory=list)
+    calls: set[str] = field(default_factory=set)
+    keepers: set[str] = field(default_factory=set)
+    leases: set[str] = field(default_factory=set)
+    not_before: dict[str, tuple[int, str]] = field(default_factory=dict)
+    refusals: int = 0
+    last_refusal: Failure | None = None
+    verdicts: dict[str, Failure] = field(default_factory=dict)
+    note: tuple[str, str] = ("", "")
+    scaling: Scaling = field(default_factory=Scaling)
+    finished: int = 0
+    mean_us: int = 0
+    start_us: int = START_GUESS_US
+    gap_us: int = 0
+    added_us: int = 0
+    progress_us: int = 0
+
+    def added(self, now_us: int) -> None:
+        """An input was added: learn how often that is."""
+        if not self.queue:
+            self.progress_us = now_us
+        if self.added_us:
+            self.gap_us = (7 * self.gap_us + max(1, now_us - self.added_us)) // 8
+        self.added_us = now_us
+
+    def ran(self, run_us: int, now_us: int) -> None:
+        """An input has run: learn how long that takes."""
+        self.progress_us = now_us
+        self.finished += 1
+        self.mean_us = max(1, (7 * self.mean_us + run_us) // 8 if self.mean_us else run_us)

@@ -1,0 +1,277 @@
+"""The caller's leases: whom to ask, what to send where, how many workers to want. Part of the call core.
+
+Work is pulled: a lease gets as many inputs as it has slots, plus a few ahead when they are short, so that fast workers
+get more.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterator
+
+from potluck.wire.offer import Offer
+from potluck_node.core import events as ev
+from potluck_node.core.autoscale import Demand, Place, allot, kept, wanted
+from potluck_node.core.bans import Bans
+from potluck_node.core.dealing import places, target
+from potluck_node.core.demand import Function, Input, Lease, Sent
+from potluck_node.core.explain import state, would
+from potluck_node.core.offers import OfferBook
+from potluck_node.core.placement import Candidate, Dice, choose, slots
+from potluck_node.core.tail import moves
+
+# Offers reach a new node within a gossip round or two; only then does "nobody has it" mean something.
+NO_PEER_GRACE_US = 8_000_000
+# An idle lease is kept this long, so that calls in a row do not pay for opening one each.
+LINGER_US = 2_000_000
+# A busy peer is asked again after this long, and so is one that was lost.
+BUSY_RETRY_US = 1_000_000
+# At most so many leases of one function are being opened at once.
+OPENING_MAX = 4
+# Functions of which it is remembered who ran them last: a class may have things there that are not in any offer.
+RECENT_MAX = 1024
+
+
+class Hiring:
+    """`act` takes an action, `give_up` fails what cannot run; `hedgeable` says whether an input may run twice."""
+
+    def __init__(
+        self, book: OfferBook, dice: Dice, own_offer: Callable[[], Offer | None], inputs: dict[int, Input],
+        act: Callable[[ev.Action], None], give_up: Callable[[Function, int], None],
+        hedgeable: Callable[[int], bool],
+    ) -> None:  # fmt: skip
+        self._book, self._dice, self._own_offer, self._inputs = book, dice, own_offer, inputs
+        self._act, self._give_up, self._hedgeable = act, give_up, hedgeable
+        self.functions: dict[str, Function] = {}
+        self.leases: dict[str, Lease] = {}
+        self.bans = Bans()
+        self.rtt_us: dict[str, int] = {}
+        self._recent: OrderedDict[str, str] = OrderedDict()
+        self._looks: dict[str, int] = {}
+        self.wake_us: int | None = None
+
+    def of(self, function: Function) -> list[Lease]:
+        """The leases of a function."""
+        return [self.leases[name] for name in sorted(function.leases)]
+
+    def offers(self, now_us: int) -> list[Offer]:
+        """What can be had, our own first."""
+        own = self._own_offer()
+        return [*([own] if own else []), *self._book.fresh(now_us)]
+
+    def drop(self, name: str) -> Function:
+        """A lease is over."""
+        lease = self.leases.pop(name)
+        function = self.functions[lease.function]
+        function.leases.discard(name)
+        return function
+
+    def worked(self, lease: Lease) -> None:
+        """A lease did what it should: its peer is a good choice the next time."""
+        self.bans.forgive(lease.peer)
+        self._recent[lease.function] = lease.peer
+        self._recent.move_to_end(lease.function)
+        if len(self._recent) > RECENT_MAX:
+            self._recent.popitem(last=False)
+
+    def strike(self, peer: str, now_us: int) -> int:
+        """A peer failed; returns for how long it is avoided."""
+        return self.bans.strike(peer, now_us)
+
+    # All that follows from any event
+
+    def pump_all(self, now_us: int) -> None:
+        for function in list(self.functions.values()):
+            self.pump(function, now_us)
+
+    def pump(self, function: Function, now_us: int) -> None:
+        """Send what can be sent, ask for more leases where that is not enough, end idle ones, say what is awaited."""
+        due = [number for number in function.delayed if self._inputs[number].not_before_us <= now_us]
+        if due:
+            function.delayed = [number for number in function.delayed if number not in due]
+            function.queue.extend(due)
+        self._scale(function, now_us)
+        self._assign(function, now_us)
+        self._scale(function, now_us)
+        if function.queue or function.keepers:
+            self._grow(function, now_us)
+        self._tail(function, now_us)
+        self._shrink(function, now_us)
+        self._note(function, now_us)
+        self._plan_wake(now_us)
+
+    def _assign(self, function: Function, now_us: int) -> None:
+        open_leases = [(name, self.leases[name]) for name in sorted(function.leases) if self.leases[name].slots]
+        while function.queue and open_leases:
+            name, lease = min(open_leases, key=lambda each: len(each[1].inputs) / each[1].slots)
+            if lease.room() <= 0:
+                open_leases = [each for each in open_leases if each[1].room() > 0]
+                continue
+            self.send(name, function.queue.popleft(), now_us)
+
+    def send(self, name: str, number: int, now_us: int) -> None:
+        """Send an input by a lease."""
+        item = self._inputs[number]
+        item.attempt += 1
+        self.leases[name].inputs[number] = Sent(item.attempt, now_us)
+        self._act(ev.SendInput(name, number, item.attempt, item.payload))
+
+    # How many
+
+    def demand(self, function: Function, now_us: int) -> Demand:
+        """The figures by which the number of workers is chosen."""
+        leases = self.of(function)
+        return Demand(
+            queued=len(function.queue),
+            running=sum(len(lease.inputs) for lease in leases),
+            run_us=function.mean_us,
+            start_us=function.start_us,
+            gap_us=function.gap_us,
+            per_worker=target(function.spec) * max(1, function.spec.sharing.batch_size),
+            up=sum(lease.workers for lease in leases),
+            stalled_us=now_us - function.progress_us if function.queue else 0,
+        )
+
+    def _scale(self, function: Function, now_us: int) -> None:
+        """Tell the leases how many workers they should have, where the caller cares."""
+        scaling, leases = function.scaling, self.of(function)
+        asked = scaling.min_containers or scaling.max_containers or scaling.buffer_containers
+        if not asked and not any(lease.least or lease.most for lease in leases):
+            return
+        wants = function.calls or function.keepers
+        held = self._spread(function, kept(self.demand(function, now_us), scaling) if wants else 0)
+        most = self._spread(function, scaling.max_containers)
+        for name, least in held.items():
+            lease = self.leases[name]
+            if scaling.max_containers and not most[name] and not lease.inputs:
+                self.drop(name)
+                self._act(ev.EndLease(name, "enough others"))
+            elif (lease.least, lease.most) != (least, most[name]):
+                lease.least, lease.most = least, most[name]
+                self._act(ev.ScaleLease(name, least, most[name]))
+
+    def _spread(self, function: Function, workers: int) -> dict[str, int]:
+        granted = [(name, self.leases[name]) for name in sorted(function.leases) if self.leases[name].slots]
+        return allot(workers, [self._place(name, lease) for name, lease in granted])
+
+    def _place(self, name: str, lease: Lease) -> Place:
+        has = max(lease.least, -(-len(lease.inputs) // lease.places))
+        return Place(name, lease.workers, has, self.rtt_us.get(lease.peer, 0))
+
+    def _grow(self, function: Function, now_us: int) -> None:
+        """Ask further peers until what is coming is enough for what waits."""
+        while self._short(function, now_us):
+            chosen = choose(self._candidates(function, now_us), function.name, function.spec, self._dice)
+            if chosen is None:
+                break
+            self._open(function, chosen.offer, now_us)
+        else:
+            return
+        self._give_up(function, now_us)
+
+    def _short(self, function: Function, now_us: int) -> bool:
+        leases = [self.leases[name] for name in function.leases]
+        opening = [lease for lease in leases if not lease.slots]
+        if len(opening) >= OPENING_MAX:
+            return False
+        coming = sum(lease.expected for lease in opening)
+        if function.queue and coming * places(function.spec) >= len(function.queue):
+            return False
+        up = sum(lease.workers for lease in leases)
+        return wanted(self.demand(function, now_us), function.scaling) > up + coming
+
+    def _open(self, function: Function, offer: Offer, now_us: int) -> None:
+        name = f"{self._book.us[-8:]}-{now_us:x}-{self._dice.randrange(1 << 32):08x}"
+        free = max(1, slots(offer, function.spec.resources))
+        self.leases[name] = Lease(
+            offer.peer, function.name, places(function.spec), expected=free, idle_us=now_us, opened_us=now_us,
+            stage=f"asking {offer.name}",
+        )  # fmt: skip
+        function.leases.add(name)
+        self._act(ev.OpenLease(name, offer.peer, function.spec, len(function.queue)))
+
+    def _candidates(self, function: Function, now_us: int) -> list[Candidate]:
+        """Peers that may be asked now: no lease with them yet, and not told to wait."""
+        leased = {self.leases[name].peer for name in function.leases}
+        recent = self._recent.get(function.name)
+        return [
+            Candidate(
+                offer, self.rtt_us.get(offer.peer, 0), self.bans.left_us(offer.peer, now_us) > 0, offer.peer == recent
+            )
+            for offer in self.offers(now_us)
+            if offer.peer not in leased
+            and offer.peer not in function.verdicts
+            and function.not_before.get(offer.peer, (0, ""))[0] <= now_us
+        ]
+
+    # The end of it
+
+    def _tail(self, function: Function, now_us: int) -> None:
+        self._looks.pop(function.name, None)
+        if function.queue or len(function.leases) < 2:
+            return
+        found, look_us = moves(function, self.leases, now_us, self._inputs, self._hedgeable)
+        for move in found:
+            if move.drop:
+                self.leases[move.drop].inputs.pop(move.input)
+                self._act(ev.AbortInput(move.drop, move.input, "another worker is free"))
+            self.send(move.to, move.input, now_us)
+        if look_us is not None:
+            self._looks[function.name] = look_us
+
+    def _shrink(self, function: Function, now_us: int) -> None:
+        wants = bool(function.calls or function.keepers)
+        for name in sorted(function.leases):
+            lease = self.leases[name]
+            unwanted = not lease.slots and not wants
+            if unwanted or (self._unused(function, lease) and now_us >= lease.idle_us + LINGER_US):
+                self.drop(name)
+                self._act(ev.EndLease(name, "done"))
+        if not wants and not function.leases:
+            self.functions.pop(function.name, None)
+            self._looks.pop(function.name, None)
+
+    def _unused(self, function: Function, lease: Lease) -> bool:
+        """Whether a lease does nothing, and is not to take over from others at the end of a map either."""
+        idle = bool(lease.slots and not lease.inputs and not function.queue and not function.delayed)
+        return idle and not (lease.least and (function.calls or function.keepers)) and not self._helps(function)
+
+    def _helps(self, function: Function) -> bool:
+        return any(self._hedgeable(number) for lease in self.of(function) for number in lease.inputs)
+
+    # Words and time
+
+    def would(self, function: Function, now_us: int) -> tuple[str, ...]:
+        """A line for each peer: why it runs the function, or does not."""
+        return would(function, self.leases, self.offers(now_us), self.bans, self.rtt_us, now_us)
+
+    def _note(self, function: Function, now_us: int) -> None:
+        leases = self.of(function)
+        running = any(lease.inputs and not lease.stage for lease in leases)
+        note = state(function, leases, [] if running else self.offers(now_us))
+        if note != function.note:
+            function.note = note
+            for call in sorted(function.calls):
+                self._act(ev.Notice(call, *note))
+
+    def note(self, function: Function, now_us: int) -> None:
+        """Say anew what is awaited, if that has changed."""
+        self._note(function, now_us)
+
+    def _plan_wake(self, now_us: int) -> None:
+        times = [time for function in self.functions.values() for time in self._times(function, now_us)]
+        self.wake_us = max(now_us + 1000, min(times)) if times else None
+
+    def _times(self, function: Function, now_us: int) -> Iterator[int]:
+        yield from (self._inputs[number].not_before_us for number in function.delayed)
+        yield from (lease.idle_us + LINGER_US for lease in self.of(function) if self._unused(function, lease))
+        if function.name in self._looks:
+            yield self._looks[function.name]
+        if function.queue or (function.keepers and self._short(function, now_us)):
+            yield from (time for time, _ in function.not_before.values() if time > now_us)
+            yield max(now_us + BUSY_RETRY_US, function.since_us + NO_PEER_GRACE_US)
+
+
+def without(queue: deque[int], numbers: set[int]) -> deque[int]:
+    """A queue without some inputs."""
+    return deque(number for number in queue if number not in numbers)
