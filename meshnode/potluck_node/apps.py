@@ -8,7 +8,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -26,6 +26,8 @@ from potluck_node.core.admission import nonsense
 LOGS_WAIT_US_MAX = 60_000_000
 # As in `potluck.App`.
 NAME_MAX = 64
+# On disk and in memory; and those that one client runs or serves, which is one but for notebooks.
+DEPLOYED_MAX, PER_CLIENT_MAX = 1000, 100
 
 
 @dataclass
@@ -92,6 +94,8 @@ class Apps:
     def _deploy(self, question: messages.DeployApp, client: AppClient) -> messages.AppFacts:
         _check(question)
         deployment = Deployment(question.functions, self._clock.now_us())
+        mine, limit = (self._deployed, DEPLOYED_MAX) if question.lasting else (client.apps.serves, PER_CLIENT_MAX)
+        _check_room(question.app, mine, limit, "deployed here")
         if question.lasting:
             self._store.put(question.app, deployment)
             self._deployed[question.app] = deployment
@@ -122,6 +126,7 @@ class Apps:
 
     def _start(self, app: str, client: AppClient) -> None:
         _check_name(app)
+        _check_room(app, client.apps.runs, PER_CLIENT_MAX, "run by this program")
         client.apps.runs[app] = self._clock.now_us()
         for each in self._clients():
             if each.apps.pid == client.apps.pid:
@@ -211,6 +216,11 @@ def _check(question: messages.DeployApp) -> None:
     for function in question.functions:
         if problem := nonsense(function.spec):
             raise InvalidError(f"{function.name[:NAME_MAX]} cannot be deployed.", why=problem)
+
+
+def _check_room(app: str, there: Collection[str], limit: int, how: str) -> None:
+    if app not in there and len(there) >= limit:
+        raise InvalidError(f"{limit} apps are {how} already.", fix="End some first: potluck app stop APP")
 
 
 def _check_name(app: str) -> None:

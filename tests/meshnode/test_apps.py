@@ -19,7 +19,7 @@ from potluck.wire.lease import InputLog
 from potluck.wire.worker import LOG_BYTES_MAX
 from potluck_node.app_logs import APP_BYTES_MAX, APPS_MAX, Logs
 from potluck_node.app_store import AppStore, Deployment
-from potluck_node.apps import Apps, ClientApps
+from potluck_node.apps import PER_CLIENT_MAX, Apps, ClientApps
 
 SPEC = FunctionSpec("app", "work", "ab" * 32, "3.11", module="m", qualname="work", secrets=(("KEY", "value"),))
 WORK = messages.NamedFunction("work", SPEC)
@@ -167,6 +167,16 @@ async def test_what_cannot_be_is_not_deployed(
     with pytest.raises(InvalidError):
         await desk.ask(messages.DeployApp(1, app, functions))
     assert await desk.states() == {}
+
+
+async def test_there_is_an_end_to_apps(desk: Desk) -> None:
+    for number in range(PER_CLIENT_MAX):
+        await desk.ask(messages.StartApp(1, f"app{number}"))
+    await desk.ask(messages.StartApp(1, "app0"))
+    with pytest.raises(InvalidError, match="run by this program already"):
+        await desk.ask(messages.StartApp(1, "another"))
+    with pytest.raises(InvalidError, match="not a name"):
+        await desk.ask(messages.StartApp(1, "a/b"))
 
 
 # Stopping
