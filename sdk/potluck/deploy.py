@@ -50,21 +50,25 @@ def _functions(running: Running, app: App) -> Iterator[NamedFunction]:
 
 def _classes(running: Running, app: App) -> Iterator[NamedFunction]:
     for name, cls in app.registered_classes.items():
-        methods = {key: member for key, member in members(cls).items() if isinstance(member, Method)}
-        if not methods:
-            raise InvalidError(
-                f"The class {name} has no methods to deploy.", fix="Decorate them with @potluck.method()."
-            )
-        facts = tuple(MethodFacts(key, _yields(member)) for key, member in methods.items())
-        spec = running.spec(_of_no_object(cls, next(iter(methods))))
-        yield NamedFunction(name, spec, facts, tuple(_parameters(cls)))
+        facts = tuple(MethodFacts(key, _yields(member)) for key, member in _methods(cls).items())
+        yield NamedFunction(name, running.spec(of_no_object(cls)), facts, tuple(_parameters(cls)))
 
 
-def _of_no_object(cls: type, method: str) -> Function[..., Any]:
-    """A method of the class before any object is made: whoever makes one knows the parameters."""
+def _methods(cls: type) -> dict[str, Method[..., Any]]:
+    return {key: member for key, member in members(cls).items() if isinstance(member, Method)}
+
+
+def of_no_object(cls: type) -> Function[..., Any]:
+    """A method of an app's class before any object is made: whoever makes one knows the parameters.
+
+    Raises `InvalidError` for a class without methods.
+    """
+    methods = _methods(cls)
+    if not methods:
+        raise InvalidError(f"The class {cls.__name__} has no methods.", fix="Decorate them with @potluck.method().")
     blank: Any = object.__new__(cls)
     vars(blank)[PARAMETERS] = pack([])
-    function: Function[..., Any] = getattr(blank, method)
+    function: Function[..., Any] = getattr(blank, next(iter(methods)))
     return function
 
 

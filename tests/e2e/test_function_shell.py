@@ -96,3 +96,8 @@ def test_an_entrypoint_has_no_sandbox(node):
     done = run_cli(node, "shell", "tests/e2e/app_sample.py::leave_a_note", cwd=ROOT)
     assert done.returncode == 1
     assert "runs on this machine itself" in done.stderr
+
+
+def test_a_class_has_a_sandbox_too(node):
+    looked = in_shell(node, 'import os; print(os.listdir("/app"))', "tests/e2e/app_sample.py::Counter")
+    assert looked.stdout == "['app_sample.py']\n", looked.stderr

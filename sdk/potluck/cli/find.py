@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import ModuleType
+
 from potluck.app import App
 from potluck.cli.run import load
 from potluck.errors import InvalidError, NotFoundError
@@ -13,7 +15,7 @@ def find_app(target: str) -> App:
     Raises `NotFoundError` when there is none, `InvalidError` when there are several and none was chosen.
     """
     path, _, chosen = target.partition("::")
-    found = {name: value for name, value in vars(load(path)).items() if isinstance(value, App)}
+    found = apps_in(load(path))
     apps = {id(app): app for app in found.values()}
     if not apps:
         raise NotFoundError(f"{path} has no app.", fix='Write `app = potluck.App("name")` at its top level.')
@@ -23,6 +25,11 @@ def find_app(target: str) -> App:
         choices = ", ".join(f"{path}::{name}" for name in found)
         raise InvalidError(f"{path} has {len(apps)} apps.", fix=f"Choose one: {choices}")
     return next(iter(apps.values()))
+
+
+def apps_in(module: ModuleType) -> dict[str, App]:
+    """The variables of a module that are apps."""
+    return {name: value for name, value in vars(module).items() if isinstance(value, App)}
 
 
 def _chosen(found: dict[str, App], chosen: str, path: str) -> App:

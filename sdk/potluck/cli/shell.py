@@ -7,14 +7,18 @@ import os
 import shlex
 import subprocess
 import sys
+from types import ModuleType
+from typing import Any
 
 import click
 
 from potluck import wire
 from potluck.app import LocalEntrypoint
 from potluck.cli.completion import complete_target
+from potluck.cli.find import apps_in
 from potluck.cli.run import choose, load
 from potluck.errors import InvalidError, NodeStartError
+from potluck.functions import Function
 from potluck.wire import FunctionSpec
 
 
@@ -39,15 +43,24 @@ def shell(place: str, cmd: str) -> None:
 
 def _prepare(place: str) -> FunctionSpec:
     """Have the image of the function built. Raises `InvalidError` for an entrypoint, which has none."""
+    from potluck.deploy import of_no_object
+
     path, _, name = place.partition("::")
-    app, chosen = choose(load(path), name, path)
+    module = load(path)
+    classes = {key: cls for app in apps_in(module).values() for key, cls in app.registered_classes.items()}
+    function = of_no_object(classes[name]) if name in classes else _function(module, name, path)
+    with function.app.run():
+        return function.app._require_run(name).spec(function)
+
+
+def _function(module: ModuleType, name: str, path: str) -> Function[..., Any]:
+    app, chosen = choose(module, name, path)
     if isinstance(chosen, LocalEntrypoint):
         raise InvalidError(
             f"{chosen.__name__} is an entrypoint, which runs on this machine itself.",
             fix=f"Name a function: {', '.join(f'{path}::{each}' for each in app.registered_functions)}",
         )
-    with app.run():
-        return app._require_run(chosen.name).spec(chosen)
+    return chosen
 
 
 def _function_shell(function: FunctionSpec, command: list[str]) -> int:
