@@ -20,6 +20,7 @@ from potluck.wire.lease import InputLog
 from potluck_node.app_logs import Logs
 from potluck_node.app_store import AppStore, Deployment
 from potluck_node.clock import Clock
+from potluck_node.core import events as ev
 from potluck_node.core.admission import nonsense
 
 # How long a client may have a question for logs wait; it asks again.
@@ -66,11 +67,28 @@ class Apps:
     """Answers `messages.AppQuestion`s."""
 
     def __init__(
-        self, store: AppStore, spawned: Spawned, clients: Callable[[], Iterable[AppClient]], clock: Clock
+        self,
+        store: AppStore,
+        spawned: Spawned,
+        clients: Callable[[], Iterable[AppClient]],
+        clock: Clock,
+        submit: Callable[[ev.FunctionKept | ev.FunctionLeft], None],
     ) -> None:
         self._store, self._spawned, self._clients, self._clock = store, spawned, clients, clock
+        self._submit = submit
         self._deployed = store.all()
         self.logs = Logs()
+
+    def start(self) -> None:
+        """Have the workers that deployed functions want at least."""
+        for app, deployment in self._deployed.items():
+            self._keep(app, deployment)
+
+    def _keep(self, app: str, deployment: Deployment) -> None:
+        for function in deployment.functions:
+            # Which objects of a class with parameters will be called, nobody knows.
+            if function.spec.scaling.min_containers and not function.parameters:
+                self._submit(ev.FunctionKept(_holder(app), function.spec))
 
     async def answer(self, question: messages.AppQuestion, client: AppClient) -> wire.Message:
         """Raises `potluck.errors.Error`."""
@@ -99,6 +117,8 @@ class Apps:
         if question.lasting:
             self._store.put(question.app, deployment)
             self._deployed[question.app] = deployment
+            self._submit(ev.FunctionLeft(_holder(question.app)))
+            self._keep(question.app, deployment)
         else:
             client.apps.serves[question.app] = deployment
         return self._facts(question.question, question.app)
@@ -193,8 +213,14 @@ class Apps:
     def _forget(self, app: str) -> None:
         if self._deployed.pop(app, None):
             self._store.remove(app)
+            self._submit(ev.FunctionLeft(_holder(app)))
         for client in self._clients():
             client.apps.serves.pop(app, None)
+
+
+def _holder(app: str) -> str:
+    """Who keeps its workers, in the caller's core."""
+    return f"app {app}"
 
 
 def _state(served: bool, runs: bool, deployed: bool) -> str:

@@ -117,7 +117,7 @@ class Node:
         self.discovery = Discovery(self.transport, self.key, self.book, self._clock, self.make_offer)
         self.control = ControlServer(parts.socket, self)
         self._app_store = AppStore(self.home.apps)
-        self.apps = Apps(self._app_store, self.spawned, self.control.app_clients, self._clock)
+        self.apps = Apps(self._app_store, self.spawned, self.control.app_clients, self._clock, self.caller.submit)
         self.started_us = self._clock.now_us()
         self._sequence = self.home.next_sequence(self.started_us)
         self._scope, self._stopping, self._ended = trio.CancelScope(), trio.Event(), trio.Event()
@@ -189,6 +189,7 @@ class Node:
                         await nursery.start(self.provider.serve)
                     await nursery.start(self.discovery.serve)
                     await nursery.start(self.spawned.serve)
+                    self.apps.start()
                     await nursery.start(self.control.serve)
                     nursery.start_soon(self._end_when_stopped)
                     if self.embedded:

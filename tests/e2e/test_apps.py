@@ -270,9 +270,11 @@ def test_why_a_call_waits_is_explained(node):
     assert potluck_cli(node, "status", "--calls") == "No open calls.\n"
     with sample.app.run(show_progress=False):
         call = sample.greet.spawn_map(["one", "two", "three"], kwargs={"seconds": 600})
-        wait_until(lambda: is_running(node), "the first input")
+        wait_until(lambda: [each.state for each in node.status().workers].count("running") == 2, "two inputs")
         shown = potluck_cli(node, "status", "--calls")
         assert shown.startswith("greet, 0 of 3 done")
+        assert "\n  ann: runs 2 of 2 at once" in shown
         (facts,) = json.loads(potluck_cli(node, "status", "--calls", "--json"))
         assert (facts["function"], facts["inputs"], facts["waiting"]) == ("greet", 3, 3)
+        assert facts["would"][0].startswith("ann: runs")
         call.cancel()

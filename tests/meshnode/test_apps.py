@@ -13,13 +13,14 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from potluck.errors import InvalidError, NotFoundError, StoreFullError
-from potluck.wire import Failure, FunctionSpec
+from potluck.wire import Failure, FunctionSpec, Scaling
 from potluck.wire import apps as messages
 from potluck.wire.lease import InputLog
 from potluck.wire.worker import LOG_BYTES_MAX
 from potluck_node.app_logs import APP_BYTES_MAX, APPS_MAX, Logs
 from potluck_node.app_store import AppStore, Deployment
 from potluck_node.apps import PER_CLIENT_MAX, Apps, ClientApps
+from potluck_node.core import events as ev
 
 SPEC = FunctionSpec("app", "work", "ab" * 32, "3.11", module="m", qualname="work", secrets=(("KEY", "value"),))
 WORK = messages.NamedFunction("work", SPEC)
@@ -69,7 +70,8 @@ def store(path: Path) -> Iterator[AppStore]:
 class Desk:
     def __init__(self, store: AppStore) -> None:
         self.spawned, self.clients = Somebody(), [Somebody()]
-        self.apps = Apps(store, self.spawned, lambda: self.clients, StepClock())
+        self.kept: list[ev.FunctionKept | ev.FunctionLeft] = []
+        self.apps = Apps(store, self.spawned, lambda: self.clients, StepClock(), self.kept.append)
 
     async def ask(self, question: messages.AppQuestion, client: Somebody | None = None) -> object:
         return await self.apps.answer(question, client or self.clients[0])
@@ -127,6 +129,18 @@ async def test_an_app_is_in_the_state_that_says_most(desk: Desk) -> None:
     desk.clients = [Somebody()]
     desk.spawned.calls = ["app", "other"]
     assert await desk.states() == {"app": "deployed", "other": "detached"}
+
+
+async def test_deployed_functions_have_the_workers_that_they_want(store: AppStore, desk: Desk) -> None:
+    wants = replace(WORK, spec=replace(SPEC, scaling=Scaling(min_containers=2)))
+    unknown = replace(wants, name="Model", parameters=(messages.ParameterFacts("size", "int"),))
+    await desk.ask(messages.DeployApp(1, "app", (wants, unknown, replace(WORK, name="plain"))))
+    assert desk.kept == [ev.FunctionLeft("app app"), ev.FunctionKept("app app", wants.spec)]
+    restarted = Desk(store)
+    restarted.apps.start()
+    assert restarted.kept == [ev.FunctionKept("app app", wants.spec)]
+    await restarted.ask(messages.StopApp(1, "app"))
+    assert restarted.kept[1:] == [ev.FunctionLeft("app app")]
 
 
 async def test_of_two_that_serve_an_app_the_later_counts(desk: Desk) -> None:
