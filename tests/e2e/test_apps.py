@@ -9,12 +9,15 @@ import threading
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 from tests.e2e import app_sample as sample
 from tests.e2e.mesh import PATIENCE_S, Mesh, run_cli, wait_until
 
 import potluck
-from potluck import calls
+from potluck import calls, outcomes
 from potluck.errors import InputCancellation, NotFoundError
+from potluck.runner.codec import pack
+from potluck.serialize import dumps
 from potluck.wire.apps import AppFacts, AskApp
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -98,6 +101,26 @@ def test_what_is_recorded_is_enough_to_call_it(node):
     assert [each["name"] for each in told["functions"]] == ["greet", "Counter"]
     sample.app.deploy(name="third", show_progress=False)
     assert set(listed(node)) == {"other", "lasting", "third"}
+
+
+def called(node, spec, *args):
+    """What a function gives that this program knows from its deployment alone."""
+    client = node.client()
+    try:
+        call = client.open_call(spec)
+        client.add_input(call, dumps((args, {}), "arguments"))
+        client.end_inputs(call)
+        return outcomes.value(client.take(call))
+    finally:
+        client.close()
+
+
+def test_functions_and_classes_are_called_by_what_is_recorded(node):
+    potluck_cli(node, "deploy", FILE)
+    found = {each.name: each.spec for each in facts(node).functions}
+    assert called(node, found["greet"], "from afar") == "hello from afar"
+    counter = replace(found["Counter"], parameters=pack([("start", 40)]))
+    assert called(node, counter, "add", 2) == 42
 
 
 def test_stopping_forgets_the_deployment(node):
@@ -213,6 +236,7 @@ def test_a_detached_entrypoint_goes_on_without_its_terminal(node, tmp_path):
 
 SERVED = """
 import potluck
+import servedhelper
 app = potluck.App("served")
 
 @app.function()
@@ -227,6 +251,7 @@ def served(node, tmp_path):
     """A file that is being served, and the process that does."""
     file = tmp_path / "servedmodule.py"
     file.write_text(SERVED.format(1))
+    (tmp_path / "servedhelper.py").touch()
     process = start_cli(node, "serve", str(file))
     try:
         wait_until(lambda: listed(node).get("served", {}).get("state") == "serving", "the first version")
@@ -250,6 +275,13 @@ def test_a_served_app_is_loaded_anew_when_its_file_changes(node, served):
     process.send_signal(signal.SIGINT)
     assert process.wait(PATIENCE_S) == 0
     wait_until(lambda: not listed(node), "the end of serving")
+
+
+def test_a_module_that_it_imports_counts_too(node, served):
+    file, _ = served
+    first = facts(node, "served")
+    file.with_name("servedhelper.py").write_text("changed = True\n")
+    wait_until(lambda: facts(node, "served").created_us > first.created_us, "the second version")
 
 
 def test_stopping_an_app_ends_its_serving(node, served):
