@@ -3,16 +3,19 @@
 from potluck.version import __version__  # isort: skip
 from potluck.app import App, LocalEntrypoint
 from potluck.calls import FunctionCall
-from potluck.cls import enter, exit, method
+from potluck.cls import Cls, enter, exit, method
 from potluck.errors import Error
 from potluck.functions import Function
 from potluck.image import Image
 from potluck.parameters import parameter
+from potluck.place import enable_output, is_local
 from potluck.retries import Retries
 from potluck.secret import Secret
+from potluck.sharing import batched, concurrent
 
 __all__ = [
     "App",
+    "Cls",
     "Error",
     "Function",
     "FunctionCall",
@@ -21,8 +24,12 @@ __all__ = [
     "Retries",
     "Secret",
     "__version__",
+    "batched",
+    "concurrent",
+    "enable_output",
     "enter",
     "exit",
+    "is_local",
     "method",
     "parameter",
 ]

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar, cast, dataclass_transform, overload
+from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar, Unpack, cast, dataclass_transform, overload
 
-from potluck.cls import register
+from potluck.absent import Absent
+from potluck.cls import Method, move, register
 from potluck.errors import InvalidError
-from potluck.functions import Function, Options
+from potluck.functions import Function
 from potluck.image import Image
+from potluck.options import ClassSettings, FunctionSettings, Options
 from potluck.parameters import parameter
+from potluck.place import is_local
+from potluck.secret import Secret
+from potluck.sharing import sharing_of
 
 if TYPE_CHECKING:
-    from potluck.retries import Retries
-    from potluck.running import Running
+    from potluck.running import Link, Running
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -42,67 +46,53 @@ class LocalEntrypoint:
         return self.raw(*args, **kwargs)
 
 
-class App:
-    """`name` shows up in status and receipts: letters, digits, `-`, `_` and `.`, at most 64. Raises `InvalidError`."""
+class App(Absent):
+    """`name` shows up in status and receipts: letters, digits, `-`, `_` and `.`, at most 64.
 
-    def __init__(self, name: str = "app", *, image: Image | None = None) -> None:
+    `image`, `secrets` and `include_source` are those of all its functions, unless they have their own; secrets add up.
+    Raises `InvalidError`.
+    """
+
+    def __init__(
+        self,
+        name: str | None = None,
+        *,
+        image: Image | None = None,
+        secrets: Collection[Secret] = (),
+        include_source: bool = True,
+        tags: Mapping[str, str] | None = None,
+        volumes: object = None,
+    ) -> None:
+        name = "app" if name is None else name
+        _check_absent(tags=tags, volumes=volumes)
         if not re.fullmatch(r"[A-Za-z0-9_.-]{1,64}", name):
             raise InvalidError(
                 f"{name!r} is not a name for an app.", fix="Use up to 64 letters, digits, '-', '_' and '.'."
             )
         self.name = name
-        self._image = image
+        self._image, self._secrets, self._include_source = image, tuple(secrets), include_source
         self._run: Running | None = None
         self.registered_functions: dict[str, Function[..., Any]] = {}
         self.registered_classes: dict[str, type] = {}
         self.registered_entrypoints: dict[str, LocalEntrypoint] = {}
 
-    def function(
-        self,
-        *,
-        image: Image | None = None,
-        gpu: str | list[str] | None = None,
-        cpu: float | None = None,
-        memory: int | None = None,
-        timeout: float = 300,
-        retries: int | Retries | None = None,
-        env: Mapping[str, str | None] | None = None,
-        name: str | None = None,
-        serialized: bool = False,
-        sandbox: str = "",
-        block_network: bool | None = None,
-        outbound_domain_allowlist: Sequence[str] | None = None,
-    ) -> Decorator:
-        """Make a function runnable on the mesh.
+    def function(self, **settings: Unpack[FunctionSettings]) -> Decorator:
+        """Make a function runnable on the mesh. `FunctionSettings` says what each parameter means.
 
-        `gpu` is a model, "any", "H100:2", "any:>=16GB" or a list of these in order of preference; `cpu` is in cores,
-        `memory` in MiB, `timeout` in seconds for each input; `sandbox` is the weakest that will do, such as "gvisor"
-        (Potluck's own). There is no network, unless `outbound_domain_allowlist` names hosts ("example.org",
-        "*.example.org"), or `block_network=False` asks for all public ones.
-
-        Raises `InvalidError` for values that cannot work.
+        Raises `InvalidError` for values that cannot work, and for what Modal has and a mesh cannot have.
         """
-        options = Options(
-            name=name,
-            image=image or self._image or Image.local_python(),
-            gpu=gpu,
-            cpu=cpu,
-            memory=memory,
-            timeout=timeout,
-            retries=retries,
-            env=env,
-            serialized=serialized,
-            sandbox=sandbox,
-            block_network=block_network,
-            outbound_domain_allowlist=outbound_domain_allowlist,
-        )
+        options = self._options(settings)
 
         def decorate(raw: Callable[..., Any]) -> Function[..., Any]:
             if isinstance(raw, type):
                 raise InvalidError(f"{raw.__name__} is a class.", fix="Decorate it with @app.cls().")
             if not callable(raw) or isinstance(raw, Function):
                 raise InvalidError("@app.function() decorates plain functions.", fix="Write it with parentheses, once.")
-            function: Function[..., Any] = Function(self, raw, options)
+            if isinstance(raw, Method):
+                raise InvalidError(
+                    "@app.function() cannot decorate methods.", fix="Decorate the class with @app.cls()."
+                )
+            function: Function[..., Any] = Function(self, raw, options.shared(sharing_of(raw)))
             self._check_new(function.name, "functions", "Give a name=.")
             self.registered_functions[function.name] = function
             return function
@@ -110,40 +100,14 @@ class App:
         return cast(Decorator, decorate)
 
     @dataclass_transform(field_specifiers=(parameter,), kw_only_default=True)
-    def cls(
-        self,
-        *,
-        image: Image | None = None,
-        gpu: str | list[str] | None = None,
-        cpu: float | None = None,
-        memory: int | None = None,
-        timeout: float = 300,
-        retries: int | Retries | None = None,
-        env: Mapping[str, str | None] | None = None,
-        serialized: bool = False,
-        sandbox: str = "",
-        block_network: bool | None = None,
-        outbound_domain_allowlist: Sequence[str] | None = None,
-    ) -> Callable[[C], C]:
+    def cls(self, **settings: Unpack[ClassSettings]) -> Callable[[C], C]:
         """Make the methods of a class runnable on the mesh, on objects that are made once in each worker.
 
-        The options are those of `function`, for each worker; `timeout` and `retries` hold for each input of a method.
-        Raises `InvalidError` for values that cannot work, and for a class with an `__init__` of its own.
+        `ClassSettings` says what each parameter means; all hold for each worker, but `timeout` and `retries` for each
+        input of a method. Raises `InvalidError` for values that cannot work, and for a class with an `__init__` of its
+        own.
         """
-        options = Options(
-            name=None,
-            image=image or self._image or Image.local_python(),
-            gpu=gpu,
-            cpu=cpu,
-            memory=memory,
-            timeout=timeout,
-            retries=retries,
-            env=env,
-            serialized=serialized,
-            sandbox=sandbox,
-            block_network=block_network,
-            outbound_domain_allowlist=outbound_domain_allowlist,
-        )
+        options = self._options(settings)
 
         def decorate(raw: C) -> C:
             register(self, raw, options)
@@ -152,6 +116,26 @@ class App:
             return raw
 
         return decorate
+
+    def _options(self, settings: Mapping[str, Any]) -> Options:
+        """Settings with what the whole app has."""
+        given = {name: value for name, value in settings.items() if value is not None}
+        secrets = [*self._secrets, *given.get("secrets", ())]
+        common = {"image": self._image, "include_source": self._include_source}
+        return Options(common | given | ({"secrets": secrets} if secrets else {}))
+
+    def include(self, other_app: App) -> App:
+        """Take over the functions and classes of another app, which need this one to run from then on. Returns this
+        one. Raises `InvalidError` when both have one of a name."""
+        for name, function in other_app.registered_functions.items():
+            self._check_new(name, "functions", "Give a name=.")
+            self.registered_functions[name] = function
+            function._app = self
+        for name, cls in other_app.registered_classes.items():
+            self._check_new(name, "classes", "Rename one.")
+            self.registered_classes[name] = cls
+            move(cls, self)
+        return self
 
     def _check_new(self, name: str, kind: str, fix: str) -> None:
         if name in self.registered_functions or name in self.registered_classes:
@@ -168,10 +152,11 @@ class App:
         return decorate
 
     @contextmanager
-    def run(self, *, show_progress: bool | None = None, build_on: str = "") -> Iterator[App]:
+    def run(self, *, detach: bool = False, show_progress: bool | None = None, build_on: str = "") -> Iterator[App]:
         """Connect to the local node (starting one when there is none) for as long as the block lasts.
 
-        `build_on` is the name or id of a peer that is to build the images (Potluck's own).
+        `build_on` is the name or id of a peer that is to build the images (Potluck's own). `detach` changes nothing:
+        spawned calls always go on, others never do without the program that waits for them.
         Raises `NodeStartError` when no node runs and none can be started.
         """
         if self._run:
@@ -180,6 +165,7 @@ class App:
 
         self._run = Running(self, show_progress, build_on)
         try:
+            self._run.keep_warm()
             yield self
         finally:
             run, self._run = self._run, None
@@ -197,7 +183,13 @@ class App:
         deploy(self, name=name or "", show_progress=show_progress, build_on=build_on)
         return self
 
-    def _require_run(self, function: str) -> Running:
+    def _require_run(self, function: str) -> Link:
+        if self._run is None and not is_local():
+            raise InvalidError(
+                f"{function} cannot be called remotely from within a sandbox.",
+                why="sandboxes have no way to the node, so that nobody's code can place calls in another's name",
+                fix=f"Write {function}.local(…), or return what is to be called to the program.",
+            )
         if self._run is None:
             raise InvalidError(
                 f"{function} cannot run remotely: its app {self.name} is not running.",
@@ -207,3 +199,9 @@ class App:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (App, (self.name,))
+
+
+def _check_absent(**given: object) -> None:
+    for name, value in given.items():
+        if value:
+            raise InvalidError(f"App({name}=…) is not possible yet.", fix=f"Leave {name} out.")

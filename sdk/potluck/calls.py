@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, cast
 
+from potluck.absent import Absent
 from potluck.errors import ConnectionError, InvalidError
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ class Iter(Generic[R]):
             yield await self._call.get.aio(index=index)
 
 
-class FunctionCall(Generic[R]):
+class FunctionCall(Absent, Generic[R]):
     """A spawned call. Made by `Function.spawn`, `Function.spawn_map` or `FunctionCall.from_id`.
 
     It is recorded by the local node and goes on when the program ends, and after a restart of the node. Results are
@@ -193,7 +194,8 @@ def record(function: Function[Any, R], inputs: Iterator[bytes]) -> FunctionCall[
     """Have the node record a call of the function, batch by batch; it begins when the last has come."""
     from potluck.wire.spawned import AddSpawned, SpawnCall, Spawned
 
-    spec = function.app._require_run(function.name).spec(function)
+    function._check_returns("spawn")
+    spec = function._link().spec(function)
     client, batches = _client(), _batches(inputs)
     batch, following = next(batches, ()), next(batches, ())
     make = _with(SpawnCall, spec, batch, bool(following))

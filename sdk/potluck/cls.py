@@ -5,16 +5,20 @@ from __future__ import annotations
 import types
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar, Unpack, cast, overload
 
+from potluck.absent import Absent
+from potluck.calls import WithAio
 from potluck.errors import InvalidError
-from potluck.functions import CO_ASYNC_GENERATOR, CO_GENERATOR, Function, Options, refuse_generator
-from potluck.image import Image
+from potluck.functions import Function
+from potluck.options import Options
 from potluck.parameters import PARAMETERS, construct, prepare_parameters
 from potluck.runner.service import ENTER, ENTERED, EXIT, MARK, SNAP, hooks, members, run_apart
+from potluck.sharing import Sharing, checked_batching, checked_concurrency, is_method, joined, sharing_of, yields
 
 if TYPE_CHECKING:
     from potluck.app import App
+    from potluck.options import CallSettings
 
 P = ParamSpec("P")
 R = TypeVar("R", covariant=True)
@@ -25,6 +29,8 @@ CO_COROUTINE = 0x80
 
 # Under this name a class keeps its `Registration`; subclasses need one of their own.
 _REGISTRATION = "_potluck_registration"
+# Key in the `__dict__` of an object that was made with other options than its class has.
+_OPTIONS = "_potluck_options"
 
 
 def enter(*, snap: bool = False) -> Callable[[F], F]:
@@ -45,7 +51,7 @@ def _marker(kind: str, name: str) -> Callable[[F], F]:
     def decorate(raw: F) -> F:
         _check_in_class(raw, name)
         code = raw.__code__
-        if code.co_argcount + code.co_kwonlyargcount != 1 or code.co_flags & (CO_GENERATOR | CO_ASYNC_GENERATOR):
+        if code.co_argcount + code.co_kwonlyargcount != 1 or yields(raw):
             raise InvalidError(
                 f"{raw.__qualname__} cannot be an @potluck.{name}() method.",
                 why="it takes arguments besides self, or is a generator",
@@ -63,7 +69,7 @@ def _check_in_class(raw: object, name: str) -> None:
             f"@potluck.{name}() decorates plain methods, not a {type(raw).__name__}.",
             fix="Write it with parentheses, once, and with no other decorator below it.",
         )
-    if "." not in raw.__qualname__.rpartition("<locals>.")[2]:
+    if not is_method(raw):
         raise InvalidError(
             f"{raw.__name__} is not in a class, where @potluck.{name}() belongs.",
             fix="Use @app.function() for functions.",
@@ -79,16 +85,15 @@ class MethodDecorator(Protocol):
     def __call__(self, raw: Callable[Concatenate[Any, P], R], /) -> Method[P, R]: ...
 
 
-def method() -> MethodDecorator:
+def method(*, is_generator: bool | None = None) -> MethodDecorator:
     """Make a method of an `@app.cls()` class callable on the mesh: `Model().predict.remote(…)`.
 
-    Raises `InvalidError` outside of a class, and for generators.
+    `is_generator` is found out unless given. Raises `InvalidError` outside of a class.
     """
 
     def decorate(raw: Callable[..., Any]) -> Method[..., Any]:
         _check_in_class(raw, "method")
-        refuse_generator(raw)
-        return Method(raw)
+        return Method(raw, yields(raw) if is_generator is None else is_generator)
 
     return cast(MethodDecorator, decorate)
 
@@ -96,8 +101,8 @@ def method() -> MethodDecorator:
 class Method(Generic[P, R]):
     """Gives each object of the class its own `MethodFunction`."""
 
-    def __init__(self, raw: Callable[..., Any]) -> None:
-        self._raw, self._name = raw, raw.__name__
+    def __init__(self, raw: Callable[..., Any], yields: bool = False) -> None:
+        self._raw, self._name, self.yields = raw, raw.__name__, yields
         self.__doc__ = raw.__doc__
 
     def __set_name__(self, owner: type, name: str) -> None:
@@ -116,12 +121,12 @@ class Method(Generic[P, R]):
                 f"{type(instance).__name__} has methods for the mesh, but is not registered.",
                 fix="Decorate it with @app.cls().",
             )
-        return MethodFunction(registration, self._raw, self._name, instance)
+        return MethodFunction(registration, self, self._name, instance)
 
     if not TYPE_CHECKING:  # to whom it would mean that there is any attribute
 
         def __getattr__(self, name):
-            if name in ("remote", "local", "map", "starmap", "for_each", "spawn", "spawn_map"):
+            if name in ("remote", "remote_gen", "local", "map", "starmap", "for_each", "spawn", "spawn_map"):
                 owner = self._raw.__qualname__.rpartition(".")[0]
                 raise InvalidError(
                     f"{self._raw.__qualname__} was used on the class.",
@@ -144,23 +149,24 @@ class Registration:
         return (_detached, (self.app.name,))
 
 
+def move(cls: type, app: App) -> None:
+    """Let a registered class belong to another app."""
+    vars(cls)[_REGISTRATION].app = app
+
+
 def _detached(app: str) -> Registration:
     from potluck.app import App
 
-    options = Options(
-        name=None, image=Image.local_python(), gpu=None, cpu=None, memory=None, timeout=300, retries=None, env=None,
-        serialized=False,
-    )  # fmt: skip
-    return Registration(App(app), options)
+    return Registration(App(app), Options({}))
 
 
 class MethodFunction(Function[P, R]):
     """A method of one object. All methods of equal objects share their workers."""
 
-    def __init__(self, registration: Registration, raw: Callable[..., Any], name: str, instance: object) -> None:
-        super().__init__(registration.app, raw, registration.options)
-        self._method, self._instance = name, instance
+    def __init__(self, registration: Registration, method: Method[P, R], name: str, instance: object) -> None:
+        self._method, self._instance, self._is_generator = name, instance, method.yields
         self._parameters: bytes = vars(instance)[PARAMETERS]
+        super().__init__(registration.app, method.get_raw_f(), vars(instance).get(_OPTIONS, registration.options))
 
     @property
     def name(self) -> str:
@@ -173,6 +179,20 @@ class MethodFunction(Function[P, R]):
     @property
     def _origin(self) -> Callable[..., Any]:
         return type(self._instance)
+
+    @property
+    def _yields(self) -> bool:
+        return self._is_generator
+
+    @property
+    def _pool_yields(self) -> bool:
+        return any(each.yields for each in _methods(type(self._instance)).values())
+
+    def _with(self, options: Options) -> Function[P, R]:
+        raise InvalidError(
+            f"{self.name} shares its workers with all methods of its object.",
+            fix=f"Change them together: {self._pool}.with_options(…)(…).{self._method}.",
+        )
 
     def local(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Run the method here; the object's enter methods run before the first one."""
@@ -215,6 +235,115 @@ async def _entered_then(
     return await raw(instance, *args, **kwargs)
 
 
+class Cls(Absent):
+    """A class with other options: made by `Model.with_options(…)`, or found with `Cls.from_name`. Called, it makes an
+    object."""
+
+    def __init__(self, options: Options) -> None:
+        self._options = options
+        self.hydrate = WithAio(self._hydrate)
+
+    @staticmethod
+    def from_name(app_name: str, name: str, *, environment_name: str | None = None) -> Cls:
+        """The class of an app that was deployed on this machine. Raises `NotFoundError` when it is used and there is
+        none. `environment_name` is passed over: there is one environment, the local node."""
+        from potluck.found import FoundCls
+
+        return FoundCls(app_name, name)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """An object with these parameters. Raises `InvalidError`."""
+        raise NotImplementedError
+
+    def with_options(self, **settings: Unpack[CallSettings]) -> Cls:
+        """The same class with other settings, and so with workers of its own. Raises `InvalidError`."""
+        return self._with(self._options.changed(settings))
+
+    def with_concurrency(self, *, max_inputs: int, target_inputs: int | None = None) -> Cls:
+        """The same class as `@potluck.concurrent` would make it. Raises `InvalidError`."""
+        return self._with_sharing(checked_concurrency(max_inputs, target_inputs))
+
+    def with_batching(self, *, max_batch_size: int, wait_ms: int) -> Cls:
+        """The same class, its one method as `@potluck.batched` would make it. Raises `InvalidError`."""
+        return self._with_sharing(checked_batching(max_batch_size, wait_ms))
+
+    def _with_sharing(self, sharing: Sharing) -> Cls:
+        return self._with(self._options.shared(joined(sharing, self._options.sharing)))
+
+    def _with(self, options: Options) -> Cls:
+        raise NotImplementedError
+
+    def _hydrate(self) -> Cls:
+        """Look it up now instead of when it is first used. Returns itself."""
+        return self
+
+
+class LocalCls(Cls):
+    """A class of this program."""
+
+    def __init__(self, cls: type, options: Options | None = None) -> None:
+        registration = vars(cls).get(_REGISTRATION)
+        if registration is None:
+            raise InvalidError(f"{cls.__name__} is not registered.", fix="Decorate it with @app.cls().")
+        super().__init__(options or registration.options)
+        self._cls = cls
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        made = self._cls(*args, **kwargs)
+        vars(made)[_OPTIONS] = self._options
+        return made
+
+    def _with(self, options: Options) -> Cls:
+        if options.sharing.batch_size:
+            _check_batched(self._cls)
+        return LocalCls(self._cls, options)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return LocalCls, (self._cls,)
+
+
+def _with_options(cls: type, **settings: Unpack[CallSettings]) -> Cls:
+    return LocalCls(cls).with_options(**settings)
+
+
+def _with_concurrency(cls: type, *, max_inputs: int, target_inputs: int | None = None) -> Cls:
+    return LocalCls(cls).with_concurrency(max_inputs=max_inputs, target_inputs=target_inputs)
+
+
+def _with_batching(cls: type, *, max_batch_size: int, wait_ms: int) -> Cls:
+    return LocalCls(cls).with_batching(max_batch_size=max_batch_size, wait_ms=wait_ms)
+
+
+# As in Modal, a registered class has these itself.
+_ON_CLASSES = {
+    "with_options": _with_options,
+    "with_concurrency": _with_concurrency,
+    "with_batching": _with_batching,
+}
+
+
+def _methods(cls: type) -> dict[str, Method[..., Any]]:
+    return {name: member for name, member in members(cls).items() if isinstance(member, Method)}
+
+
+def _check_batched(cls: type) -> None:
+    if len(_methods(cls)) > 1:
+        raise InvalidError(
+            f"{cls.__name__} has a batched method, and others beside it.",
+            why="all methods share their workers, which gather inputs or do not",
+            fix="Move the others to a class of their own.",
+        )
+
+
+def _sharing(cls: type) -> Sharing:
+    sharing = sharing_of(cls)
+    for each in _methods(cls).values():
+        if sharing_of(each.get_raw_f()).batch_size:
+            _check_batched(cls)
+            sharing = joined(sharing, sharing_of(each.get_raw_f()))
+    return sharing
+
+
 def register(app: App, cls: type, options: Options) -> None:
     """Make `cls` a class of `app`. Raises `InvalidError` for what cannot be one."""
     if not isinstance(cls, type):
@@ -231,4 +360,7 @@ def register(app: App, cls: type, options: Options) -> None:
         raise InvalidError(f"{cls.__name__} has __slots__, which leave no room for its parameters.")
     prepare_parameters(cls)
     setattr(cls, "__init__", construct)  # noqa: B010 - a type checker sees what dataclass_transform says
-    setattr(cls, _REGISTRATION, Registration(app, options))
+    setattr(cls, _REGISTRATION, Registration(app, options.shared(_sharing(cls))))
+    for name, function in _ON_CLASSES.items():
+        if name not in members(cls):
+            setattr(cls, name, classmethod(cast(Any, function)))

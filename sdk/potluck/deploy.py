@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from potluck.cls import Method
 from potluck.errors import InvalidError
-from potluck.functions import CO_ASYNC_GENERATOR, CO_GENERATOR, Function
+from potluck.functions import Function
 from potluck.parameters import PARAMETERS, Parameter
 from potluck.runner.codec import pack
 from potluck.runner.service import members
@@ -50,7 +50,7 @@ def _functions(running: Running, app: App) -> Iterator[NamedFunction]:
 
 def _classes(running: Running, app: App) -> Iterator[NamedFunction]:
     for name, cls in app.registered_classes.items():
-        facts = tuple(MethodFacts(key, _yields(member)) for key, member in _methods(cls).items())
+        facts = tuple(MethodFacts(key, member.yields) for key, member in _methods(cls).items())
         yield NamedFunction(name, running.spec(of_no_object(cls)), facts, tuple(_parameters(cls)))
 
 
@@ -70,10 +70,6 @@ def of_no_object(cls: type) -> Function[..., Any]:
     vars(blank)[PARAMETERS] = pack([])
     function: Function[..., Any] = getattr(blank, next(iter(methods)))
     return function
-
-
-def _yields(method: Method[..., Any]) -> bool:
-    return bool(method.get_raw_f().__code__.co_flags & (CO_GENERATOR | CO_ASYNC_GENERATOR))
 
 
 def _parameters(cls: type) -> Iterator[ParameterFacts]:

@@ -91,16 +91,22 @@ class RemoteError(ExecutionError):
     kind = "remote"
 
 
-class FunctionTimeoutError(Error):
-    """An input ran longer than the function's `timeout`."""
+class DeserializationError(SerializationError):
+    """What the other side pickled cannot be unpickled."""
 
-    kind = "timeout"
+    kind = "deserialization"
 
 
 class TimeoutError(Error, builtins.TimeoutError):
     """A result was waited for no longer; the call goes on."""
 
     kind = "wait-timeout"
+
+
+class FunctionTimeoutError(TimeoutError):
+    """An input ran longer than the function's `timeout`."""
+
+    kind = "timeout"
 
 
 class InputCancellation(Error):  # noqa: N818 - the name is Modal's

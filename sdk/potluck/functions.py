@@ -3,53 +3,29 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, cast
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, ParamSpec, TypeVar, Unpack, cast
 
-from potluck.calls import Spawn, SpawnMap
+from potluck.absent import Absent
+from potluck.calls import Spawn, SpawnMap, WithAio
 from potluck.errors import InvalidError
-from potluck.gpus import checked_gpus
-from potluck.image import Image
-from potluck.network import asked_network
-from potluck.retries import Retries, checked
-from potluck.tiers import checked_tier
+from potluck.sharing import Sharing, checked_batching, checked_concurrency, joined, yields
 
 # Whatever calls need is imported by the first call: `import potluck` happens in every script, notebook and sandbox.
 if TYPE_CHECKING:
     from potluck.app import App
-    from potluck.running import Running
+    from potluck.options import CallSettings, Options
+    from potluck.running import Link
 
 P = ParamSpec("P")
 R = TypeVar("R", covariant=True)
 
-# A function that runs longer than a day should checkpoint; as Modal's limit.
-TIMEOUT_S_MAX = 24 * 3600
 
-# As in the module `inspect`, which is slow to import.
-CO_GENERATOR, CO_ASYNC_GENERATOR = 0x20, 0x200
+class FunctionStats(NamedTuple):
+    """Inputs that wait for a worker, and workers that run or are warm."""
 
-
-class Options:
-    """Checked parameters of `@app.function`."""
-
-    def __init__(
-        self, *, name: str | None, image: Image, gpu: str | list[str] | None, cpu: float | None, memory: int | None,
-        timeout: float, retries: int | Retries | None, env: Mapping[str, str | None] | None, serialized: bool,
-        sandbox: str = "", block_network: bool | None = None, outbound_domain_allowlist: Sequence[str] | None = None,
-    ) -> None:  # fmt: skip
-        if cpu is not None and not 0.001 <= cpu <= 1024:
-            raise InvalidError(f"cpu={cpu} is not a number of cores.", fix="Give a number such as 0.5 or 4.")
-        if memory is not None and not 1 <= memory <= 1 << 24:
-            raise InvalidError(f"memory={memory} is not a size.", fix="Give mebibytes, for example memory=2048.")
-        if not 1 <= timeout <= TIMEOUT_S_MAX:
-            raise InvalidError(f"timeout={timeout} is out of range.", fix=f"Give seconds, from 1 to {TIMEOUT_S_MAX}.")
-        self.name, self.image, self.serialized = name, image, serialized
-        self.gpu = checked_gpus(gpu)
-        self.cpu, self.memory, self.timeout = cpu, memory, timeout
-        self.retries = checked(retries)
-        self.sandbox = checked_tier(sandbox, self.gpu)
-        self.network = asked_network(block_network, outbound_domain_allowlist)
-        self.env = tuple(sorted((key, value) for key, value in (env or {}).items() if value is not None))
+    backlog: int
+    num_total_runners: int
 
 
 class Remote(Generic[P, R]):
@@ -174,31 +150,66 @@ class ForEach:
             pass
 
 
-def refuse_generator(raw: Callable[..., Any]) -> None:
-    """Raises `InvalidError`."""
-    flags = getattr(getattr(raw, "__code__", None), "co_flags", 0)
-    if flags & (CO_GENERATOR | CO_ASYNC_GENERATOR):
-        raise InvalidError(
-            f"{raw.__name__} is a generator, which cannot run remotely yet.", fix="Return a list instead."
-        )
+class RemoteGen(Generic[P]):
+    """`for item in g.remote_gen(…)` runs a generator on the mesh, `async for item in g.remote_gen.aio(…)` in asyncio.
+
+    It runs a little ahead of whoever takes its items, and ends when nobody does any more.
+    """
+
+    def __init__(self, function: Function[P, Any]) -> None:
+        self._function = function
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Iterator[Any]:
+        from potluck import generators
+
+        self._check()
+        return generators.run(self._function, self._function._payload(args, kwargs))
+
+    def aio(self, *args: P.args, **kwargs: P.kwargs) -> AsyncIterator[Any]:
+        from potluck import generators
+
+        self._check()
+        return generators.run_async(self._function, self._function._payload(args, kwargs))
+
+    def _check(self) -> None:
+        name = self._function.name
+        if not self._function._yields:
+            raise InvalidError(f"{name} is no generator.", fix=f"Write {name}.remote(…), which returns its result.")
 
 
-class Function(Generic[P, R]):
-    """A function that can run on the mesh. Made by `@app.function()`, never by hand."""
+class Function(Absent, Generic[P, R]):
+    """A function that can run on the mesh. Made by `@app.function()`, or found with `from_name`; never by hand."""
 
     # Packed parameters of the object, for the methods of a class.
     _parameters = b""
 
     def __init__(self, app: App, raw: Callable[..., Any], options: Options) -> None:
-        refuse_generator(raw)
         functools.update_wrapper(self, raw)
-        self._app, self._raw, self._options = app, raw, options
+        self._raw = raw
+        self._prepare(app, options)
+        if options.sharing.batch_size and self._yields:
+            raise InvalidError(f"{self.name} is a generator, which cannot be batched.", fix="Return a list.")
+
+    def _prepare(self, app: App, options: Options) -> None:
+        self._app, self._options = app, options
         self.remote: Remote[P, R] = Remote(self)
+        self.remote_gen: RemoteGen[P] = RemoteGen(self)
         self.map: Map[R] = Map(self)
         self.starmap: StarMap[R] = StarMap(self)
         self.for_each = ForEach(self)
         self.spawn: Spawn[P, R] = Spawn(self)
         self.spawn_map: SpawnMap[R] = SpawnMap(self)
+        self.get_current_stats = WithAio(self._get_current_stats)
+        self.update_autoscaler = WithAio(self._update_autoscaler)
+        self.hydrate = WithAio(self._hydrate)
+
+    @staticmethod
+    def from_name(app_name: str, name: str, *, environment_name: str | None = None) -> Function[..., Any]:
+        """The function of an app that was deployed on this machine. Raises `NotFoundError` when it is used and there is
+        none. `environment_name` is passed over: there is one environment, the local node."""
+        from potluck.found import FoundFunction
+
+        return FoundFunction(app_name, name)
 
     @property
     def name(self) -> str:
@@ -215,13 +226,24 @@ class Function(Generic[P, R]):
         return self.name
 
     @property
-    def _key(self) -> tuple[str, bytes]:
-        return self._pool, self._parameters
+    def _key(self) -> tuple[str, bytes, Options]:
+        return self._pool, self._parameters, self._options
 
     @property
     def _origin(self) -> Callable[..., Any]:
         """What travels to the worker."""
         return self._raw
+
+    @property
+    def _yields(self) -> bool:
+        """Whether it is a generator."""
+        wanted = self._options.is_generator
+        return yields(self._raw) if wanted is None else wanted
+
+    @property
+    def _pool_yields(self) -> bool:
+        """Whether anything that its workers run may be a generator."""
+        return self._yields
 
     def get_raw_f(self) -> Callable[P, R]:
         """The plain function."""
@@ -230,6 +252,59 @@ class Function(Generic[P, R]):
     def local(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Run the function here, as if it were not decorated (an `async def` returns its coroutine)."""
         return cast(R, self._raw(*args, **kwargs))
+
+    def with_options(self, **settings: Unpack[CallSettings]) -> Function[P, R]:
+        """The same function with other settings, and so with workers of its own. Raises `InvalidError`."""
+        return self._with(self._options.changed(settings))
+
+    def with_concurrency(self, *, max_inputs: int, target_inputs: int | None = None) -> Function[P, R]:
+        """The same function as `@potluck.concurrent` would make it. Raises `InvalidError`."""
+        return self._with_sharing(checked_concurrency(max_inputs, target_inputs))
+
+    def with_batching(self, *, max_batch_size: int, wait_ms: int) -> Function[P, R]:
+        """The same function as `@potluck.batched` would make it. Raises `InvalidError`."""
+        return self._with_sharing(checked_batching(max_batch_size, wait_ms))
+
+    def _with_sharing(self, sharing: Sharing) -> Function[P, R]:
+        return self._with(self._options.shared(joined(sharing, self._options.sharing)))
+
+    def _with(self, options: Options) -> Function[P, R]:
+        return Function(self._app, self._raw, options)
+
+    def _get_current_stats(self) -> FunctionStats:
+        """How much waits for workers of this function, and how many there are, as the local node knows it."""
+        from potluck.wire.control import AskStats, Stats
+
+        link = self._link()
+        spec = link.spec(self)
+        found = link.client.ask(lambda number: AskStats(number, spec), Stats)
+        return FunctionStats(found.backlog, found.runners)
+
+    def _update_autoscaler(
+        self,
+        *,
+        min_containers: int | None = None,
+        max_containers: int | None = None,
+        buffer_containers: int | None = None,
+        scaledown_window: int | None = None,
+    ) -> None:
+        """Change how many workers there are to be, from now on and for all calls from this machine; what is None stays
+        as it is. Raises `InvalidError`."""
+        from potluck.options import checked_scaling
+
+        given = {
+            "min_containers": min_containers,
+            "max_containers": max_containers,
+            "buffer_containers": buffer_containers,
+            "scaledown_window": scaledown_window,
+        }
+        link = self._link()
+        link.scale(self, checked_scaling(given))
+
+    def _hydrate(self) -> Function[P, R]:
+        """Have the image built, or the function looked up, now instead of by the first call. Returns itself."""
+        self._link().spec(self)
+        return self
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         raise InvalidError(
@@ -244,11 +319,24 @@ class Function(Generic[P, R]):
         # Inside a sandbox other functions of the app are there to be run locally; options and runs stay here.
         return (_detached, (self._app.name, self._raw))
 
-    def _begin(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Running, bytes]:
-        running = self._app._require_run(self.name)
-        return running, self._payload(args, kwargs)
+    def _link(self) -> Link:
+        """The connection by which it is called. Raises `InvalidError` while its app is not running."""
+        return self._app._require_run(self.name)
+
+    def _begin(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Link, bytes]:
+        self._check_returns("remote")
+        return self._link(), self._payload(args, kwargs)
+
+    def _check_returns(self, way: str) -> None:
+        """Raises `InvalidError` for a generator."""
+        if self._yields:
+            raise InvalidError(
+                f"{self.name} is a generator, which .{way} cannot call.",
+                fix=f"Write `for item in {self.name}.remote_gen(…)`.",
+            )
 
     def _payloads(self, tuples: Iterable[Iterable[Any]], kwargs: Mapping[str, Any] | None) -> Iterator[bytes]:
+        self._check_returns("map")
         shared = dict(kwargs or {})
         return (self._payload(tuple(each), shared) for each in tuples)
 

@@ -56,6 +56,11 @@ class Parameter:
             raise AttributeError(f"{self._name} of {owner.__name__} has no value yet")
         return self.default
 
+    @classmethod
+    def needed(cls) -> Parameter:
+        """One without a default."""
+        return cls(_Required, True)
+
     @property
     def required(self) -> bool:
         return self.default is _Required
@@ -99,6 +104,16 @@ def construct(self: object, *args: Any, **kwargs: Any) -> None:
     """The `__init__` of every `@app.cls()` class."""
     name = type(self).__name__
     known = {key: each for key, each in members(type(self)).items() if isinstance(each, Parameter) and each.init}
+    values = checked_values(name, known, args, kwargs)
+    for key, value in values.items():
+        setattr(self, key, value)
+    vars(self)[PARAMETERS] = packed(name, values)
+
+
+def checked_values(
+    name: str, known: dict[str, Parameter], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> dict[str, Any]:
+    """All parameters of a new object of the class `name`, with defaults. Raises `InvalidError`."""
     if args:
         raise InvalidError(f"{name}() takes its parameters by name.", fix=_usage(name, known))
     for key in kwargs.keys() - known:
@@ -109,18 +124,18 @@ def construct(self: object, *args: Any, **kwargs: Any) -> None:
     values = {key: kwargs.get(key, each.default) for key, each in known.items()}
     for key, value in values.items():
         known[key].check(f"The parameter {key} of {name}()", value)
-        setattr(self, key, value)
-    vars(self)[PARAMETERS] = _packed(name, values)
+    return values
 
 
-def _packed(name: str, values: dict[str, Any]) -> bytes:
-    packed = pack(sorted(values.items()))
-    if len(packed) > PARAMETERS_BYTES_MAX:
+def packed(name: str, values: dict[str, Any]) -> bytes:
+    """In one way only, so that equal ones share workers. Raises `InvalidError`."""
+    data = pack(sorted(values.items()))
+    if len(data) > PARAMETERS_BYTES_MAX:
         raise InvalidError(
-            f"The parameters of {name}() have {len(packed)} bytes; at most {PARAMETERS_BYTES_MAX} are possible.",
+            f"The parameters of {name}() have {len(data)} bytes; at most {PARAMETERS_BYTES_MAX} are possible.",
             fix="Give data as an argument of a method.",
         )
-    return packed
+    return data
 
 
 def _usage(name: str, known: dict[str, Parameter]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 import sys
 import threading
 from typing import TYPE_CHECKING, Any
@@ -11,26 +12,28 @@ from potluck import start
 from potluck.aio import AsyncClient
 from potluck.client import Client
 from potluck.errors import PythonVersionError
-from potluck.output import make_output
+from potluck.output import Output, make_output
 from potluck.source import refer
-from potluck.spec import make_spec
+from potluck.spec import make_spec, scaled
 from potluck.wire import FunctionSpec, control
 from potluck.wire.apps import StartApp
+from potluck.wire.common import Scaling
 
 if TYPE_CHECKING:
     from potluck.app import App
     from potluck.functions import Function
 
 
-class Running:
-    """Made by `App.run()`."""
+class Link:
+    """A connection to the local node, and those of event loops. Subclasses find out specs, once each."""
 
-    def __init__(self, app: App, show_progress: bool | None, build_on: str = "") -> None:
-        self._app, self._build_on = app, build_on
-        self.output = make_output(show_progress)
-        self.client: Client = start.connect(self.output)
-        self.client.ask(lambda number: StartApp(number, app.name), control.Done)
-        self._specs: dict[tuple[str, bytes], FunctionSpec] = {}
+    def __init__(self, output: Output) -> None:
+        self.output = output
+        self.client: Client = start.connect(output)
+        # Whoever has other secrets has other bytes; a worker with ours serves nobody else.
+        self.salt = secrets.token_bytes(16)
+        self._specs: dict[object, FunctionSpec] = {}
+        self._scalings: dict[object, Scaling] = {}
         self._preparing = threading.Lock()
         self._async_clients: dict[asyncio.AbstractEventLoop, AsyncClient] = {}
 
@@ -47,20 +50,15 @@ class Running:
             return self._specs[function._key]
         return await asyncio.to_thread(self.spec, function)
 
+    def scale(self, function: Function[Any, Any], given: dict[str, int]) -> None:
+        """Change some of the numbers of workers, for all calls of the function from this machine."""
+        spec = self.spec(function)
+        with self._preparing:
+            scaling = self._scalings[function._key] = scaled(self._scalings.get(function._key, spec.scaling), given)
+        self.client.ask(lambda number: control.SetScaling(number, spec, scaling), control.Done)
+
     def _prepare(self, function: Function[Any, Any]) -> FunctionSpec:
-        options = function._options
-        reference = refer(function._origin, serialized=options.serialized)
-        plan = options.image._plan(reference.files)
-        built = self.client.ask(lambda number: control.BuildImage(number, *plan, self._build_on), control.ImageBuilt)
-        ours = "{}.{}".format(*sys.version_info[:2])
-        if built.python != ours:
-            raise PythonVersionError(
-                f"The image of {function._pool} has Python {built.python}, this program runs {ours}.",
-                why="pickled functions and arguments only fit the same version",
-                fix=f"Run this program with Python {built.python}, or use an image with {ours}.",
-            )
-        self.output.progress("")
-        return make_spec(function, reference, built.image, built.python)
+        raise NotImplementedError
 
     async def async_client(self) -> AsyncClient:
         """The connection of the running event loop."""
@@ -77,3 +75,41 @@ class Running:
                 loop.call_soon_threadsafe(client.abort)
         self.client.close()
         self.output.close()
+
+
+class Running(Link):
+    """Made by `App.run()`."""
+
+    def __init__(self, app: App, show_progress: bool | None, build_on: str = "") -> None:
+        super().__init__(make_output(show_progress))
+        self._app, self._build_on = app, build_on
+        self.client.ask(lambda number: StartApp(number, app.name), control.Done)
+
+    def keep_warm(self) -> None:
+        """Have workers started for functions that say how many there are to be at least. Raises as `spec`."""
+        for function in self._app.registered_functions.values():
+            if function._options.scaling.get("min_containers"):
+                self._keep(self.spec(function))
+
+    def _keep(self, spec: FunctionSpec) -> None:
+        self.client.ask(lambda number: control.KeepFunction(number, spec), control.Done)
+
+    def _prepare(self, function: Function[Any, Any]) -> FunctionSpec:
+        options = function._options
+        reference = refer(function._origin, serialized=options.serialized, include_source=options.include_source)
+        plan = options.image._plan(reference.files)
+        built = self.client.ask(lambda number: control.BuildImage(number, *plan, self._build_on), control.ImageBuilt)
+        check_python(function._pool, built.python)
+        self.output.progress("")
+        return make_spec(function, reference, built.image, built.python, self.salt)
+
+
+def check_python(name: str, theirs: str) -> None:
+    """Raises `PythonVersionError`."""
+    ours = "{}.{}".format(*sys.version_info[:2])
+    if theirs != ours:
+        raise PythonVersionError(
+            f"The image of {name} has Python {theirs}, this program runs {ours}.",
+            why="pickled functions and arguments only fit the same version",
+            fix=f"Run this program with Python {theirs}, or use an image with {ours}.",
+        )

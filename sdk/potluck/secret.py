@@ -54,6 +54,10 @@ class Secret:
             fix="Use Secret.from_dotenv(), Secret.from_local_environ([…]) or Secret.from_dict({…}).",
         )
 
+    def __reduce__(self) -> tuple[object, ...]:
+        # Elsewhere there are other variables and files, so the values travel.
+        return Secret.from_dict, (dict(values(self)),)
+
     def __repr__(self) -> str:
         return f"Secret.{self._kind}(…)"
 

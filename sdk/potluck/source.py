@@ -22,15 +22,25 @@ class Reference(NamedTuple):
     files: tuple[tuple[str, str], ...] = ()
 
 
-def refer(function: Callable[..., Any], *, serialized: bool = False) -> Reference:
-    """Decide how `function` travels. Raises `SerializationError` when it must be pickled and cannot be."""
+def refer(function: Callable[..., Any], *, serialized: bool = False, include_source: bool = True) -> Reference:
+    """Decide how `function` travels; without `include_source` the image has its module. Raises `SerializationError`
+    when it must be pickled and cannot be."""
     module = sys.modules.get(function.__module__)
     path = getattr(module, "__file__", None)
     importable = function.__module__ != "__main__" and "<" not in function.__qualname__ and path
     if serialized or not importable:
         kind = "class" if isinstance(function, type) else "function"
-        return Reference(pickled=dumps(function, f"{kind} {function.__name__}"))
-    return Reference(function.__module__, function.__qualname__, files=_files(function.__module__, Path(str(path))))
+        return Reference(pickled=dumps(function, f"{kind} {function.__name__}"), files=_modal())
+    files = _files(function.__module__, Path(str(path))) if include_source else ()
+    return Reference(function.__module__, function.__qualname__, files=(*files, *_modal()))
+
+
+def _modal() -> tuple[tuple[str, str], ...]:
+    """What stands for the module `modal` in the image, where it does so here."""
+    potluck_modal = sys.modules.get("potluck.modal")
+    if potluck_modal is None or sys.modules.get("modal") is not potluck_modal:
+        return ()
+    return ((f"{SOURCE_ROOT}/modal.py", str(Path(__file__).with_name("as_modal.py"))),)
 
 
 def _files(module: str, path: Path) -> tuple[tuple[str, str], ...]:

@@ -4,22 +4,34 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from msgspec.structs import replace
+
+from potluck.secret import joined, values
 from potluck.source import Reference
 from potluck.wire import FunctionSpec, Resources, RetryPolicy
+from potluck.wire.common import Scaling, Sharing
 
 if TYPE_CHECKING:
     from potluck.functions import Function
+    from potluck.options import Options
     from potluck.retries import Retries
 
 # What a function gets that asks for nothing: one core, and memory for a worker with numpy and some data.
 DEFAULT_CPU_MILLI, DEFAULT_MEMORY_MIB = 1000, 512
 
+# Under which setting each field of `Scaling` is given.
+_SCALING = {
+    "min_containers": "min_containers",
+    "max_containers": "max_containers",
+    "buffer_containers": "buffer_containers",
+    "scaledown_window": "scaledown_us",
+}
 
-def make_spec(function: Function[Any, Any], reference: Reference, image: str, python: str) -> FunctionSpec:
-    """The function on the wire, once its image (by id) is built."""
-    options = function._options
-    cpu_milli = DEFAULT_CPU_MILLI if options.cpu is None else round(options.cpu * 1000)
-    return FunctionSpec(
+
+def make_spec(function: Function[Any, Any], reference: Reference, image: str, python: str, salt: bytes) -> FunctionSpec:
+    """The function on the wire, once its image (by id) is built. `salt` is used where there are secrets, so that no
+    worker that has other values serves it."""
+    plain = FunctionSpec(
         app=function.app.name,
         name=function._pool,
         image=image,
@@ -27,13 +39,63 @@ def make_spec(function: Function[Any, Any], reference: Reference, image: str, py
         module=reference.module,
         qualname=reference.qualname,
         pickled=reference.pickled,
-        resources=Resources(options.gpu, cpu_milli, options.memory or DEFAULT_MEMORY_MIB),
-        timeout_us=round(options.timeout * 1e6),
-        retries=_policy(options.retries),
-        env=options.env,
-        tier=options.sandbox,
-        network=options.network,
+        resources=Resources(cpu_milli=DEFAULT_CPU_MILLI, memory_mib=DEFAULT_MEMORY_MIB),
         parameters=function._parameters,
+        generator=function._pool_yields,
+    )
+    return changed(plain, function._options, salt)
+
+
+def changed(spec: FunctionSpec, options: Options, salt: bytes) -> FunctionSpec:
+    """With what `options` were given, and all else as it was. Raises `InvalidError` for secrets that are not there."""
+    found = {
+        "resources": _resources(spec.resources, options),
+        "scaling": scaled(spec.scaling, options.scaling, options.single_use),
+        "timeout_us": round(options.timeout * 1e6),
+        "startup_timeout_us": round((options.startup_timeout or 0) * 1e6),
+        "retries": _policy(options.retries),
+        "env": options.env,
+        "tier": options.sandbox,
+        "network": options.network,
+        "region": options.region,
+        "labels": options.labels,
+        "snapshot": options.snapshot,
+    }
+    kept = {field: value for field, value in found.items() if _SETTINGS.get(field, {field}) & options.given.keys()}
+    if options.secrets:
+        kept |= {"secrets": values(joined(options.secrets)), "salt": salt}
+    if any(options.sharing[1:]) or options.sharing.max_inputs > 1:
+        most, target, batch, wait_ms = options.sharing
+        kept["sharing"] = Sharing(most, target, batch, wait_ms * 1000)
+    return replace(spec, **kept)
+
+
+# Which settings make a field, where it is not the one of its name.
+_SETTINGS = {
+    "resources": {"gpu", "cpu", "memory", "ephemeral_disk"},
+    "scaling": {*_SCALING, "single_use_containers"},
+    "timeout_us": {"timeout"},
+    "startup_timeout_us": {"startup_timeout"},
+    "tier": {"sandbox"},
+    "network": {"block_network", "outbound_domain_allowlist"},
+    "snapshot": {"enable_memory_snapshot"},
+}
+
+
+def scaled(scaling: Scaling, given: dict[str, int], single_use: bool = False) -> Scaling:
+    """With some numbers replaced; `scaledown_window` is in seconds."""
+    fields = {_SCALING[name]: value for name, value in given.items()}
+    if "scaledown_us" in fields:
+        fields["scaledown_us"] *= 1_000_000
+    return replace(scaling, single_use=single_use or scaling.single_use, **fields)
+
+
+def _resources(before: Resources, options: Options) -> Resources:
+    return Resources(
+        options.gpu or before.gpu,
+        before.cpu_milli if options.cpu is None else round(options.cpu * 1000),
+        before.memory_mib if options.memory is None else round(options.memory),
+        before.scratch_mib if options.ephemeral_disk is None else round(options.ephemeral_disk),
     )
 
 

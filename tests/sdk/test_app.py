@@ -74,12 +74,32 @@ def test_decorating_twice_or_without_parentheses_is_refused(app):
         app.function(f)
 
 
-def test_generators_are_refused_for_now(app):
+def test_generators_are_called_with_remote_gen_alone(app):
+    @app.function()
     def generate():
         yield 1
 
-    with pytest.raises(InvalidError, match="generator"):
-        app.function()(generate)
+    for call in (generate.remote, generate.spawn, lambda: generate.map([1]), lambda: generate.spawn_map([1])):
+        with pytest.raises(InvalidError, match="remote_gen"):
+            call()
+    with pytest.raises(InvalidError, match=r"f\.remote"):
+        app.function()(f).remote_gen(1)
+    assert list(generate.local()) == [1]
+
+
+def test_async_generators_are_found_too_and_what_only_returns_one_can_be_told(app):
+    async def generate():
+        yield 1
+
+    def returns_one():
+        return iter([1])
+
+    with pytest.raises(InvalidError, match="remote_gen"):
+        app.function()(generate).remote()
+    with pytest.raises(InvalidError, match="remote_gen"):
+        app.function(is_generator=True)(returns_one).remote()
+    with pytest.raises(InvalidError, match="not running"):
+        app.function(name="plain")(returns_one).remote()
 
 
 @pytest.mark.parametrize("package", ["", "-r requirements.txt", 3])

@@ -1,7 +1,6 @@
 """Classes on the caller's side: what is a class, its parameters, and `.local`."""
 
 import asyncio
-import inspect
 import pickle
 
 import cloudpickle
@@ -11,6 +10,7 @@ from hypothesis import strategies as st
 
 import potluck
 from potluck.errors import InvalidError
+from potluck.options import ClassSettings, FunctionSettings
 from potluck.parameters import PARAMETERS
 from potluck.runner.codec import unpack
 from potluck.runner.service import ENTER, EXIT, SNAP, hooks
@@ -259,14 +259,27 @@ def test_what_belongs_elsewhere_is_refused():
         app.cls()(lonely)
 
 
-def test_generators_and_hooks_with_arguments_are_refused():
-    with pytest.raises(InvalidError, match="generator"):
+def test_a_method_knows_whether_it_is_a_generator():
+    @potluck.App().cls()
+    class Odd:
+        @potluck.method()
+        def generate(self):
+            yield 1
 
-        class Odd:
-            @potluck.method()
-            def generate(self):
-                yield 1
+        @potluck.method()
+        def plain(self):
+            return 1
 
+    odd = Odd()
+    with pytest.raises(InvalidError, match="remote_gen"):
+        odd.generate.remote()
+    with pytest.raises(InvalidError, match="is no generator"):
+        odd.plain.remote_gen()
+    assert (odd.plain._yields, odd.plain._pool_yields) == (False, True)
+    assert list(odd.generate.local()) == [1]
+
+
+def test_hooks_with_arguments_are_refused():
     for decorate in (potluck.enter(), potluck.exit()):
         with pytest.raises(InvalidError, match="arguments besides self"):
 
@@ -329,7 +342,52 @@ def test_a_method_inside_an_argument_is_that_of_an_equal_object():
 
 
 def test_options_are_those_of_functions():
-    of_cls, of_function = (inspect.signature(each).parameters for each in (potluck.App.cls, potluck.App.function))
-    assert dict(of_cls) == {key: value for key, value in of_function.items() if key != "name"}
+    assert FunctionSettings.__annotations__.keys() - ClassSettings.__annotations__.keys() == {
+        "name",
+        "is_generator",
+        "schedule",
+    }
     with pytest.raises(InvalidError, match="cpu"):
         app.cls(cpu=-1)
+
+
+def test_other_options_make_another_class_of_the_same_code():
+    large = Model.with_options(cpu=8).with_concurrency(max_inputs=5)(size=3)
+    assert large.predict.local(1) == 4
+    options = large.predict._options
+    assert (options.cpu, options.sharing.max_inputs) == (8, 5)
+    assert Model(size=3).predict._options.cpu == 2
+    assert large.predict._key != Model(size=3).predict._key
+    with pytest.raises(InvalidError, match="with_options"):
+        large.predict.with_options(cpu=1)
+    copy = pickle.loads(cloudpickle.dumps(large))
+    assert copy.predict.local(1) == 4
+    assert pickle.loads(cloudpickle.dumps(Model.with_options(cpu=8)))(size=3).predict.local(1) == 4
+
+
+def test_a_batched_method_stands_alone():
+    @potluck.App().cls()
+    @potluck.concurrent(max_inputs=3)
+    class Alone:
+        @potluck.batched(max_batch_size=4, wait_ms=10)
+        def double(self, xs):
+            return [2 * x for x in xs]
+
+    assert Alone().double.local([1, 2]) == [2, 4]
+    assert Alone().double._options.sharing == (3, 0, 4, 10)
+
+    class Two(Base):
+        @potluck.batched(max_batch_size=4, wait_ms=10)
+        def double(self, xs):
+            return [2 * x for x in xs]
+
+    with pytest.raises(InvalidError, match="others beside it"):
+        potluck.App().cls()(Two)
+    with pytest.raises(InvalidError, match="others beside it"):
+        Model.with_batching(max_batch_size=2, wait_ms=1)
+    with pytest.raises(InvalidError, match="Decorate the class"):
+
+        class Wrong:
+            @potluck.concurrent(max_inputs=3)
+            def f(self):
+                pass

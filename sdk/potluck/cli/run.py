@@ -23,9 +23,10 @@ from potluck.functions import Function
 @click.option("-q", "--quiet", is_flag=True, help="No progress line.")
 @click.option("-d", "--detach", is_flag=True, help="Go on when this terminal is closed.")
 @click.option("--build-on", metavar="PEER", default="", help="Have PEER build the images.")
+@click.option("--as", "written_for", type=click.Choice(["modal"]), help="Run a program that was written for Modal.")
 @click.argument("target", metavar="FILE.py[::NAME]", shell_complete=complete_target)
 @click.pass_context
-def run(ctx: click.Context, target: str, quiet: bool, detach: bool, build_on: str) -> None:
+def run(ctx: click.Context, target: str, quiet: bool, detach: bool, build_on: str, written_for: str | None) -> None:
     """Run an app's entrypoint, or one of its functions, with arguments from the command line.
 
     NAME may be left out when there is one entrypoint, or one function. Its parameters become options:
@@ -37,6 +38,10 @@ def run(ctx: click.Context, target: str, quiet: bool, detach: bool, build_on: st
     if target in ("-h", "--help"):
         click.echo(ctx.get_help())
         return
+    if written_for:
+        from potluck.modal import take_name
+
+        take_name()
     path, _, name = target.partition("::")
     app, chosen = choose(load(path), name, path)
     command = as_command(chosen)

@@ -1,0 +1,92 @@
+"""Modal's names, for programs written for it: `import potluck.modal as modal`, or `potluck run --as modal FILE.py`, by
+which `import modal` gives this module, here and in the sandbox.
+
+Using a name that Potluck lacks raises `AbsentError` at that line, and says what is nearest.
+"""
+
+from __future__ import annotations
+
+import sys
+from types import ModuleType
+from typing import NoReturn
+
+from potluck import (
+    App,
+    Cls,
+    Error,
+    Function,
+    FunctionCall,
+    Image,
+    Retries,
+    Secret,
+    __version__,
+    app,
+    batched,
+    calls,
+    cls,
+    concurrent,
+    enable_output,
+    enter,
+    exit,
+    functions,
+    image,
+    is_local,
+    method,
+    parameter,
+    retries,
+    secret,
+)
+from potluck import errors as exception
+from potluck.absent import ABSENT, absent
+
+__all__ = [
+    "App",
+    "Cls",
+    "Error",
+    "Function",
+    "FunctionCall",
+    "Image",
+    "Retries",
+    "Secret",
+    "__version__",
+    "batched",
+    "concurrent",
+    "enable_output",
+    "enter",
+    "exit",
+    "is_local",
+    "method",
+    "parameter",
+]
+
+# Modules of Modal whose names are those of one of ours.
+_MODULES: dict[str, ModuleType] = {
+    "app": app,
+    "call_graph": calls,
+    "cls": cls,
+    "exception": exception,
+    "functions": functions,
+    "image": image,
+    "retries": retries,
+    "secret": secret,
+}
+
+
+def take_name() -> None:
+    """From now on `import modal` gives this module, in this process. Raises `InvalidError` when there is another."""
+    here = sys.modules[__name__]
+    other = sys.modules.get("modal", here)
+    if other is not here and getattr(other, "take_name", None) is not take_name:
+        raise exception.InvalidError(
+            "Modal itself was imported before.", fix="Start the program by `potluck run --as modal`."
+        )
+    sys.modules["modal"] = here
+    sys.modules.update({f"modal.{name}": module for name, module in _MODULES.items()})
+
+
+def __getattr__(name: str) -> NoReturn:
+    if name in ABSENT:
+        # No AttributeError, of which `from modal import …` would make an ImportError that does not say why.
+        error = absent(name)
+        raise exception.InvalidError(error.what, fix=error.fix)
+    raise AttributeError(f"module 'modal' has no attribute {name!r}")
