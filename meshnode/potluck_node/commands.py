@@ -50,13 +50,12 @@ class Commands:
 
 
 async def _connect(path: str) -> socket.socket:
-    channel = trio.socket.socket(socket.AF_UNIX)
-    try:
-        await channel.connect(path)
-    except OSError as error:
-        channel.close()
-        raise ConnectionError("The command's channel cannot be reached.", why=f"{path}: {error.strerror}") from None
-    plain = socket.socket(fileno=channel.detach())
+    with trio.socket.socket(socket.AF_UNIX) as channel:
+        try:
+            await channel.connect(path)
+        except OSError as error:
+            raise ConnectionError("The command's channel cannot be reached.", why=f"{path}: {error}") from None
+        plain = socket.socket(fileno=channel.detach())
     # The command waits for its input as any program does.
     plain.setblocking(True)
     return plain
