@@ -83,7 +83,8 @@ class Caller:
         self._transport, self._key, self._book, self._journal, self._clock = transport, key, book, journal, clock
         self.own_offer: Callable[[], Offer | None] = lambda: None
         self.open_local: Callable[[str], LocalLink] | None = None
-        self.core = CallCore(book, random.SystemRandom(), lambda: self.own_offer())
+        self.trusts: Callable[[str], bool] = lambda peer: True
+        self.core = CallCore(book, random.SystemRandom(), lambda: self.own_offer(), lambda peer: self.trusts(peer))
         self._engine = Engine[ev.Event, ev.Action](self.core, self._do, ev.Tick(), clock)
         self._sinks: dict[str, CallSink] = {}
         self._leases: dict[str, _Lease] = {}
@@ -120,7 +121,7 @@ class Caller:
             lease = self._leases.get(action.lease)
             if lease and lease.link:
                 lease.meter.sent(action.input, action.attempt, action.payload, self._clock.now_us())
-                lease.link.post(messages.Input(action.input, action.attempt, action.payload))
+                lease.link.post(messages.Input(action.input, action.attempt, action.payload, action.plain))
         elif isinstance(action, ev.Deliver):
             if action.call in self._sinks:
                 self._sinks[action.call].deliver(action)

@@ -31,6 +31,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     mdns: bool = False
     build_for_others: bool = False
     without_limits: bool = False
+    trust: str | tuple[str, ...] = "none"
     gpus: str | tuple[str | int, ...] = "all"
     gpu_share: bool = False
     idle_s: float = 60.0
@@ -49,6 +50,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         words: dict[str, tuple[str, ...]] = {"none": (), "public": ANYWHERE}
         return words[self.network] if isinstance(self.network, str) else self.network
 
+    def trusts(self, peer: str) -> bool:
+        """Whether pickles of this peer are unpickled."""
+        return self.trust == "mesh" or (self.trust != "none" and peer in self.trust)
+
 
 HELP = {
     "name": "The name others see; the host name unless given.",
@@ -63,6 +68,7 @@ HELP = {
     "mdns": "Whether to find nodes on the local network by multicast DNS.",
     "network": "Where functions that ask for it may connect to: none, public (every public address), or names.",
     "build_for_others": "Whether peers may have their images built here, one at a time, in sandboxes.",
+    "trust": "Peers whose results are unpickled, which lets them run code here: none, mesh (all of it), or a list of ids.",
     "without_limits": "Whether others' functions run here even where their memory and processes cannot be limited.",
     "idle_s": "Seconds that a worker without work stays warm.",
     "store_gib": "Upper bound of the image store in GiB.",
@@ -112,7 +118,12 @@ def _complete(settings: Settings) -> Settings:
     network = settings.network
     if network not in ("none", "public"):
         network = checked_names(_parts(network) if isinstance(network, str) else network)
-    return msgspec.structs.replace(settings, name=name, cpus=cpus, memory_mib=memory, gpus=gpus, network=network)
+    trust = settings.trust
+    if isinstance(trust, str) and trust not in ("none", "mesh"):
+        trust = _parts(trust)
+    return msgspec.structs.replace(
+        settings, trust=trust, name=name, cpus=cpus, memory_mib=memory, gpus=gpus, network=network
+    )
 
 
 def _parts(text: str) -> tuple[str, ...]:

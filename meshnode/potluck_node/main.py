@@ -61,6 +61,7 @@ def _parser() -> argparse.ArgumentParser:
     # For tests with a fake GPU driver: where dev/, lib/ and proc/ of the devices are.
     parser.add_argument("--device-root", type=Path, default=Path("/"), help=argparse.SUPPRESS)
     parser.add_argument("--gpus", help=config.HELP["gpus"])
+    parser.add_argument("--trust", help=config.HELP["trust"])
     parser.add_argument("--network", help=config.HELP["network"])
     yes_or_no = argparse.BooleanOptionalAction
     parser.add_argument("--gpu-share", action=yes_or_no, default=None, help=config.HELP["gpu_share"])

@@ -153,6 +153,7 @@ class Node:
     def _wire_up(self) -> None:
         """Who tells whom."""
         self.caller.own_offer = self.own_offer
+        self.caller.trusts = lambda peer: peer == self.key.peer or self.settings.trusts(peer)
         self.spawned.on_log = self.apps.heard
         self.discovery.provided = self.images.provided
         self.discovery.changed = lambda: self.caller.submit(ev.OffersChanged())

@@ -290,11 +290,13 @@ class Pool:
         await trio.sleep(printed.wait_s)
         await self._log(name, message)
 
-    def run(self, worker: str, numbers: tuple[int, ...], payloads: tuple[bytes, ...], together: bool) -> None:
-        if self._nursery and worker in self._workers:
-            message = RunBatch(numbers, payloads) if together else RunInput(numbers[0], payloads[0])
-            self._nursery.start_soon(self._send, self._workers[worker], message)
-            self._busy[worker] += len(numbers)
+    def run(self, action: ev.Run) -> None:
+        if self._nursery and action.worker in self._workers:
+            message: ToWorker = RunInput(action.numbers[0], action.payloads[0], action.plain)
+            if action.together:
+                message = RunBatch(action.numbers, action.payloads, action.plain)
+            self._nursery.start_soon(self._send, self._workers[action.worker], message)
+            self._busy[action.worker] += len(action.numbers)
             self._tell_refusals()
 
     def ack_items(self, worker: str, number: int, items: int) -> None:

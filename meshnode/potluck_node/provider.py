@@ -167,7 +167,7 @@ class Provider:
             if action.lease in self._held:
                 self._held[action.lease].link.post(action.message)
         elif isinstance(action, ev.Run):
-            self._pools[action.pool].run(action.worker, action.numbers, action.payloads, action.together)
+            self._pools[action.pool].run(action)
         elif isinstance(action, ev.SpawnWorker):
             self._pools[action.pool].spawn(action.worker, action.gpus)
             if self.gpus and action.gpus:

@@ -93,7 +93,7 @@ class SimCaller:
         lease = self.leases.get(action.lease)
         if lease and lease.link:
             lease.meter.sent(action.input, action.attempt, action.payload, self._world.now_us)
-            lease.link.post(messages.Input(action.input, action.attempt, action.payload))
+            lease.link.post(messages.Input(action.input, action.attempt, action.payload, action.plain))
 
     def _post(self, lease: str, message: Message) -> None:
         held = self.leases.get(lease)

@@ -37,8 +37,10 @@ def error(outcome: CallOutcome) -> BaseException:
 
 
 def _rebuild(remote: RemoteException) -> BaseException:
+    from potluck import plain
+
     try:
-        raised = loads(remote.pickled) if remote.pickled else None
+        raised = loads(remote.pickled) if remote.pickled else plain.exception(remote.type_name, remote.arguments)
     except SerializationError:
         raised = None
     if not isinstance(raised, BaseException):

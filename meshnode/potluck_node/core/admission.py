@@ -13,6 +13,11 @@ from potluck.wire.lease import LeaseRefused, LeaseRequest
 from potluck_node.core.offers import CLOCK_SKEW_MAX_US, skew_text
 
 BUSY_RETRY_US = 1_000_000
+# As Modal's: inputs of one worker or batch, and how long a batch gathers.
+INPUTS_MAX, BATCH_WAIT_MAX_US = 1000, 600_000_000
+# More workers than this no mesh has; what is summed up stays small.
+WORKERS_MAX = 100_000
+SALT_BYTES_MAX = 64
 
 
 @dataclass(frozen=True)
@@ -67,6 +72,8 @@ def nonsense(spec: FunctionSpec) -> str:
         return "it asks for no processor, no memory or no time"
     if min(retries.max_retries, retries.initial_delay_us, retries.backoff_milli, retries.max_delay_us) < 0:
         return "its retries are negative"
+    if not _sane(spec):
+        return "it asks for more inputs, workers or time than there can be"
     if problem := _odd_gpus(need.gpu) or _odd_network(spec.network):
         return problem
     if spec.tier and spec.tier not in TIERS:
@@ -76,6 +83,21 @@ def nonsense(spec: FunctionSpec) -> str:
     if not spec.pickled and not (spec.module and spec.qualname):
         return "it names no function"
     return ""
+
+
+def _sane(spec: FunctionSpec) -> bool:
+    """Whether the figures of scaling and sharing are possible: as Modal's limits, where it has any."""
+    sharing, scaling = spec.sharing, spec.scaling
+    return (
+        1 <= sharing.max_inputs <= INPUTS_MAX
+        and 0 <= sharing.target_inputs <= sharing.max_inputs
+        and 0 <= sharing.batch_size <= INPUTS_MAX
+        and 0 <= sharing.batch_wait_us <= BATCH_WAIT_MAX_US
+        and all(0 <= each <= WORKERS_MAX for each in (scaling.min_containers, scaling.buffer_containers))
+        and 0 <= scaling.max_containers <= WORKERS_MAX
+        and min(scaling.scaledown_us, spec.startup_timeout_us, spec.resources.scratch_mib) >= 0
+        and len(spec.salt) <= SALT_BYTES_MAX
+    )
 
 
 def _odd_gpus(requests: tuple[str, ...]) -> str:

@@ -19,6 +19,7 @@ from potluck_node.core.demand import AHEAD_MAX, Call, Function, Input
 from potluck_node.core.hiring import BUSY_RETRY_US, LINGER_US, NO_PEER_GRACE_US, Hiring, without
 from potluck_node.core.offers import OfferBook, skew_text
 from potluck_node.core.placement import Dice, misfit, no_peer
+from potluck_node.core.trust import is_data, only_data
 
 __all__ = ["AHEAD_MAX", "BUSY_RETRY_US", "LINGER_US", "NO_PEER_GRACE_US", "CallCore"]
 
@@ -34,9 +35,15 @@ _RETRIED_KINDS = frozenset({"timeout", "resource-exceeded", "execution"})
 
 
 class CallCore:
-    """Drive with `handle(event, now_us)`; send `Tick` when `wake_us` has come. Times are Unix microseconds."""
+    """Drive with `handle(event, now_us)`; send `Tick` when `wake_us` has come. Times are Unix microseconds.
 
-    def __init__(self, book: OfferBook, dice: Dice, own_offer: Callable[[], Offer | None]) -> None:
+    What a peer that `trusts` does not name returns or raises must be data: anything else is refused here.
+    """
+
+    def __init__(
+        self, book: OfferBook, dice: Dice, own_offer: Callable[[], Offer | None],
+        trusts: Callable[[str], bool] = lambda peer: True,
+    ) -> None:  # fmt: skip
         self._book = book
         self._calls: dict[str, Call] = {}
         self._inputs: dict[int, Input] = {}
@@ -44,6 +51,7 @@ class CallCore:
         self._numbers = 0
         self._actions: list[ev.Action] = []
         self._hiring = Hiring(book, dice, own_offer, self._inputs, self._act, self._give_up, self._hedgeable)
+        self._hiring.trusts = self._trusts = trusts
         self._functions, self._leases = self._hiring.functions, self._hiring.leases
         self.rtt_us = self._hiring.rtt_us
         self._handlers: dict[type, Callable[..., None]] = {
@@ -241,11 +249,16 @@ class CallCore:
             lease.stage = ""
             self._hiring.note(function, now_us)
 
-    def _item_yielded(self, event: ev.ItemYielded, _now_us: int) -> None:
+    def _item_yielded(self, event: ev.ItemYielded, now_us: int) -> None:
         lease, message = self._leases.get(event.lease), event.message
         item = self._inputs.get(message.input)
         sent = lease.inputs.get(message.input) if lease else None
-        if not sent or not item or message.attempt != sent.attempt:
+        if not sent or not lease or not item or message.attempt != sent.attempt:
+            return
+        if not self._trusts(lease.peer) and not is_data(message.payload):
+            refused = InputDone(message.input, message.attempt, 0, payload=message.payload)
+            failure = only_data(refused, lease.peer).failure
+            self._deliver(item, ev.Deliver(item.call, item.index, failure=failure), now_us)
             return
         if message.item == item.items:
             item.items += 1
@@ -276,6 +289,7 @@ class CallCore:
         self._hiring.worked(lease)
         item = self._inputs.get(done.input)
         if item:
+            done = done if self._trusts(lease.peer) else only_data(done, lease.peer)
             self._settle(function, item, done, now_us)
         self._hiring.pump(function, now_us)
 
@@ -355,7 +369,7 @@ class CallCore:
         call = self._calls[item.call]
         for name in sorted(self._functions[call.function].leases):
             if item.number in self._leases[name].inputs:
-                self._act(ev.AbortInput(name, item.number, "another worker was faster"))
+                self._act(ev.AbortInput(name, item.number, "it is over"))
         call.waiting.discard(item.number)
         self._finish_call(item.call, now_us)
 

@@ -156,10 +156,13 @@ class OpenLease:
 
 @dataclass(frozen=True, slots=True)
 class SendInput:
+    """With `plain`, its outcome must be data: the peer is not trusted."""
+
     lease: str
     input: int
     attempt: int
     payload: bytes
+    plain: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -49,6 +49,7 @@ class Hiring:
         self._recent: OrderedDict[str, str] = OrderedDict()
         self._looks: dict[str, int] = {}
         self.wake_us: int | None = None
+        self.trusts: Callable[[str], bool] = lambda peer: True
 
     def of(self, function: Function) -> list[Lease]:
         """The leases of a function."""
@@ -114,7 +115,8 @@ class Hiring:
         item = self._inputs[number]
         item.attempt += 1
         self.leases[name].inputs[number] = Sent(item.attempt, now_us)
-        self._act(ev.SendInput(name, number, item.attempt, item.payload))
+        plain = not self.trusts(self.leases[name].peer)
+        self._act(ev.SendInput(name, number, item.attempt, item.payload, plain))
 
     # How many
 

@@ -8,14 +8,27 @@ from dataclasses import dataclass
 from blake3 import blake3
 
 from potluck import wire
+from potluck.runner.memory import sealed
+from potluck.wire.contents import split
 from potluck.wire.lease import InputDone, InputItem
 
 _KEY = struct.Struct(">QIQ")
 
 
 def payload_digest(payload: bytes) -> bytes:
-    """BLAKE3, 32 bytes."""
-    return blake3(payload).digest()
+    """BLAKE3, 32 bytes. That of a large payload is remembered with it."""
+    memory = sealed(payload)
+    if memory is None:
+        return blake3(payload).digest()
+    memory.digest = memory.digest or blake3(payload).digest()
+    return memory.digest
+
+
+def message_digest(message: InputDone | InputItem) -> bytes:
+    """BLAKE3, 32 bytes, of the encoded message, in which the digest of a large payload stands for it."""
+    left, large = split(message)
+    digests = b"".join(map(payload_digest, large))
+    return blake3(wire.encode(left) + digests).digest()
 
 
 @dataclass
@@ -32,11 +45,11 @@ class LeaseMeter:
         self.run_us += done.run_us
         self.cpu_us += cpu_us
         self.inputs += 1
-        outcome = blake3(wire.encode(done)).digest()
+        outcome = message_digest(done)
         self.work = blake3(
             self.work + _KEY.pack(done.input, done.attempt, done.run_us) + input_digest + outcome
         ).digest()
 
     def add_item(self, item: InputItem) -> None:
         """Count what a generator yielded. As for outcomes, both sides do so in the order in which it travels."""
-        self.work = blake3(self.work + blake3(wire.encode(item)).digest()).digest()
+        self.work = blake3(self.work + message_digest(item)).digest()

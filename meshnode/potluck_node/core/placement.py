@@ -36,6 +36,10 @@ def misfit(offer: Offer, spec: FunctionSpec, *, python_machine: str = "") -> str
         return f"has no {spec.tier} sandbox"
     if lacking := not_lent(offer.network, spec.network):
         return lacking
+    if spec.region and not any(_within(offer.region, region) for region in spec.region):
+        return f"is in {offer.region}" if offer.region else "does not say where it is"
+    if missing := [f"{key}={value}" for key, value in spec.labels if (key, value) not in offer.labels]:
+        return f"has no label {missing[0]}"
     if resources.gpu and not any(_has_gpus(offer, parse_gpu(wanted)) for wanted in resources.gpu):
         owned = ", ".join(_gpu_words(gpu) for gpu in offer.gpus) or "no GPU"
         return f"has {owned}"
@@ -44,6 +48,11 @@ def misfit(offer: Offer, spec: FunctionSpec, *, python_machine: str = "") -> str
     if offer.memory_mib < resources.memory_mib:
         return f"lends {offer.memory_mib} MiB of memory"
     return ""
+
+
+def _within(place: str, region: str) -> bool:
+    """Whether `place` is `region` or a part of it: "eu-west" is in "eu"."""
+    return place == region or place.startswith(f"{region}-")
 
 
 def _has_gpus(offer: Offer, wanted: GpuRequest) -> bool:
@@ -113,6 +122,8 @@ def no_peer(spec: FunctionSpec, offers: Iterable[Offer], notes: Iterable[str] = 
     """The error that says what is missing and who is nearest."""
     wants = describe(spec.resources) + (f", a {spec.tier} sandbox" if spec.tier else "")
     wants += f", the network ({', '.join(spec.network)})" if spec.network else ""
+    wants += f", in {' or '.join(spec.region)}" if spec.region else ""
+    wants += "".join(f", {key}={value}" for key, value in spec.labels)
     offers = list(offers)
     near = [f"{offer.name} {misfit(offer, spec) or 'is ' + offer.state}" for offer in offers[:5]]
     why = "; ".join([*near, *notes]) or "no peer on this mesh offers anything"

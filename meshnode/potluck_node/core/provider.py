@@ -289,7 +289,8 @@ class ProviderCore:
             self._act(ev.Post(item.lease, InputStarted(item.message.input, item.message.attempt, worker.name)))
         payloads = tuple(item.message.payload for item in items)
         together = bool(pool.spec.sharing.batch_size)
-        self._act(ev.Run(pool.name, worker.name, tuple(range(first, worker.number + 1)), payloads, together))
+        plain = any(item.message.plain for item in items)
+        self._act(ev.Run(pool.name, worker.name, tuple(range(first, worker.number + 1)), payloads, together, plain))
 
     def _item_came(self, event: ev.ItemCame, _now_us: int) -> None:
         pool = self._pools.get(event.pool)

@@ -220,13 +220,14 @@ class SpawnWorker:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """Run inputs, each by its number and payload; `together` means as one batch."""
+    """Run inputs, each by its number and payload; `together` means as one batch, `plain` that they must return data."""
 
     pool: str
     worker: str
     numbers: tuple[int, ...]
     payloads: tuple[bytes, ...]
     together: bool = False
+    plain: bool = False
 
 
 @dataclass(frozen=True, slots=True)

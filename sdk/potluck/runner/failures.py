@@ -40,11 +40,12 @@ class Refusal(Exception):  # noqa: N818 - an answer, not a mistake of the runner
         self.message: Message = ["Failure", kind, what, why, fix]
 
 
-def exception_message(error: BaseException) -> Message:
-    """`error` as a `wire.RemoteException`, without the runner's own frames."""
+def exception_message(error: BaseException, plain: bool = False) -> Message:
+    """`error` as a `wire.RemoteException`, without the runner's own frames; with `plain` as data only."""
     kind = type(error)
     name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
-    return ["RemoteException", name, _text(error), _traceback(error), _pickled(error)]
+    forms = [b"", _plain(error)] if plain else [_pickled(error), b""]
+    return ["RemoteException", name, _text(error), _traceback(error), *forms]
 
 
 def missing_module(error: ImportError, needed_by: str) -> Refusal:
@@ -86,6 +87,17 @@ def _traceback(error: BaseException) -> str:
 def _is_ours(filename: str) -> bool:
     folders = [os.path.dirname(sys.modules[name].__file__ or "") for name in _BETWEEN if name in sys.modules]
     return filename.startswith("<frozen ") or os.path.dirname(filename) in folders
+
+
+def _plain(error: BaseException) -> bytes:
+    """The exception's arguments as data, or nothing when they are none."""
+    from . import plain
+
+    try:
+        data = plain.dumps(error.args)
+    except BaseException:  # noqa: BLE001 - whatever a property of one raises
+        return b""
+    return data if len(data) <= EXCEPTION_BYTES_MAX else b""
 
 
 def _pickled(error: BaseException) -> bytes:

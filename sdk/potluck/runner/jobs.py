@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import types
-from _pickle import loads
 
+from . import plain
 from .codec import Message
 from .failures import Refusal, exception_message, missing_module
-from .results import dump_result
+from .results import dump_result, loads
 from .service import Service
 
 TYPE_CHECKING = False
@@ -35,10 +35,10 @@ PAUSE_S = 0.005
 
 
 class Job:
-    """`outcomes` are by number of the input. Nothing that user code raises leaves the methods that run it."""
+    """`outcomes` are by number of the input, as data if `as_data`. What user code raises never leaves `run`."""
 
-    def __init__(self, function: Function, numbers: Sequence[int], payloads: Sequence[bytes]) -> None:
-        self._function = function
+    def __init__(self, function: Function, numbers: Sequence[int], payloads: Sequence[bytes], as_data: bool) -> None:
+        self._function, self._plain = function, as_data
         self.numbers = list(numbers)
         self.outcomes: dict[int, Outcome] = {}
         self._inputs: dict[int, Arguments] = {}
@@ -46,7 +46,7 @@ class Job:
             try:
                 self._inputs[number] = _arguments(payload)
             except Refusal as refusal:
-                self.outcomes[number] = _failed(refusal)
+                self.outcomes[number] = _failed(refusal, as_data)
 
     @property
     def is_async(self) -> bool:
@@ -80,7 +80,7 @@ class Job:
     def fail(self, error: BaseException) -> None:
         """What was raised is the outcome of each input."""
         for number in self._inputs:
-            self.outcomes[number] = _failed(error)
+            self.outcomes[number] = _failed(error, self._plain)
 
     def _raw(self) -> object:
         if isinstance(self._function, Service):
@@ -90,6 +90,9 @@ class Job:
     def _call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> object:
         begin = self._function.begin if isinstance(self._function, Service) else self._function
         return begin(*args, **kwargs)
+
+    def _dump(self, value: object) -> bytes:
+        return plain.dumps(value) if self._plain else dump_result(value)
 
     def _take(self, result: object, finish: Finish) -> None:
         raise NotImplementedError
@@ -106,9 +109,10 @@ class One(Job):
     others run on the same event loop, `full` says whether it would."""
 
     def __init__(
-        self, function: Function, number: int, payload: bytes, yields: bool, emit: Emit, full: Full | None = None
-    ) -> None:
-        super().__init__(function, [number], [payload])
+        self, function: Function, number: int, payload: bytes, yields: bool, emit: Emit, full: Full | None = None,
+        as_data: bool = False,
+    ) -> None:  # fmt: skip
+        super().__init__(function, [number], [payload], as_data)
         self._number, self._yields, self._emit, self._full = number, yields, emit, full
 
     def begin(self) -> object:
@@ -121,19 +125,19 @@ class One(Job):
         elif isinstance(result, types.GeneratorType):
             self._check_yields()
             for item, value in enumerate(result):
-                self._emit(self._number, item, dump_result(value))
+                self._emit(self._number, item, self._dump(value))
             self.outcomes[self._number] = ("InputSucceeded", b"")
         else:
             self._end(result)
 
     def _end(self, value: object) -> None:
-        self.outcomes[self._number] = ("InputSucceeded", dump_result(value))
+        self.outcomes[self._number] = ("InputSucceeded", self._dump(value))
 
     async def _drain(self, items: types.AsyncGeneratorType[Any, Any]) -> None:
         self._check_yields()
         item = 0
         async for value in items:
-            data = dump_result(value)
+            data = self._dump(value)
             while self._full and self._full(self._number, len(data)):
                 await self._a_moment()
             self._emit(self._number, item, data)
@@ -179,9 +183,9 @@ class Batch(Job):
             )
         for number, each in zip(self._inputs, value, strict=True):
             try:
-                self.outcomes[number] = ("InputSucceeded", dump_result(each))
+                self.outcomes[number] = ("InputSucceeded", self._dump(each))
             except Refusal as refusal:
-                self.outcomes[number] = _failed(refusal)
+                self.outcomes[number] = _failed(refusal, self._plain)
 
     async def _drain(self, items: types.AsyncGeneratorType[Any, Any]) -> None:
         self._end(items)
@@ -198,10 +202,10 @@ def _arguments(payload: bytes) -> Arguments:
     return args, kwargs
 
 
-def _failed(error: BaseException) -> Outcome:
+def _failed(error: BaseException, as_data: bool) -> Outcome:
     if isinstance(error, Refusal):
         return "InputRefused", error.message
-    return "InputRaised", exception_message(error)
+    return "InputRaised", exception_message(error, as_data)
 
 
 def _columns(raw: Any, inputs: list[Arguments], bound: int) -> dict[str, list[Any]]:

@@ -53,11 +53,11 @@ class Worker:
     def _read(self) -> None:
         """Take one message, also while a generator that runs in this thread waits."""
         match read_message(self._socket):
-            case ["RunInput", int(number), bytes(payload), *_]:
+            case ["RunInput", int(number), payload, bool(as_data), *_]:
                 full = self._windows.full if self._crew else None
-                self._run(One(self._function, number, payload, self._yields, self._emit, full))
-            case ["RunBatch", list(numbers), list(payloads), *_]:
-                self._run(Batch(self._function, numbers, payloads))
+                self._run(One(self._function, number, payload, self._yields, self._emit, full, as_data))
+            case ["RunBatch", list(numbers), list(payloads), bool(as_data), *_]:
+                self._run(Batch(self._function, numbers, payloads, as_data))
             case ["ItemsTaken", int(number), int(items), *_]:
                 self._windows.taken(number, items)
             case ["StopInput", int(number), *_]:

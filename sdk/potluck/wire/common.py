@@ -16,7 +16,7 @@ from potluck.errors import Error, RemoteProtocolError, from_kind
 PROTOCOL = 1
 
 # Arguments and results of one input, in bytes, after pickling. Above this, data belongs in a volume or an image.
-PAYLOAD_BYTES_MAX = 256 << 20
+PAYLOAD_BYTES_MAX = 2 << 30
 
 
 class Message(msgspec.Struct, frozen=True, array_like=True, tag=True):
@@ -42,13 +42,15 @@ class Failure(Message, frozen=True):
 class RemoteException(Message, frozen=True):
     """An exception that the user's function raised.
 
-    `pickled` is empty when the exception could not be pickled; `traceback` is text with the source lines shown.
+    `pickled` is empty when the exception could not be pickled, or was to be plain: then `arguments` are its own as data
+    (`potluck.plain`), if they can be. `traceback` is text with the source lines shown.
     """
 
     type_name: str
     message: str
     traceback: str
     pickled: bytes = b""
+    arguments: bytes = b""
 
 
 class Resources(msgspec.Struct, frozen=True, array_like=True):

@@ -63,9 +63,12 @@ class LeaseReady(Message, frozen=True):
 
 
 class Input(Message, frozen=True):
+    """With `plain`, the caller takes no outcome that only code can rebuild (`potluck.plain`)."""
+
     input: int
     attempt: int
     payload: bytes
+    plain: bool = False
 
 
 class CancelInput(Message, frozen=True):

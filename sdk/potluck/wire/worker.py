@@ -67,10 +67,12 @@ class WorkerExited(Message, frozen=True):
 
 
 class RunInput(Message, frozen=True):
-    """Run the function on one input. `payload` is the pickled `(args, kwargs)`."""
+    """Run the function on one input. `payload` is the pickled `(args, kwargs)`. With `plain`, what it returns or raises
+    must be data (`potluck.plain`)."""
 
     input: int
     payload: bytes
+    plain: bool = False
 
 
 class RunBatch(Message, frozen=True):
@@ -78,6 +80,7 @@ class RunBatch(Message, frozen=True):
 
     inputs: tuple[int, ...]
     payloads: tuple[bytes, ...]
+    plain: bool = False
 
 
 class ItemsTaken(Message, frozen=True):

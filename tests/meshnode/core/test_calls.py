@@ -1,9 +1,10 @@
 import pytest
+from msgspec.structs import replace
 from tests.meshnode.core.worlds import NOW_US, dice, needs, offer, spec
 
 from potluck.errors import ImageImportError, RefusedError
 from potluck.wire import Failure, RemoteException, RetryPolicy
-from potluck.wire.lease import InputDone
+from potluck.wire.lease import InputDone, InputItem
 from potluck_node.core import bans
 from potluck_node.core import calls as limits
 from potluck_node.core import events as ev
@@ -346,3 +347,46 @@ def test_refusals_that_waiting_does_not_cure_end_the_call(reason):
             break
         caller.wait(bans.BAN_MAX_US)
     assert caller.only(ev.Deliver).failure == BUSY
+
+
+class Wary(Caller):
+    """Trusts bob alone."""
+
+    def __init__(self, *peers, **more):
+        super().__init__(*peers, **more)
+        self.core = CallCore(self.book, dice(), lambda: None, lambda peer: peer == "bob")
+
+
+def test_peers_that_are_not_trusted_are_told_to_send_data_and_their_pickles_are_refused():
+    caller = Wary("ann")
+    lease = caller.lease(inputs=3)
+    assert caller.only(ev.SendInput).plain
+    caller.finish(lease, caller.only(ev.SendInput), payload=b"\x80\x05N.")
+    failure = caller.only(ev.Deliver).failure
+    assert failure.kind == "serialization"
+    assert 'trust = ["ann"]' in failure.fix
+    caller.finish(lease, caller.only(ev.SendInput), payload=b"\xc1\xc0")
+    assert caller.only(ev.Deliver).payload == b"\xc1\xc0"
+    caller.finish(
+        lease, caller.only(ev.SendInput), exception=replace(BOOM, pickled=b"\x80\x05N.", arguments=b"\xc1\x90")
+    )
+    assert caller.only(ev.Deliver).exception == replace(BOOM, arguments=b"\xc1\x90")
+
+
+def test_trusted_peers_may_send_pickles():
+    caller = Wary("bob")
+    lease = caller.lease()
+    assert not caller.only(ev.SendInput).plain
+    caller.finish(lease, caller.only(ev.SendInput), payload=b"\x80\x05N.")
+    assert caller.only(ev.Deliver).payload == b"\x80\x05N."
+
+
+def test_an_item_that_is_a_pickle_ends_the_generator_of_a_peer_that_is_not_trusted():
+    caller = Wary("ann", function=spec(generator=True))
+    lease = caller.lease()
+    sent = caller.only(ev.SendInput)
+    caller.send(ev.ItemYielded(lease, InputItem(sent.input, 1, 0, b"\xc1\xc0")))
+    assert caller.only(ev.DeliverItem).payload == b"\xc1\xc0"
+    caller.send(ev.ItemYielded(lease, InputItem(sent.input, 1, 1, b"\x80\x05N.")))
+    assert caller.only(ev.Deliver).failure.kind == "serialization"
+    assert caller.only(ev.AbortInput).input == sent.input

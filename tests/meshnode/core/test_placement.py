@@ -1,4 +1,5 @@
 import msgspec
+import pytest
 from tests.meshnode.core.worlds import dice, needs, offer, spec
 
 from potluck.wire import function_id
@@ -104,3 +105,22 @@ def test_the_network_must_be_lent_and_the_error_says_who_lends_it():
     error = no_peer(function, [some])
     assert "the network (example.org)" in error.what
     assert "some does not allow example.org" in error.why
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"region": ("us",)}, "is in eu-west"),
+        ({"region": ("eu-west-2",)}, "is in eu-west"),
+        ({"region": ("us", "eu")}, ""),
+        ({"region": ("eu-west",)}, ""),
+        ({"labels": (("lab", "b"),)}, "has no label lab=b"),
+        ({"labels": (("lab", "a"),)}, ""),
+    ],
+)
+def test_places_and_labels(changes, why):
+    assert misfit(offer("ann", region="eu-west", labels=(("lab", "a"), ("disk", "ssd"))), spec(**changes)) == why
+
+
+def test_who_does_not_say_where_it_is_is_nowhere():
+    assert misfit(offer("ann"), spec(region=("eu",))) == "does not say where it is"

@@ -2,7 +2,7 @@ import pytest
 from tests.meshnode.core.worlds import NOW_US, needs, spec
 
 from potluck.errors import SandboxError
-from potluck.wire import PROTOCOL, Failure
+from potluck.wire import PROTOCOL, Failure, Scaling, Sharing
 from potluck.wire.lease import (
     CloseLease,
     Input,
@@ -267,6 +267,9 @@ def test_the_owner_pauses_and_resumes():
         ({"function": needs(cpu_milli=0)}, "function"),
         ({"function": spec(timeout_us=-1)}, "function"),
         ({"function": spec(module="", pickled=b"")}, "function"),
+        ({"function": spec(sharing=Sharing(max_inputs=0))}, "function"),
+        ({"function": spec(sharing=Sharing(max_inputs=1 << 40))}, "function"),
+        ({"function": spec(scaling=Scaling(min_containers=-1))}, "function"),
         ({"function": spec(network=("example.org",))}, "policy"),
         ({"function": spec(network=("10.0.0.1",))}, "function"),
         ({"function": spec(network=("EXAMPLE.org",))}, "function"),

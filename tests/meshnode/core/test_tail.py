@@ -61,7 +61,7 @@ def test_a_straggler_runs_a_second_time_elsewhere_and_the_first_outcome_counts()
     assert (again.lease, again.input) == (bob, straggler.input)
     mesh.work(bob, 10 * MS)
     assert mesh.only(ev.Deliver).index == 0
-    assert mesh.only(ev.AbortInput) == ev.AbortInput(ann, straggler.input, "another worker was faster")
+    assert mesh.only(ev.AbortInput) == ev.AbortInput(ann, straggler.input, "it is over")
     mesh.send(ev.InputFinished(ann, InputDone(straggler.input, straggler.attempt, 1, payload=b"too late")))
     assert not mesh.all(ev.Deliver)
 
