@@ -11,7 +11,6 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterable
-from pathlib import Path
 from typing import NamedTuple
 
 import click
@@ -113,7 +112,14 @@ class Served:
 
 def stamps(files: Iterable[str]) -> dict[str, int]:
     """When each was written last, in ns; 0 when it is not there, as while an editor saves it."""
-    return {name: Path(name).stat().st_mtime_ns if Path(name).exists() else 0 for name in files}
+    return {name: _stamp(name) for name in files}
+
+
+def _stamp(name: str) -> int:
+    try:
+        return os.stat(name).st_mtime_ns
+    except OSError:
+        return 0
 
 
 def start_version(target: str) -> Version | None:
