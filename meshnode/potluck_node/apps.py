@@ -211,8 +211,8 @@ class Apps:
                 client.apps.stopped[app] = failure
 
     def _forget(self, app: str) -> None:
-        if self._deployed.pop(app, None):
-            self._store.remove(app)
+        if self._store.remove(app):
+            del self._deployed[app]
             self._submit(ev.FunctionLeft(_holder(app)))
         for client in self._clients():
             client.apps.serves.pop(app, None)
