@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -20,6 +21,9 @@ from potluck.spec import changed
 from potluck.wire import FunctionSpec
 from potluck.wire.apps import AppFacts, AskApp, MethodFacts, NamedFunction
 
+# A program that calls for days follows what is deployed; asking the node takes some 0.1 ms.
+FRESH_S = 1.0
+
 _PLAIN = Options({})
 _KINDS = {kind.__name__: kind for kind in (str, int, bool, bytes)}
 
@@ -30,6 +34,15 @@ class FoundLink(Link):
     def __init__(self) -> None:
         super().__init__(make_output(False))
         self._facts: dict[tuple[str, str], NamedFunction] = {}
+        self._asked_s = time.monotonic()
+
+    def refresh(self) -> None:
+        """Forget what may have been deployed anew meanwhile."""
+        if time.monotonic() - self._asked_s > FRESH_S:
+            with self._preparing:
+                self._asked_s = time.monotonic()
+                self._facts.clear()
+                self._specs.clear()
 
     def facts(self, app: str, name: str) -> NamedFunction:
         """What is deployed under the name. Raises `NotFoundError`."""
@@ -66,7 +79,9 @@ class _FoundApp(App):
     """Counts as running."""
 
     def _require_run(self, function: str) -> Link:
-        return link()
+        found = link()
+        found.refresh()
+        return found
 
 
 class FoundFunction(Function[..., Any]):

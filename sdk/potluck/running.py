@@ -46,8 +46,8 @@ class Link:
 
     async def spec_async(self, function: Function[Any, Any]) -> FunctionSpec:
         """As `spec`, without blocking the event loop."""
-        if function._key in self._specs:
-            return self._specs[function._key]
+        if found := self._specs.get(function._key):
+            return found
         return await asyncio.to_thread(self.spec, function)
 
     def scale(self, function: Function[Any, Any], given: dict[str, int]) -> None:
