@@ -46,16 +46,14 @@ class FoundLink(Link):
 
     def facts(self, app: str, name: str) -> NamedFunction:
         """What is deployed under the name. Raises `NotFoundError`."""
-        if (app, name) not in self._facts:
-            self._facts |= {
-                (app, each.name): each
-                for each in self.client.ask(lambda number: AskApp(number, app), AppFacts).functions
-            }
-        found = self._facts.get((app, name))
-        if found is None:
-            known = ", ".join(each for owner, each in self._facts if owner == app)
-            raise NotFoundError(f"The app {app} has nothing named {name}.", why=f"it has: {known}")
-        return found
+        if found := self._facts.get((app, name)):
+            return found
+        functions = self.client.ask(lambda number: AskApp(number, app), AppFacts).functions
+        named = {each.name: each for each in functions}
+        if name not in named:
+            raise NotFoundError(f"The app {app} has nothing named {name}.", why=f"it has: {', '.join(named)}")
+        self._facts |= {(app, each): facts for each, facts in named.items()}
+        return named[name]
 
     def _prepare(self, function: Function[Any, Any]) -> FunctionSpec:
         assert isinstance(function, FoundFunction)

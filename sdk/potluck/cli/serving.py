@@ -27,6 +27,7 @@ def serve(target: str, report: int) -> None:
     running = Running(app, False)
     try:
         record(running, app, app.name, lasting=False)
+        running.keep_warm()
         with open(report, "w") as out:
             json.dump({"app": app.name, "files": files}, out)
         sys.stdin.buffer.read()
