@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from potluck.app import App
 from potluck.cls import Cls
-from potluck.errors import InvalidError, NotFoundError
+from potluck.errors import ConnectionError, InvalidError, NotFoundError
 from potluck.functions import Function
 from potluck.options import Options
 from potluck.output import make_output
@@ -33,33 +33,37 @@ class FoundLink(Link):
 
     def __init__(self) -> None:
         super().__init__(make_output(False))
-        self._facts: dict[tuple[str, str], NamedFunction] = {}
-        self._asked_s = time.monotonic()
+        # What is deployed, by app and name, and when that was asked.
+        self._facts: dict[str, dict[str, NamedFunction]] = {}
+        self._asked_s: dict[str, float] = {}
 
-    def refresh(self) -> None:
-        """Forget what may have been deployed anew meanwhile."""
-        if time.monotonic() - self._asked_s > FRESH_S:
+    def follow(self, app: str) -> None:
+        """Learn anew, now and then, what is deployed. Raises `NotFoundError`, `ConnectionError`."""
+        if time.monotonic() - self._asked_s.get(app, -FRESH_S) >= FRESH_S:
+            facts = self._ask(app)
             with self._preparing:
-                self._asked_s = time.monotonic()
-                self._facts.clear()
+                self._facts[app] = facts
                 self._specs.clear()
+
+    def _ask(self, app: str) -> dict[str, NamedFunction]:
+        self._asked_s[app] = time.monotonic()
+        functions = self.client.ask(lambda number: AskApp(number, app), AppFacts).functions
+        return {each.name: each for each in functions}
 
     def facts(self, app: str, name: str) -> NamedFunction:
         """What is deployed under the name. Raises `NotFoundError`."""
-        if found := self._facts.get((app, name)):
-            return found
-        functions = self.client.ask(lambda number: AskApp(number, app), AppFacts).functions
-        named = {each.name: each for each in functions}
+        named = self._facts.get(app)
+        if named is None:
+            named = self._facts[app] = self._ask(app)
         if name not in named:
             raise NotFoundError(f"The app {app} has nothing named {name}.", why=f"it has: {', '.join(named)}")
-        self._facts |= {(app, each): facts for each, facts in named.items()}
         return named[name]
 
     def _prepare(self, function: Function[Any, Any]) -> FunctionSpec:
         assert isinstance(function, FoundFunction)
         spec = function._facts().spec
         check_python(function._pool, spec.python)
-        return changed(replace(spec, parameters=function._parameters), function._options, self.salt)
+        return changed(replace(spec, parameters=function._parameters), function._options, self.key)
 
 
 _link: FoundLink | None = None
@@ -77,9 +81,11 @@ class _FoundApp(App):
     """Counts as running."""
 
     def _require_run(self, function: str) -> Link:
-        found = link()
-        found.refresh()
-        return found
+        try:
+            link().follow(self.name)
+        except ConnectionError:
+            link().follow(self.name)  # the node was restarted
+        return link()
 
 
 class FoundFunction(Function[..., Any]):

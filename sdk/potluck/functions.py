@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, Generic, NamedTuple, ParamSpec, TypeVar, Unpack, cast
+from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, ParamSpec, TypeVar, Unpack, cast
 
 from potluck.absent import Absent
 from potluck.calls import Spawn, SpawnMap, WithAio
@@ -22,7 +22,7 @@ R = TypeVar("R", covariant=True)
 
 
 class FunctionStats(NamedTuple):
-    """Inputs that wait for a worker, and workers that run or are warm."""
+    """Inputs that wait for a worker, and workers that run some or are kept for this machine."""
 
     backlog: int
     num_total_runners: int
@@ -62,7 +62,10 @@ class Remote(Generic[P, R]):
 
 
 class Map(Generic[R]):
-    """`f.map(xs, ys)` calls `f(x, y)` for each pair and yields the results, in order unless told otherwise."""
+    """`f.map(xs, ys)` calls `f(x, y)` for each pair and yields the results, in order unless told otherwise.
+
+    Exceptions that it returns are never wrapped, which is all that `wrap_returned_exceptions` can say.
+    """
 
     def __init__(self, function: Function[Any, R]) -> None:
         self._function = function
@@ -73,6 +76,7 @@ class Map(Generic[R]):
         kwargs: Mapping[str, Any] | None = None,
         order_outputs: bool = True,
         return_exceptions: bool = False,
+        wrap_returned_exceptions: None | Literal[False] = None,
     ) -> Iterator[R]:
         from potluck import mapping
 
@@ -85,6 +89,7 @@ class Map(Generic[R]):
         kwargs: Mapping[str, Any] | None = None,
         order_outputs: bool = True,
         return_exceptions: bool = False,
+        wrap_returned_exceptions: None | Literal[False] = None,
     ) -> AsyncIterator[R]:
         from potluck import mapping
 
@@ -106,6 +111,7 @@ class StarMap(Generic[R]):
         kwargs: Mapping[str, Any] | None = None,
         order_outputs: bool = True,
         return_exceptions: bool = False,
+        wrap_returned_exceptions: None | Literal[False] = None,
     ) -> Iterator[R]:
         from potluck import mapping
 
@@ -120,6 +126,7 @@ class StarMap(Generic[R]):
         kwargs: Mapping[str, Any] | None = None,
         order_outputs: bool = True,
         return_exceptions: bool = False,
+        wrap_returned_exceptions: None | Literal[False] = None,
     ) -> AsyncIterator[R]:
         from potluck import mapping
 

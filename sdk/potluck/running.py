@@ -30,8 +30,8 @@ class Link:
     def __init__(self, output: Output) -> None:
         self.output = output
         self.client: Client = start.connect(output)
-        # Whoever has other secrets has other bytes; a worker with ours serves nobody else.
-        self.salt = secrets.token_bytes(16)
+        # What secrets are hashed with; another run gets workers of its own.
+        self.key = secrets.token_bytes(32)
         self._specs: dict[object, FunctionSpec] = {}
         self._scalings: dict[object, Scaling] = {}
         self._preparing = threading.Lock()
@@ -101,7 +101,7 @@ class Running(Link):
         built = self.client.ask(lambda number: control.BuildImage(number, *plan, self._build_on), control.ImageBuilt)
         check_python(function._pool, built.python)
         self.output.progress("")
-        return make_spec(function, reference, built.image, built.python, self.salt)
+        return make_spec(function, reference, built.image, built.python, self.key)
 
 
 def check_python(name: str, theirs: str) -> None:

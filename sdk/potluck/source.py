@@ -27,12 +27,14 @@ def refer(function: Callable[..., Any], *, serialized: bool = False, include_sou
     when it must be pickled and cannot be."""
     module = sys.modules.get(function.__module__)
     path = getattr(module, "__file__", None)
-    importable = function.__module__ != "__main__" and "<" not in function.__qualname__ and path
-    if serialized or not importable:
+    has_module = bool(path) and function.__module__ != "__main__"
+    # A closure uses its module, too.
+    files = _files(function.__module__, Path(str(path))) if has_module and include_source and not serialized else ()
+    files = (*files, *_modal())
+    if serialized or not has_module or "<" in function.__qualname__:
         kind = "class" if isinstance(function, type) else "function"
-        return Reference(pickled=dumps(function, f"{kind} {function.__name__}"), files=_modal())
-    files = _files(function.__module__, Path(str(path))) if include_source else ()
-    return Reference(function.__module__, function.__qualname__, files=(*files, *_modal()))
+        return Reference(pickled=dumps(function, f"{kind} {function.__name__}"), files=files)
+    return Reference(function.__module__, function.__qualname__, files=files)
 
 
 def _modal() -> tuple[tuple[str, str], ...]:

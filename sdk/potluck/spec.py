@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 from msgspec.structs import replace
 
 from potluck.secret import joined, values
@@ -19,6 +21,9 @@ if TYPE_CHECKING:
 # What a function gets that asks for nothing: one core, and memory for a worker with numpy and some data.
 DEFAULT_CPU_MILLI, DEFAULT_MEMORY_MIB = 1000, 512
 
+# Enough that no two are equal by chance.
+SALT_BYTES = 16
+
 # Under which setting each field of `Scaling` is given.
 _SCALING = {
     "min_containers": "min_containers",
@@ -28,9 +33,9 @@ _SCALING = {
 }
 
 
-def make_spec(function: Function[Any, Any], reference: Reference, image: str, python: str, salt: bytes) -> FunctionSpec:
-    """The function on the wire, once its image (by id) is built. `salt` is used where there are secrets, so that no
-    worker that has other values serves it."""
+def make_spec(function: Function[Any, Any], reference: Reference, image: str, python: str, key: bytes) -> FunctionSpec:
+    """The function on the wire, once its image (by id) is built. The `key` of this run makes of secrets a salt that
+    tells nothing of them, so that no worker that has other values serves it."""
     plain = FunctionSpec(
         app=function.app.name,
         name=function._pool,
@@ -43,10 +48,10 @@ def make_spec(function: Function[Any, Any], reference: Reference, image: str, py
         parameters=function._parameters,
         generator=function._pool_yields,
     )
-    return changed(plain, function._options, salt)
+    return changed(plain, function._options, key)
 
 
-def changed(spec: FunctionSpec, options: Options, salt: bytes) -> FunctionSpec:
+def changed(spec: FunctionSpec, options: Options, key: bytes) -> FunctionSpec:
     """With what `options` were given, and all else as it was. Raises `InvalidError` for secrets that are not there."""
     found = {
         "resources": _resources(spec.resources, options),
@@ -63,7 +68,8 @@ def changed(spec: FunctionSpec, options: Options, salt: bytes) -> FunctionSpec:
     }
     kept = {field: value for field, value in found.items() if _SETTINGS.get(field, {field}) & options.given.keys()}
     if options.secrets:
-        kept |= {"secrets": values(joined(options.secrets)), "salt": salt}
+        secrets = values(joined(options.secrets))
+        kept |= {"secrets": secrets, "salt": _salt(secrets, key)}
     if any(options.sharing[1:]) or options.sharing.max_inputs > 1:
         most, target, batch, wait_ms = options.sharing
         kept["sharing"] = Sharing(most, target, batch, wait_ms * 1000)
@@ -88,6 +94,10 @@ def scaled(scaling: Scaling, given: dict[str, int], single_use: bool = False) ->
     if "scaledown_us" in fields:
         fields["scaledown_us"] *= 1_000_000
     return replace(scaling, single_use=single_use or scaling.single_use, **fields)
+
+
+def _salt(secrets: tuple[tuple[str, str], ...], key: bytes) -> bytes:
+    return hashlib.blake2b(msgspec.msgpack.encode(secrets), key=key, digest_size=SALT_BYTES).digest()
 
 
 def _resources(before: Resources, options: Options) -> Resources:

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from potluck import paths
 from potluck.client import Client
-from potluck.errors import ConnectionError, NodeStartError
+from potluck.errors import ConnectionError, InvalidError, NodeStartError
+from potluck.place import is_local
 from potluck.session import Listener
 
 # A node is up in about a second; one that needs longer than this has failed, or the disk is very slow.
@@ -27,8 +28,14 @@ def path() -> Path:
 def connect(listener: Listener) -> Client:
     """Connect to the local node, or start an embedded one: it serves this machine only, and ends when unused.
 
-    Raises `NodeStartError` when no node runs and none can be started.
+    Raises `NodeStartError` when no node runs and none can be started, `InvalidError` in a sandbox.
     """
+    if not is_local():
+        raise InvalidError(
+            "There is no way to the node from within a sandbox.",
+            why="code that runs on a machine must not place calls in its owner's name",
+            fix="Return what is to be called, or asked for, to the program.",
+        )
     try:
         return Client(path(), listener)
     except ConnectionError:

@@ -132,7 +132,7 @@ def test_a_module_function_is_referred_to_by_name_and_its_package_shipped():
     assert outside.endswith("/tests")
 
 
-def test_a_closure_is_pickled():
+def test_a_closure_is_pickled_and_its_package_shipped_as_well():
     base = 3
 
     def add(x):
@@ -140,7 +140,14 @@ def test_a_closure_is_pickled():
 
     reference = refer(add)
     assert pickle.loads(reference.pickled)(4) == 7
-    assert not reference.files
+    assert [inside for inside, _ in reference.files] == [f"{SOURCE_ROOT}/tests"]
+
+
+def test_what_is_serialized_or_in_the_image_goes_without_its_package():
+    raw = sample.add.get_raw_f()
+    assert not refer(raw, serialized=True).files
+    reference = refer(raw, include_source=False)
+    assert (reference.module, reference.files) == ("tests.e2e.sample", ())
 
 
 def test_a_closure_over_a_lock_names_it():

@@ -12,7 +12,7 @@ from potluck.source import Reference
 from potluck.spec import changed, make_spec, scaled
 from potluck.wire.common import Resources, RetryPolicy, Scaling, Sharing, function_id
 
-SALT = b"0123456789abcdef"
+KEY = b"0123456789abcdef"
 
 
 def f(x: int) -> int:
@@ -20,7 +20,7 @@ def f(x: int) -> int:
 
 
 def spec_of(function):
-    return make_spec(function, Reference("m", "f"), "1" * 64, "3.11", SALT)
+    return make_spec(function, Reference("m", "f"), "1" * 64, "3.11", KEY)
 
 
 def spec(**settings: Any):
@@ -59,7 +59,10 @@ def test_secrets_travel_apart_from_the_environment_and_make_workers_of_their_own
     monkeypatch.setenv("TOKEN", "new")
     made = spec_of(function)
     assert made.secrets == (("OTHER", "x"), ("TOKEN", "new"))
-    assert (made.env, made.salt) == ((), SALT)
+    assert made.env == ()
+    assert made.salt == spec_of(function).salt != b""
+    assert made.salt != spec_of(function.with_options(secrets=[potluck.Secret.from_dict({"A": "b"})])).salt
+    assert make_spec(function, Reference("m", "f"), "1" * 64, "3.11", b"another run's").salt != made.salt
     assert "new" not in repr(made)
     assert function_id(made) != function_id(spec())
 
@@ -97,7 +100,7 @@ def test_a_spec_from_elsewhere_keeps_what_is_not_named():
     other = changed(deployed, Options({"memory": 4096, "retries": 0}), b"another")
     assert other.resources == Resources(("H100",), 2000, 4096)
     assert (other.retries.max_retries, other.region) == (0, ("eu",))
-    assert (other.secrets, other.salt) == (deployed.secrets, SALT)
+    assert (other.secrets, other.salt) == (deployed.secrets, deployed.salt)
 
 
 def test_numbers_of_workers_are_changed_one_by_one():

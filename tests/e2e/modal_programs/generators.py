@@ -9,8 +9,7 @@ app = modal.App("example-generators")
 
 @app.function()
 def countdown(start: int):
-    for number in range(start, 0, -1):
-        yield number
+    yield from range(start, 0, -1)
 
 
 @app.function()
@@ -26,8 +25,7 @@ class Counter:
 
     @modal.method()
     def count(self, until: int):
-        for number in range(0, until, self.step):
-            yield number
+        yield from range(0, until, self.step)
 
     @modal.method()
     def last(self, until: int) -> int:
