@@ -33,7 +33,9 @@ class AppStore:
             path.touch(mode=0o600)
             self._db = sqlite3.connect(path, isolation_level=None)
             # FULL: what "deployed" was said of survives a power cut.
-            self._db.executescript(f"PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; {_SCHEMA}")
+            self._db.executescript(
+                f"PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA secure_delete=ON; {_SCHEMA}"
+            )
         except (sqlite3.Error, OSError) as error:
             raise InvalidError(f"{path} cannot be used.", why=str(error), fix="Move it away.") from None
 

@@ -1,5 +1,6 @@
 """An app for tests of deploying, logs and stopping."""
 
+import os
 import time
 from pathlib import Path
 
@@ -13,6 +14,11 @@ def greet(name: str, seconds: float = 0.0) -> str:
     print(f"greeting {name}")
     time.sleep(seconds)
     return f"hello {name}"
+
+
+@app.function(secrets=[potluck.Secret.from_dict({"TOKEN": "hunter2"})])
+def token() -> str:
+    return os.environ["TOKEN"]
 
 
 @app.cls()

@@ -82,10 +82,13 @@ def test_a_deployment_survives_a_restart_and_is_replaced_by_the_next(node):
     assert 'potluck.Function.from_name("lasting", "greet")' in told
     assert "Counter .add" in told
     before = listed(node)["lasting"]
-    assert (before["state"], before["functions"], before["calls"]) == ("deployed", 2, 0)
+    assert (before["state"], before["functions"], before["calls"]) == ("deployed", 3, 0)
+    greet = potluck.Function.from_name("lasting", "greet")
+    assert greet.remote("before") == "hello before"
     node.stop()
     node.start()
     assert listed(node) == {"lasting": before}
+    assert greet.remote("after") == "hello after"
     assert potluck_cli(node, "deploy", "-q", FILE) == ""
     assert listed(node)["lasting"]["since_us"] > before["since_us"]
 
@@ -97,7 +100,7 @@ def test_what_is_recorded_is_enough_to_call_it(node):
     assert [method.name for method in found["Counter"].methods] == ["add"]
     assert [(each.name, each.kind) for each in found["Counter"].parameters] == [("start", "int")]
     told = json.loads(potluck_cli(node, "deploy", FILE, "--json"))
-    assert [each["name"] for each in told["functions"]] == ["greet", "Counter"]
+    assert [each["name"] for each in told["functions"]] == ["greet", "token", "Counter"]
     sample.app.deploy(name="third", show_progress=False)
     assert set(listed(node)) == {"other", "lasting", "third"}
 
@@ -108,6 +111,17 @@ def test_functions_and_classes_are_found_by_name(node):
     counter = potluck.Cls.from_name("lasting", "Counter")
     assert counter(start=40).add.remote(2) == 42
     assert list(counter().add.map([1, 2])) == [1, 2]
+
+
+def test_secrets_are_kept_for_the_function_and_shown_to_nobody(node):
+    told = potluck_cli(node, "deploy", FILE) + potluck_cli(node, "deploy", "--json", FILE)
+    assert potluck.Function.from_name("lasting", "token").remote() == "hunter2"
+    told += potluck_cli(node, "app", "list", "--json") + potluck_cli(node, "status", "--json")
+    assert "hunter2" not in told
+    assert "hunter2" not in node.log.read_text()
+    assert b"hunter2" in (node.home / "apps.sqlite-wal").read_bytes() + (node.home / "apps.sqlite").read_bytes()
+    for file in node.home.glob("apps.sqlite*"):
+        assert file.stat().st_mode & 0o077 == 0, file
 
 
 def test_stopping_forgets_the_deployment(node):
