@@ -63,7 +63,7 @@ class FoundLink(Link):
         assert isinstance(function, FoundFunction)
         spec = function._facts().spec
         check_python(function._pool, spec.python)
-        return changed(replace(spec, parameters=function._parameters), function._options, self.salt)
+        return changed(replace(spec, parameters=function._parameters), function._options, self.key)
 
 
 _link: FoundLink | None = None
