@@ -161,8 +161,25 @@ def test_stopping_ends_the_calls_of_a_running_program(node):
         assert sample.greet.spawn("again").get() == "hello again"
 
 
-def stop_once_running(node):
-    wait_until(lambda: listed(node)["lasting"]["calls"] == 2 and is_running(node), "the calls")
+async def test_stopping_ends_calls_in_asyncio_too(node):
+    import asyncio
+
+    import trio
+
+    async def call():
+        with sample.app.run(show_progress=False):
+            task = asyncio.create_task(sample.greet.remote.aio("asked", seconds=600))
+            await asyncio.to_thread(stop_once_running, node, 1)
+            with pytest.raises(InputCancellation, match="lasting was stopped"):
+                await task
+            with pytest.raises(InputCancellation):
+                await sample.greet.remote.aio("again")
+
+    await trio.to_thread.run_sync(asyncio.run, call())
+
+
+def stop_once_running(node, calls=2):
+    wait_until(lambda: listed(node)["lasting"]["calls"] == calls and is_running(node), "the calls")
     run_cli(node, "app", "stop", "lasting")
 
 
