@@ -113,6 +113,8 @@ def test_others_workers_are_not_entered(mesh, use_node, monkeypatch):
         assert "works for somebody else" in refused.stderr
         silent = run_cli(ann, "container", "logs", facts["worker"])
         assert "does not work for you" in silent.stderr
+        mine = run_cli(caller, "container", "logs", facts["worker"])
+        assert mine.stdout == f"{facts['worker']} │ greeting somebody\n"
         elsewhere = python(caller, facts["worker"], "print(1)")
         assert "No worker named" in elsewhere.stderr
         call.cancel()
