@@ -16,15 +16,17 @@ import trio
 
 from potluck import __version__, wire
 from potluck.errors import DataFolderBusyError, Error, InvalidError, RemoteProtocolError, VersionError
-from potluck.frames import FrameReader, encode_frame
+from potluck.frames import MessageReader, Outbox
 from potluck.wire import Failure, FunctionSpec, control
 from potluck.wire.apps import AppQuestion, RunCommand
+from potluck.wire.contents import join, split
 from potluck.wire.lease import InputLog
 from potluck.wire.spawned import SpawnCall, SpawnQuestion
 from potluck_node.apps import AppClient, ClientApps
 from potluck_node.caller import Caller
 from potluck_node.core import events as ev
 from potluck_node.core.admission import nonsense
+from potluck_node.payloads import NodeSpool, digest_all, receive, send_piece
 from potluck_node.spawned import Show
 
 if TYPE_CHECKING:
@@ -32,7 +34,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("potluck.control")
 
-READ_BYTES = 256 << 10
 # Clients at once: notebooks, terminals, scripts of one user.
 CLIENTS_MAX = 256
 # What may wait for a client that does not read, before whoever produces it has to wait.
@@ -152,8 +153,9 @@ class _Client:
     def __init__(self, number: int, stream: trio.SocketStream, desk: Desk, pid: int) -> None:
         self._number, self._stream, self._desk = number, stream, desk
         self.apps = ClientApps(pid)
-        self._out: deque[bytes] = deque()
-        self._out_bytes = 0
+        self._out = Outbox()
+        # Bytes on their way; and whether large ones go in sealed memory.
+        self._out_bytes, self._descriptors = 0, False
         self._wake, self._room = trio.Event(), trio.Event()
         self._open: dict[str, int] = {}
         self._functions: dict[int, FunctionSpec] = {}
@@ -177,19 +179,22 @@ class _Client:
             self._desk.caller.submit(ev.FunctionLeft(f"client {self._number}"))
 
     async def _read(self, nursery: trio.Nursery) -> None:
-        reader, greeted = FrameReader(), False
-        while data := await self._stream.receive_some(READ_BYTES):
-            try:
-                for frame in reader.feed(data):
-                    message = wire.decode(frame, control.ToNode)
+        descriptors: deque[int] = deque()
+        reader, greeted = MessageReader(NodeSpool, descriptors=descriptors), False
+        try:
+            while data := await receive(self._stream, descriptors):
+                for body, contents in reader.feed(data):
+                    await digest_all(contents)
+                    message = join(wire.decode(body, control.ToNode), contents)
                     if not greeted:
                         greeted = self._greet(message)
                     else:
                         self._take(message, nursery)
-            except Error as error:
-                self._post(control.Refusal(0, Failure.of(error)))
-                await self.flushed()
-                return
+        except Error as error:
+            self._post(control.Refusal(0, Failure.of(error)))
+            await self.flushed()
+        finally:
+            reader.close()
 
     def _greet(self, message: object) -> bool:
         if not isinstance(message, control.Hello):
@@ -202,6 +207,7 @@ class _Client:
                 f"The node (Potluck {__version__}) and this program (Potluck {message.version}) do not fit.",
                 fix=f"Upgrade the {older}.",
             )
+        self._descriptors = message.descriptors
         self._post(self._desk.welcome())
         return True
 
@@ -378,9 +384,10 @@ class _Client:
     # Bytes
 
     def _post(self, message: wire.Message) -> None:
-        frame = encode_frame(wire.encode(message))
-        self._out.append(frame)
-        self._out_bytes += len(frame)
+        message, contents = split(message)
+        before = self._out.bytes
+        self._out.add(wire.encode(message), contents, self._descriptors)
+        self._out_bytes += self._out.bytes - before
         self._wake.set()
 
     async def drained(self) -> None:
@@ -399,11 +406,9 @@ class _Client:
     async def _write(self) -> None:
         with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
             while True:
-                while self._out:
-                    frames = b"".join(self._out)
-                    self._out.clear()
-                    await self._stream.send_all(frames)
-                    self._out_bytes -= len(frames)
+                while piece := self._out.next():
+                    await send_piece(self._stream, piece)
+                    self._out_bytes -= piece.weight
                     self._room.set()
                 self._wake = trio.Event()
                 await self._wake.wait()

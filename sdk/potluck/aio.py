@@ -84,7 +84,8 @@ class AsyncClient:
     def close_call(self, call: Call, reason: str) -> None:
         """Not awaitable, so that it also works while a task is being cancelled."""
         self._session.close_call(call, reason)
-        self._writer.write(self._session.data_to_send())
+        while piece := self._session.outbox.next():
+            self._writer.write(piece.data)
 
     async def take(self, call: Call) -> control.CallOutcome:
         """Wait for the call's next outcome."""
@@ -100,9 +101,10 @@ class AsyncClient:
         return call.take()
 
     async def _flush(self) -> None:
-        self._writer.write(self._session.data_to_send())
-        with suppress(OSError):
-            await self._writer.drain()
+        while piece := self._session.outbox.next():
+            self._writer.write(piece.data)
+            with suppress(OSError):
+                await self._writer.drain()
 
     async def _wait(self, ready: Callable[[], T | None]) -> T:
         async with self._news:

@@ -5,8 +5,10 @@ No thread of its own: whoever waits reads the socket, one thread at a time, for 
 
 from __future__ import annotations
 
+import array
 import socket
 import threading
+from collections import deque
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -14,6 +16,7 @@ from typing import TypeVar
 
 from potluck import __version__, wire
 from potluck.errors import ConnectionError, RemoteProtocolError
+from potluck.frames import Piece
 from potluck.session import Call, Listener, Question, Session
 from potluck.wire import FunctionSpec, control
 
@@ -21,6 +24,8 @@ T = TypeVar("T")
 AnswerT = TypeVar("AnswerT", bound=wire.Message)
 
 READ_BYTES = 256 << 10
+# Room for the descriptors of one message; the kernel never hands over those of two at once (unix(7)).
+ANCILLARY_BYTES = socket.CMSG_SPACE(4 * 4)
 # A live node answers `Hello` at once; this long only when the machine is out of memory.
 HELLO_TIMEOUT_S = 10.0
 
@@ -30,7 +35,8 @@ class Client:
 
     def __init__(self, path: Path, listener: Listener, name: str = "sdk") -> None:
         self._socket = connect(path)
-        self._session = Session(listener)
+        self._descriptors: deque[int] = deque()
+        self._session = Session(listener, self._descriptors)
         self._turn = threading.Condition()
         self._reading = False
         self._sending = threading.Lock()
@@ -95,13 +101,16 @@ class Client:
 
     def _flush(self) -> None:
         with self._sending:
-            with self._turn:
-                data = self._session.data_to_send()
-            try:
-                self._socket.sendall(data)
-            except OSError as error:
+            while True:
                 with self._turn:
-                    self._session.connection_lost(str(error))
+                    piece = self._session.outbox.next()
+                if piece is None:
+                    return
+                try:
+                    send_piece(self._socket, piece)
+                except OSError as error:
+                    with self._turn:
+                        self._session.connection_lost(str(error))
 
     def _wait(self, ready: Callable[[], T | None]) -> T:
         """Wait until `ready` gives something, reading for everybody whenever nobody else does."""
@@ -120,7 +129,7 @@ class Client:
         self._turn.release()
         data, why = b"", "the node closed it"
         try:
-            data = self._socket.recv(READ_BYTES)
+            data = receive(self._socket, self._descriptors)
         except TimeoutError:
             why = f"it did not answer within {HELLO_TIMEOUT_S:g} s"
         except OSError as error:
@@ -136,6 +145,23 @@ class Client:
             self._session.receive(data)
         except RemoteProtocolError as error:
             self._session.connection_lost(str(error))
+
+
+def send_piece(connection: socket.socket, piece: Piece) -> None:
+    """Raises `OSError`."""
+    data = piece.data
+    if piece.descriptor >= 0:
+        data = data[socket.send_fds(connection, [data], [piece.descriptor]) :]
+    connection.sendall(data)
+
+
+def receive(connection: socket.socket, descriptors: deque[int]) -> bytes:
+    """The next bytes; descriptors that come along are added to `descriptors`. Raises `OSError`."""
+    data, ancillary, _, _ = connection.recvmsg(READ_BYTES, ANCILLARY_BYTES, socket.MSG_CMSG_CLOEXEC)
+    for level, kind, content in ancillary:
+        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+            descriptors.extend(array.array("i", content[: len(content) // 4 * 4]))
+    return data
 
 
 def connect(path: Path) -> socket.socket:

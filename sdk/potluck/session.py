@@ -11,9 +11,10 @@ from typing import Protocol
 
 from potluck import wire
 from potluck.errors import ConnectionError, LocalProtocolError, RemoteProtocolError
-from potluck.frames import FrameReader, encode_frame
+from potluck.frames import MessageReader, Outbox
 from potluck.wire import FunctionSpec, control
 from potluck.wire.apps import AppReply
+from potluck.wire.contents import join, split
 from potluck.wire.spawned import SpawnReply
 
 # Every so many items a generator is told that they were taken: a few times within what it may be ahead.
@@ -84,32 +85,31 @@ class Question:
 
 
 class Session:
-    """State of one connection. `receive` and the senders are called by a driver; bytes to send are in `outgoing`."""
+    """State of one connection. `receive` and the senders are called by a driver; what is to be sent is in `outbox`.
 
-    def __init__(self, listener: Listener) -> None:
+    With `descriptors`, where the driver puts those that come, large payloads travel in sealed memory both ways.
+    """
+
+    def __init__(self, listener: Listener, descriptors: deque[int] | None = None) -> None:
         self._listener = listener
-        self._reader = FrameReader()
+        self._descriptors = descriptors is not None
+        self._reader = MessageReader(descriptors=descriptors)
         self._numbers = 0
         self._calls: dict[int, Call] = {}
         self._questions: dict[int, Question] = {}
-        self._out = bytearray()
+        self.outbox = Outbox()
         self.welcome: control.Welcome | None = None
         self.lost: ConnectionError | None = None
 
-    def data_to_send(self) -> bytes:
-        """Bytes for the node; the driver sends them all, in order."""
-        data = bytes(self._out)
-        self._out.clear()
-        return data
-
     def _send(self, message: wire.Message) -> None:
-        self._out += encode_frame(wire.encode(message))
+        message, contents = split(message)
+        self.outbox.add(wire.encode(message), contents, self._descriptors)
 
     # Requests
 
     def hello(self, version: str, client: str) -> Question:
         question = self._questions[0] = Question(0)
-        self._send(control.Hello(wire.PROTOCOL, version, client))
+        self._send(control.Hello(wire.PROTOCOL, version, client, self._descriptors))
         return question
 
     def ask(self, make: Callable[[int], wire.Message]) -> Question:
@@ -154,11 +154,12 @@ class Session:
 
     def receive(self, data: bytes) -> None:
         """Take bytes from the node. Raises `RemoteProtocolError`."""
-        for frame in self._reader.feed(data):
-            self._take(wire.decode(frame, control.FromNode))
+        for body, contents in self._reader.feed(data):
+            self._take(join(wire.decode(body, control.FromNode), contents))
 
     def connection_lost(self, why: str) -> None:
         """The socket ended: nothing that is awaited will come."""
+        self._reader.close()
         self.lost = ConnectionError(
             "The connection to the local node ended.",
             why=why,

@@ -23,6 +23,13 @@ class Recorder(PlainOutput):
         self.seen.append(message.text)
 
 
+def written(session):
+    pieces = []
+    while piece := session.outbox.next():
+        pieces.append(piece.data)
+    return b"".join(pieces)
+
+
 def frames_of(data):
     return [wire.decode(body, control.ToNode) for body in FrameReader().feed(data)]
 
@@ -41,7 +48,7 @@ def test_inputs_go_out_in_order_and_outcomes_come_in_any(session):
     for payload in (b"a", b"b"):
         session.add_input(call, payload)
     session.end_inputs(call)
-    sent = frames_of(session.data_to_send())
+    sent = frames_of(written(session))
     assert [type(message).__name__ for message in sent] == ["OpenCall", "CallInput", "CallInput", "EndInputs"]
     feed(session, control.CallOutcome(call.number, 1, b"B"), control.CallOutcome(call.number, 0, b"A"))
     assert [call.take().payload, call.take().payload, call.take()] == [b"B", b"A", None]
@@ -63,9 +70,9 @@ def test_no_more_inputs_than_the_node_allows(session):
 def test_leaving_a_call_early_cancels_it_and_late_outcomes_are_dropped(session):
     call = session.open_call(SPEC)
     session.add_input(call, b"")
-    session.data_to_send()
+    written(session)
     session.close_call(call, "ctrl-c")
-    assert frames_of(session.data_to_send()) == [control.CancelCall(call.number, "ctrl-c")]
+    assert frames_of(written(session)) == [control.CancelCall(call.number, "ctrl-c")]
     feed(session, control.CallOutcome(call.number, 0, b"late"))
     assert call.take() is None
 
@@ -73,9 +80,9 @@ def test_leaving_a_call_early_cancels_it_and_late_outcomes_are_dropped(session):
 def test_a_finished_call_is_not_cancelled(session):
     call = session.open_call(SPEC)
     session.end_inputs(call)
-    session.data_to_send()
+    written(session)
     session.close_call(call, "done")
-    assert session.data_to_send() == b""
+    assert written(session) == b""
 
 
 def test_questions_get_their_own_answers(session):

@@ -34,7 +34,12 @@ STOP_TRIES, STOP_PAUSE_S = 20, 0.0002
 
 
 class Box:
-    """The outer process (the launcher's program) and the inner one (process 1 of the sandbox)."""
+    """The outer process (the launcher's program) and the inner one (process 1 of the sandbox).
+
+    With `descriptors`, what is inside can map sealed memory that it is sent.
+    """
+
+    descriptors = True
 
     def __init__(self, outer: subprocess.Popen[bytes], log: int, group: Group | None, limits: Limits) -> None:
         self._outer = outer

@@ -44,6 +44,8 @@ _OUTER_BYTES = 8 << 20
 class GvisorBox(box.Box):
     """The kernel that answers the code lives in one of the processes, and hangs without any of the others."""
 
+    descriptors = False
+
     async def watch_memory(self) -> None:
         if self._group is None or not self._group.limits_memory:
             await super().watch_memory()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import struct
 from collections import deque
 from collections.abc import Callable
 
@@ -11,8 +12,10 @@ import trio
 
 from potluck import wire
 from potluck.errors import RemoteProtocolError
-from potluck.frames import FRAME_BYTES_MAX, FrameReader, encode_frame
+from potluck.frames import FRAME_BYTES_MAX, MessageReader, Outbox
+from potluck.wire.contents import join, split
 from potluck.wire.worker import LOG_BYTES_MAX, FromWorker, InputSucceeded, ToWorker, WorkerLog
+from potluck_node.payloads import NodeSpool
 from potluck_node.sandbox.interface import SPAWN_TIMEOUT_S, WorkerEnded
 
 # One read of the socket: what a Unix socket holds by default.
@@ -23,16 +26,22 @@ END_TIMEOUT_S = SPAWN_TIMEOUT_S
 
 
 class SocketWorker:
-    """A `Worker` (see `interface`). `kill_by_name` asks the zygote to kill it."""
+    """A `Worker` (see `interface`). `kill_by_name` asks the zygote to kill it.
 
-    def __init__(self, name: str, channel: socket.socket, kill_by_name: Callable[[str], None]) -> None:
+    With `descriptors` it is sent large payloads in sealed memory. From it none is taken: what it sends is written to memory
+    of the node's, since its own would count for it as long as anybody keeps the result.
+    """
+
+    def __init__(
+        self, name: str, channel: socket.socket, kill_by_name: Callable[[str], None], descriptors: bool = True
+    ) -> None:
         self.name, self.pid = name, 0
         self.born = trio.Event()
-        self._channel = channel
+        self._channel, self._descriptors = channel, descriptors
         self._socket = trio.socket.from_stdlib_socket(channel)
         self._kill_by_name = kill_by_name
-        self._reader = FrameReader(FRAME_BYTES_MAX)
-        self._bodies: deque[bytes] = deque()
+        self._reader = MessageReader(NodeSpool, FRAME_BYTES_MAX)
+        self._bodies: deque[tuple[bytes, list[memoryview]]] = deque()
         self._violation = ""
         self._at_end = self._reading = False
         self._ended = trio.Event()
@@ -60,24 +69,36 @@ class SocketWorker:
             self._ended.set()
 
     async def send(self, message: ToWorker) -> None:
-        frame = memoryview(encode_frame(wire.encode(message)))
+        left, contents = split(message)
+        outbox = Outbox()
+        outbox.add(wire.encode(left), contents, self._descriptors)
         async with self._send_lock:
-            rest = frame
+            torn = False
             try:
-                while rest:
-                    rest = rest[await self._socket.send(rest) :]
+                while piece := outbox.next():
+                    rest, descriptor = memoryview(piece.data), piece.descriptor
+                    while rest:
+                        rest = rest[await self._send(rest, descriptor) :]
+                        torn, descriptor = True, -1
+                torn = False
             except (OSError, trio.ClosedResourceError):
                 raise await self._ending() from None
             finally:
-                if 0 < len(rest) < len(frame):
+                if torn:
                     self._kill_by_name(self.name)
+
+    async def _send(self, data: memoryview, descriptor: int) -> int:
+        if descriptor < 0:
+            return await self._socket.send(data)
+        rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, struct.pack("i", descriptor))
+        return await self._socket.sendmsg([data], [rights])
 
     async def receive(self) -> FromWorker:
         while not self._bodies:
             if self._violation or self._at_end:
                 raise await self._ending()
             await self._read()
-        return await self._checked(self._bodies.popleft())
+        return await self._checked(*self._bodies.popleft())
 
     async def kill(self) -> None:
         self._kill_by_name(self.name)
@@ -100,11 +121,11 @@ class SocketWorker:
         try:
             self._bodies.extend(self._reader.feed(data))
         except RemoteProtocolError as error:
-            self._violation = error.what
+            self._violation = f"{error.what} {error.why}".strip()
 
-    async def _checked(self, body: bytes) -> FromWorker:
+    async def _checked(self, body: bytes, contents: list[memoryview]) -> FromWorker:
         try:
-            message: FromWorker = wire.decode(body, FromWorker)
+            message: FromWorker = join(wire.decode(body, FromWorker), contents)
             _check(message)
         except RemoteProtocolError as error:
             self._violation = f"{error.what} {error.why}".strip()
@@ -127,6 +148,7 @@ class SocketWorker:
             while data := self._channel.recv(READ_BYTES, socket.MSG_DONTWAIT):
                 self._cut(data)
         self._at_end = True
+        self._reader.close()
         self._socket.close()
 
     def _close_to_others(self) -> None:

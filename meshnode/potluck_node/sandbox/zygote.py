@@ -50,6 +50,8 @@ class Box(Protocol):
 
     @property
     def pid(self) -> int: ...
+    @property
+    def descriptors(self) -> bool: ...
     def kill(self) -> None: ...
     async def wait(self) -> int: ...
     async def read_log(self) -> None: ...
@@ -149,7 +151,7 @@ class SocketZygote:
         if not self.alive:
             self._raise_not_spawned()
         ours, theirs = socket.socketpair()
-        spawned = self._workers[worker] = SocketWorker(worker, ours, self._kill_worker)
+        spawned = self._workers[worker] = SocketWorker(worker, ours, self._kill_worker, self._box.descriptors)
         self._post(wire.encode(SpawnWorker(worker)), theirs)
         try:
             with trio.move_on_after(SPAWN_TIMEOUT_S):

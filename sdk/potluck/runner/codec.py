@@ -6,13 +6,25 @@ Format: https://github.com/msgpack/msgpack/blob/master/spec.md, as far as the me
 
 from __future__ import annotations
 
+import _socket
 import os
 import struct
+import sys
+
+from .memory import check_sealed, mapped
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from typing import Any
+
+    from .memory import Buffer
 
 # These repeat `wire.common`, `wire.worker` and `frames`, which would load msgspec; a test compares them.
 PROTOCOL = 1
-PAYLOAD_BYTES_MAX = 256 << 20
+PAYLOAD_BYTES_MAX = 2 << 30
 FRAME_BYTES_MAX = 257 << 20
+CONTENT, DESCRIPTOR = 0x80000000, 0x80000001
 LOG_BYTES_MAX = 64 << 10
 ITEMS_AHEAD_MAX, ITEM_BYTES_AHEAD_MAX = 64, 64 << 20
 FUNCTION_FIELDS = (
@@ -49,12 +61,28 @@ _SIZED = {0xC4: ">B", 0xC5: ">H", 0xC6: ">I", 0xD9: ">B", 0xDA: ">H", 0xDB: ">I"
 _NUMBERS = {0xCC: ">B", 0xCD: ">H", 0xCE: ">I", 0xCF: ">Q", 0xD0: ">b", 0xD1: ">h", 0xD2: ">i", 0xD3: ">q"}
 _CONSTANTS = {0xC0: None, 0xC2: False, 0xC3: True}
 
+# Descriptors that may come along with one header: the node sends one.
+_FD_BYTES = 4
+# Buffers of one writev(2): IOV_MAX is 1024.
+_BUFFERS_MAX = 512
+
 Value = object
 Message = list[Value]
 
 
+class Parts:
+    """A payload that is sent ahead of its message, part by part."""
+
+    def __init__(self, buffers: Iterable[Buffer]) -> None:
+        self.buffers = [memoryview(each) for each in buffers if len(each)]
+        self.size = sum(map(len, self.buffers))
+
+    def __len__(self) -> int:
+        return self.size
+
+
 def pack(value: Value) -> bytes:
-    """Encode nested lists of None, bool, int, str and bytes."""
+    """Encode nested lists of None, bool, int, str and bytes. In place of `Parts` is nothing: it goes ahead."""
     parts: list[bytes] = []
     _pack(value, parts)
     return b"".join(parts)
@@ -72,6 +100,8 @@ def _pack(value: Value, parts: list[bytes]) -> None:
         parts += (struct.pack(">BI", 0xDB, len(data)), data)
     elif isinstance(value, bytes):
         parts += (struct.pack(">BI", 0xC6, len(value)), value)
+    elif isinstance(value, Parts):
+        _pack(b"", parts)
     elif isinstance(value, list | tuple):
         parts.append(struct.pack(">BI", 0xDD, len(value)))
         for item in value:
@@ -131,16 +161,24 @@ def _unpack_list(data: bytes, at: int, size: int) -> tuple[list[Value], int]:
     return items, at
 
 
-def read_message(fd: int) -> Message | None:
-    """Block for the next message; None at the end of the stream."""
-    header = _read_exactly(fd, 4)
-    if header is None:
-        return None
-    size = int.from_bytes(header, "big")
-    if size > FRAME_BYTES_MAX:
-        raise ValueError(f"a frame of {size} bytes is over the limit of {FRAME_BYTES_MAX}")
-    body = _read_exactly(fd, size)
-    return None if body is None else check_message(unpack(body))
+def read_message(fd: int) -> list[Any] | None:
+    """Block for the next message of a socket; None at the end of the stream.
+
+    Raises `ValueError` for what is no message, `OSError` when there is no memory for a payload.
+    """
+    contents: list[memoryview] = []
+    while True:
+        header, descriptor = _read_header(fd)
+        if header in (CONTENT, DESCRIPTOR):
+            content = _read_content(fd, descriptor if header == DESCRIPTOR else -1)
+            if content is None:
+                return None
+            contents.append(content)
+            continue
+        if header > FRAME_BYTES_MAX:
+            raise ValueError(f"a frame of {header} bytes is over the limit of {FRAME_BYTES_MAX}")
+        body = _read_exactly(fd, header) if header >= 0 else None
+        return None if body is None else _filled(check_message(unpack(body)), contents)
 
 
 def check_message(value: Value) -> Message:
@@ -151,11 +189,75 @@ def check_message(value: Value) -> Message:
 
 
 def write_message(fd: int, message: Message) -> None:
-    """Write one frame; blocks while the other side does not read."""
+    """Write one frame, after the payloads that go ahead; blocks while the other side does not read."""
+    for value in message:
+        if isinstance(value, Parts):
+            _write(fd, [struct.pack(">IQ", CONTENT, value.size), *value.buffers])
     body = pack(message)
-    pending = memoryview(struct.pack(">I", len(body)) + body)
+    _write(fd, [struct.pack(">I", len(body)) + body])
+
+
+def _write(fd: int, buffers: Iterable[Buffer]) -> None:
+    pending = [memoryview(each) for each in buffers]
     while pending:
-        pending = pending[os.write(fd, pending) :]
+        written = os.writev(fd, pending[:_BUFFERS_MAX])
+        while pending and written >= len(pending[0]):
+            written -= len(pending.pop(0))
+        if written:
+            pending[0] = pending[0][written:]
+
+
+def _filled(message: Message, contents: list[memoryview]) -> Message:
+    """Put what came ahead where the message has empty payloads. Raises `ValueError` when not all fit."""
+    waiting: list[Value] = list(reversed(contents))
+
+    def fill(values: Message) -> Message:
+        return [
+            fill(value) if isinstance(value, list) else waiting.pop() if waiting and value == b"" else value
+            for value in values
+        ]
+
+    filled = fill(message) if waiting else message
+    if waiting:
+        raise ValueError("a payload belongs to no message")
+    return filled
+
+
+def _read_header(fd: int) -> tuple[int, int]:
+    """The header, -1 at the end of the stream, and the descriptor that came with it, or -1."""
+    channel = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM, 0, fd)
+    try:
+        data, ancillary, _, _ = channel.recvmsg(4, _socket.CMSG_SPACE(_FD_BYTES), _socket.MSG_CMSG_CLOEXEC)
+    finally:
+        channel.detach()
+    rest = _read_exactly(fd, 4 - len(data)) if data else None
+    descriptor = int.from_bytes(ancillary[0][2][:_FD_BYTES], sys.byteorder) if ancillary else -1
+    return (-1 if rest is None else int.from_bytes(data + rest, "big")), descriptor
+
+
+def _read_content(fd: int, descriptor: int) -> memoryview | None:
+    """A payload out of the stream, or in the memory of a descriptor."""
+    head = _read_exactly(fd, 8)
+    size = int.from_bytes(head or b"", "big")
+    if size > PAYLOAD_BYTES_MAX:
+        raise ValueError(f"a payload of {size} bytes is over the limit of {PAYLOAD_BYTES_MAX}")
+    if descriptor < 0:
+        return _read_into(fd, mapped(-1, size)) if size else None
+    try:
+        check_sealed(descriptor, size)
+        return mapped(descriptor, size)
+    finally:
+        os.close(descriptor)
+
+
+def _read_into(fd: int, view: memoryview) -> memoryview | None:
+    rest = view
+    while rest:
+        count = os.readv(fd, [rest])
+        if not count:
+            return None
+        rest = rest[count:]
+    return view
 
 
 def _read_exactly(fd: int, size: int) -> bytes | None:

@@ -42,8 +42,8 @@ class Failure(Message, frozen=True):
 class RemoteException(Message, frozen=True):
     """An exception that the user's function raised.
 
-    `pickled` is empty when the exception could not be pickled, or was to be plain: then `arguments` are its own as data
-    (`potluck.plain`), if they can be. `traceback` is text with the source lines shown.
+    `pickled` is empty when the exception could not be pickled, or was to be plain: then `arguments` are its own, and
+    its attributes, as data (`potluck.plain`), if they can be. `traceback` is text with the source lines shown.
     """
 
     type_name: str

@@ -20,9 +20,12 @@ INPUTS_AHEAD_MAX = 1024
 
 
 class Hello(Message, frozen=True):
+    """With `descriptors`, the client takes large payloads in sealed memory (`potluck.frames`)."""
+
     protocol: int
     version: str
     client: str = ""
+    descriptors: bool = False
 
 
 class BuildImage(Message, frozen=True):

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import socket
+import struct
 import threading
+from collections.abc import Iterator
 from typing import Any
 
 import msgspec
@@ -12,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from potluck import frames, wire
-from potluck.runner import codec
+from potluck.runner import codec, memory
 from potluck.wire import worker
 from potluck.wire.common import FunctionSpec
 
@@ -79,24 +83,81 @@ def test_constants_repeat_those_of_the_messages() -> None:
     assert codec.ITEMS_AHEAD_MAX == worker.ITEMS_AHEAD_MAX
     assert codec.ITEM_BYTES_AHEAD_MAX == worker.ITEM_BYTES_AHEAD_MAX
     assert codec.FRAME_BYTES_MAX == frames.FRAME_BYTES_MAX
+    assert (codec.CONTENT, codec.DESCRIPTOR) == (frames.CONTENT, frames.DESCRIPTOR)
+    assert frames.PAYLOAD_BYTES_MAX == wire.PAYLOAD_BYTES_MAX
 
 
-def test_messages_cross_a_pipe_whole() -> None:
-    reading, writing = os.pipe()
-    payload = os.urandom(1 << 20)
-    writer = threading.Thread(target=codec.write_message, args=(writing, ["RunInput", 1, payload]))
+@pytest.fixture
+def ends() -> Iterator[tuple[socket.socket, socket.socket]]:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        yield ours, theirs
+
+
+def cross(ends: tuple[socket.socket, socket.socket], message: codec.Message) -> codec.Message | None:
+    writer = threading.Thread(target=codec.write_message, args=(ends[0].fileno(), message))
     writer.start()
-    assert codec.read_message(reading) == ["RunInput", 1, payload]
-    writer.join()
-    os.close(writing)
-    assert codec.read_message(reading) is None
-    os.close(reading)
+    try:
+        return codec.read_message(ends[1].fileno())
+    finally:
+        writer.join(5)
 
 
-def test_oversize_frames_are_refused_before_their_bytes() -> None:
-    reading, writing = os.pipe()
-    os.write(writing, b"\xff\xff\xff\xff")
+def test_messages_cross_a_socket_whole(ends: tuple[socket.socket, socket.socket]) -> None:
+    payload = os.urandom(1 << 20)
+    assert cross(ends, ["RunInput", 1, payload]) == ["RunInput", 1, payload]
+    ends[0].close()
+    assert codec.read_message(ends[1].fileno()) is None
+
+
+def test_what_goes_ahead_comes_back_in_its_place(ends: tuple[socket.socket, socket.socket]) -> None:
+    parts = codec.Parts([os.urandom(300_000), memoryview(bytes(7)), b"end"])
+    whole = b"".join(parts.buffers)
+    assert cross(ends, ["InputSucceeded", 1, parts, 5]) == ["InputSucceeded", 1, whole, 5]
+
+
+def send_held(channel: socket.socket, size: int, descriptor: int, message: codec.Message) -> None:
+    socket.send_fds(channel, [struct.pack(">IQ", codec.DESCRIPTOR, size)], [descriptor])
+    codec.write_message(channel.fileno(), message)
+
+
+def test_sealed_memory_is_mapped_without_a_descriptor_left(ends: tuple[socket.socket, socket.socket]) -> None:
+    held = memory.hold([os.urandom(1 << 20)])
+    found = memory.sealed(held)
+    assert found
+    before = len(os.listdir("/proc/self/fd"))
+    send_held(ends[0], len(held), found.descriptor, ["RunBatch", [1, 2], [b"small", b""]])
+    _, _, payloads = codec.read_message(ends[1].fileno()) or []
+    assert payloads == [b"small", held]
+    payloads[1][0] ^= 1  # a private mapping: theirs is as it was
+    assert payloads[1] != held
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+@pytest.mark.parametrize(("seal", "said"), [(False, 4096), (True, 4097), (True, 4095), (True, 3 << 30)])
+def test_memory_that_is_not_as_said_is_refused(
+    ends: tuple[socket.socket, socket.socket], seal: bool, said: int
+) -> None:
+    descriptor = os.memfd_create("x", os.MFD_ALLOW_SEALING)
+    os.ftruncate(descriptor, 4096)
+    if seal:
+        fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, memory.SEALS)
+    send_held(ends[0], said, descriptor, ["RunInput", 1, b""])
+    with pytest.raises(ValueError, match="payload"):
+        codec.read_message(ends[1].fileno())
+    os.close(descriptor)
+
+
+def test_a_payload_without_a_place_is_refused(ends: tuple[socket.socket, socket.socket]) -> None:
+    codec.write_message(ends[0].fileno(), ["RunInput", 1, b"has one"])
+    ends[0].send(struct.pack(">IQ", codec.CONTENT, 3) + b"abc")
+    codec.read_message(ends[1].fileno())
+    codec.write_message(ends[0].fileno(), ["StopWorker"])
+    with pytest.raises(ValueError, match="belongs to no message"):
+        codec.read_message(ends[1].fileno())
+
+
+def test_oversize_frames_are_refused_before_their_bytes(ends: tuple[socket.socket, socket.socket]) -> None:
+    ends[0].send(b"\xff\xff\xff\xff")
     with pytest.raises(ValueError, match="over the limit"):
-        codec.read_message(reading)
-    os.close(reading)
-    os.close(writing)
+        codec.read_message(ends[1].fileno())
