@@ -13,7 +13,7 @@ _SANDBOX = "sandboxes without a function are not there yet: use `potluck shell`,
 _DASHBOARD = "there is no website: use `potluck status` and `potluck app logs`"
 _CLUSTER = 'functions on several machines that talk to each other are not there yet: one machine with gpu="…:8"'
 _SCHEDULE = "schedules are not there yet: start the program by cron"
-_PRIVATE = "put credentials into secrets= of a step, and use from_registry() or pip_install()"
+_PRIVATE = "log in with `docker login`, and use from_registry()"
 
 ABSENT = {
     "Client": _SERVER,
@@ -45,6 +45,7 @@ ABSENT = {
     "forward": "functions cannot be connected to: they call out through a proxy",
     "interact": "use `potluck container exec`, or `potluck shell FILE.py::FUNCTION`",
     "sessioned": _WEB,
+    "types": "the one that carries over is potluck.functions.FunctionStats",
     "web_endpoint": _WEB,
     "web_server": _WEB,
     "wsgi_app": _WEB,
@@ -81,7 +82,7 @@ ABSENT = {
     "FunctionCall.get_dashboard_url": _DASHBOARD,
     "FunctionCall.hydrate": "it is known as soon as it is made",
     "FunctionCall.logs": "use `potluck app logs`",
-    "Image.build": "images are built when they are needed, or by `potluck image`",
+    "Image.build": "images are built when they are needed: Function.hydrate() does it now",
     "Image.client": _SERVER,
     "Image.from_aws_ecr": _PRIVATE,
     "Image.from_gcp_artifact_registry": _PRIVATE,
@@ -90,7 +91,9 @@ ABSENT = {
     "Image.get_dashboard_url": _DASHBOARD,
     "Image.hydrate": "images are built when they are needed",
     "Image.logs": "what a step printed last is in its ImageBuildError",
-    "Image.object_id": "`potluck image list` shows the ids",
+    "Image.micromamba_install": "use uv_pip_install() or apt_install()",
+    "Image.object_id": "`potluck image ls` shows the ids",
+    "Image.pip_install_private_repos": "use run_commands() with secrets=",
     "Image.publish": "use `potluck image push`",
     "Secret.client": _SERVER,
     "Secret.get_dashboard_url": _DASHBOARD,
@@ -100,6 +103,42 @@ ABSENT = {
     "Secret.object_id": "secrets have no names here",
     "Secret.objects": "secrets have no names here",
     "Secret.update": "make another one with Secret.from_dict()",
+    "exception.AlreadyExistsError": "nothing is made under a name that may be taken",
+    "exception.AsyncUsageWarning": "blocking calls may be used anywhere",
+    "exception.AuthError": _SERVER,
+    "exception.ClientClosed": "use ConnectionError",
+    "exception.ConflictError": _SERVER,
+    "exception.DataLossError": "use CorruptDataError",
+    "exception.DeprecationError": "nothing is deprecated",
+    "exception.ExecTimeoutError": _SANDBOX,
+    "exception.InteractiveTimeoutError": "use TimeoutError",
+    "exception.InternalAPIWarning": _SERVER,
+    "exception.InternalError": "use Error",
+    "exception.InternalFailure": "use Error",
+    "exception.LogsFetchError": "use `potluck app logs`",
+    "exception.ModuleNotMountable": "use SerializationError",
+    "exception.MountUploadTimeoutError": "images are built and sent without such a limit",
+    "exception.OutputExpiredError": "use NotFoundError, which FunctionCall.get() raises after 7 days",
+    "exception.PermissionDeniedError": "use RefusedError",
+    "exception.RequestSizeError": "use InvalidError",
+    "exception.ResourceExhaustedError": "use ResourceExceededError or RefusedError",
+    "exception.SandboxFilesystemDirectoryNotEmptyError": _SANDBOX,
+    "exception.SandboxFilesystemError": _SANDBOX,
+    "exception.SandboxFilesystemFileTooLargeError": _SANDBOX,
+    "exception.SandboxFilesystemIsADirectoryError": _SANDBOX,
+    "exception.SandboxFilesystemNotADirectoryError": _SANDBOX,
+    "exception.SandboxFilesystemNotFoundError": _SANDBOX,
+    "exception.SandboxFilesystemPathAlreadyExistsError": _SANDBOX,
+    "exception.SandboxFilesystemPermissionError": _SANDBOX,
+    "exception.SandboxTerminatedError": _SANDBOX,
+    "exception.SandboxTimeoutError": _SANDBOX,
+    "exception.ServerWarning": _SERVER,
+    "exception.ServiceError": "use ConnectionError",
+    "exception.SnapshotCreationError": _SANDBOX,
+    "exception.UnimplementedError": "use InvalidError",
+    "exception.UserCodeException": "exceptions of a function arrive as their own type",
+    "exception.VolumeUploadTimeoutError": _STORE,
+    "exception.WorkspaceManagementError": _SERVER,
 }
 
 
@@ -114,13 +153,24 @@ def absent(name: str) -> AbsentError:
     return AbsentError(f"Potluck has no {name}, which Modal has.", fix=ABSENT[name])
 
 
-class Absent:
-    """Base of classes whose Modal twin has more names: using one says what is nearest."""
-
+class _Names(type):
     if not TYPE_CHECKING:  # to whom it would mean that there is any attribute
 
+        def __getattr__(cls, name: str) -> Any:
+            raise _missing(cls, name)
+
+
+class Absent(metaclass=_Names):
+    """Base of classes whose Modal twin has more names: using one, of the class or an object, says what is nearest."""
+
+    if not TYPE_CHECKING:
+
         def __getattr__(self, name: str) -> Any:
-            for cls in type(self).__mro__:
-                if f"{cls.__name__}.{name}" in ABSENT:
-                    raise absent(f"{cls.__name__}.{name}")
-            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+            raise _missing(type(self), name)
+
+
+def _missing(cls: type, name: str) -> AttributeError:
+    for base in cls.__mro__:
+        if f"{base.__name__}.{name}" in ABSENT:
+            return absent(f"{base.__name__}.{name}")
+    return AttributeError(f"{cls.__name__!r} has no attribute {name!r}")

@@ -6,7 +6,7 @@ Errors cross machines as a `wire.Failure`; its `kind` is the key below and is ne
 from __future__ import annotations
 
 import builtins
-from typing import ClassVar
+from typing import ClassVar, NoReturn
 
 
 class Error(Exception):
@@ -191,6 +191,18 @@ class RemoteProtocolError(Error):
     """The other side broke a protocol; costs it trust."""
 
     kind = "remote-protocol"
+
+
+def __getattr__(name: str) -> NoReturn:
+    if name.startswith("_"):  # what the import system asks of every module
+        raise AttributeError(name)
+    from potluck.absent import ABSENT, absent
+
+    if f"exception.{name}" in ABSENT:
+        error = absent(f"exception.{name}")
+        # As in `potluck.modal`: an AttributeError would lose the reason.
+        raise InvalidError(error.what, fix=error.fix)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def _all_kinds(cls: type[Error]) -> dict[str, type[Error]]:

@@ -76,7 +76,7 @@ class Map(Generic[R]):
         kwargs: Mapping[str, Any] | None = None,
         order_outputs: bool = True,
         return_exceptions: bool = False,
-        wrap_returned_exceptions: None | Literal[False] = None,
+        wrap_returned_exceptions: Literal[False] | None = None,
     ) -> Iterator[R]:
         from potluck import mapping
 
@@ -89,7 +89,7 @@ class Map(Generic[R]):
         kwargs: Mapping[str, Any] | None = None,
         order_outputs: bool = True,
         return_exceptions: bool = False,
-        wrap_returned_exceptions: None | Literal[False] = None,
+        wrap_returned_exceptions: Literal[False] | None = None,
     ) -> AsyncIterator[R]:
         from potluck import mapping
 
@@ -111,7 +111,7 @@ class StarMap(Generic[R]):
         kwargs: Mapping[str, Any] | None = None,
         order_outputs: bool = True,
         return_exceptions: bool = False,
-        wrap_returned_exceptions: None | Literal[False] = None,
+        wrap_returned_exceptions: Literal[False] | None = None,
     ) -> Iterator[R]:
         from potluck import mapping
 
@@ -126,7 +126,7 @@ class StarMap(Generic[R]):
         kwargs: Mapping[str, Any] | None = None,
         order_outputs: bool = True,
         return_exceptions: bool = False,
-        wrap_returned_exceptions: None | Literal[False] = None,
+        wrap_returned_exceptions: Literal[False] | None = None,
     ) -> AsyncIterator[R]:
         from potluck import mapping
 

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec
 
 from potluck import image_checks as checks
+from potluck.absent import Absent
 from potluck.errors import InvalidError
 from potluck.image_packages import Env, Gpu, PackageSteps, Secrets
 from potluck.secret import Secret, values
@@ -31,7 +32,7 @@ _IN_SANDBOX = "POTLUCK_SANDBOX"
 Ignore = Sequence[str] | Callable[["Path"], bool]
 
 
-class Image(PackageSteps):
+class Image(Absent, PackageSteps):
     """An immutable description; each method returns a new one with a step more. Built only when it is needed.
 
     Names and meaning are Modal's. Steps that run something take `env`, variables for that step alone, and

@@ -7,10 +7,11 @@ import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from potluck.absent import Absent
 from potluck.errors import InvalidError, NotFoundError
 
 
-class Secret:
+class Secret(Absent):
     """Names and values; the values are read when an image is about to be built, and never shown.
 
     Names and meaning are Modal's. They stay on the caller's machine until then, and go to whoever builds the image.

@@ -43,12 +43,22 @@ def test_methods_that_are_not_there_say_so_too():
         function.remotely  # noqa: B018
     with pytest.raises(AbsentError, match=r"App\.set_tags"):
         potluck.App("tests").set_tags({})
+    with pytest.raises(AbsentError, match=r"App\.lookup"):
+        potluck.App.lookup("tests")
+    with pytest.raises(AbsentError, match=r"Image\.from_aws_ecr"):
+        modal.Image.from_aws_ecr("x")
+    with pytest.raises(AttributeError, match="no attribute 'forName'"):
+        potluck.Function.forName  # noqa: B018
 
 
 def test_no_name_is_both_there_and_absent():
     for name in ABSENT:
         kind, _, attribute = name.partition(".")
-        if attribute:
+        if kind == "exception":
+            assert attribute not in vars(potluck.errors)
+            with pytest.raises(InvalidError, match=attribute):
+                getattr(potluck.errors, attribute)
+        elif attribute:
             assert not hasattr(getattr(potluck, kind), attribute), name
         else:
             assert not hasattr(potluck, name), name

@@ -1,7 +1,7 @@
 """Checked by mypy and pyright, never run: a function keeps its signature through the decorator."""
 
 from collections.abc import AsyncIterator, Iterator
-from typing import assert_type
+from typing import Any, assert_type
 
 import potluck
 
@@ -16,6 +16,23 @@ def scale(values: list[int], factor: float = 2.0) -> list[float]:
 @app.function()
 async def greet(name: str) -> str:
     return f"hello {name}"
+
+
+@app.function(secrets=[potluck.Secret.from_dict({"A": "b"})], region=["eu", "us"], labels={"disk": "fast"})
+@potluck.concurrent(max_inputs=10, target_inputs=8)
+async def ask(question: str) -> int:
+    return len(question)
+
+
+@app.function(min_containers=1, max_containers=4, scaledown_window=60, cpu=(1, 2), volumes={})
+def steps(to: int) -> Iterator[int]:
+    yield from range(to)
+
+
+@app.function()
+@potluck.batched(max_batch_size=4, wait_ms=10)
+def embed(texts: list[str]) -> list[float]:
+    return [1.0 for _ in texts]
 
 
 # mypy knows no dataclass_transform on methods (python/mypy#16527): to it, objects have no parameters.
@@ -67,6 +84,16 @@ def main(count: int = 3) -> None:
     assert_type(model.describe.remote("a"), str)
     with app.run() as running:
         assert_type(running, potluck.App)
+    # A batched function is called with single values, which its own signature does not say.
+    assert_type(embed.remote("text"), Any)
+    other = scale.with_options(gpu="H100", max_containers=2).with_concurrency(max_inputs=4)
+    assert_type(other.remote([1], factor=1.0), list[float])
+    assert_type(ask.remote("how"), int)
+    assert_type(steps.remote_gen(3), Iterator[Any])
+    assert_type(scale.get_current_stats().backlog, int)
+    assert_type(scale.update_autoscaler(min_containers=1), None)
+    assert_type(potluck.Cls.from_name("app", "Model").with_options(cpu=1)(size=1), Any)
+    assert_type(potluck.is_local(), bool)
 
 
 async def awaited() -> None:
@@ -81,6 +108,11 @@ def mistakes() -> None:
     scale.remote("text")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     scale.remote([1], factor="two")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     scale.remote()  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    scale.with_options(cpu=1).remote("text")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    scale.with_options(image=None)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    steps.remote_gen("text")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    app.function(timeout="a minute")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    app.cls(name="Model")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
     greet.remote(3)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     app.function(gpus="A10G")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
     a_model().predict.remote("text")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
