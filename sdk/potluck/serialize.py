@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, cast
 
-from potluck.errors import SerializationError
+from potluck.errors import DeserializationError, SerializationError
 from potluck.frames import PAYLOAD_BYTES_MAX
 from potluck.runner.memory import INLINE_BYTES_MAX, hold
 from potluck.runner.pickles import dump, load
@@ -52,7 +52,7 @@ def loads(data: bytes) -> Any:
     """A value from data or a pickle. The latter runs code that `data` chooses: the node passes on only those of peers
     that the user trusts.
 
-    Raises `SerializationError`.
+    Raises `DeserializationError`.
     """
     from potluck import plain
 
@@ -61,7 +61,7 @@ def loads(data: bytes) -> Any:
     try:
         return load(data)
     except Exception as error:
-        raise SerializationError(
+        raise DeserializationError(
             "The value could not be unpickled.",
             why=f"{type(error).__name__}: {error}",
             fix="Both sides need the same modules, in versions whose pickles fit.",

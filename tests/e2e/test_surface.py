@@ -1,6 +1,7 @@
 """What surrounds a call: secrets, handles inside arguments, other settings, finding by name, numbers of workers."""
 
 import asyncio
+from pathlib import Path
 
 import pytest
 from tests.e2e import surface_sample as sample
@@ -10,6 +11,7 @@ import potluck
 from potluck import found
 from potluck.errors import InvalidError, NoPeerError, NotFoundError
 
+ROOT = Path(__file__).resolve().parent.parent.parent
 SECRET = "a value that nobody may see"
 
 
@@ -171,6 +173,18 @@ def test_what_is_not_there_is_said_when_it_is_used(deployed):
         potluck.Function.from_name("surface", "Adder").remote(1)
     with pytest.raises(InvalidError, match="is a function"):
         potluck.Cls.from_name("surface", "add")()
+
+
+def test_methods_and_generators_run_from_the_command_line(node):
+    def said(*words):
+        done = run_cli(node, "run", "-q", *words, cwd=ROOT)
+        assert done.returncode == 0, done.stderr
+        return done.stdout.split()
+
+    file = "tests/e2e/surface_sample.py"
+    assert said(f"{file}::Adder.add", "--base", "3", "--x", "4") == ["7"]
+    assert said(f"{file}::Adder.steps", "--base", "3", "--to", "2") == ["3", "4"]
+    assert said(f"{file}::count", "--to", "3") == ["0", "1", "2"]
 
 
 def test_workers_are_kept_while_an_app_runs(node):

@@ -15,6 +15,8 @@ import click
 from potluck.app import App, LocalEntrypoint
 from potluck.cli.completion import complete_target
 from potluck.cli.detach import detached, outlive_terminal
+from potluck.cli.methods import find_method
+from potluck.cli.options import option
 from potluck.errors import InvalidError, NotFoundError
 from potluck.functions import Function
 
@@ -27,10 +29,10 @@ from potluck.functions import Function
 @click.argument("target", metavar="FILE.py[::NAME]", shell_complete=complete_target)
 @click.pass_context
 def run(ctx: click.Context, target: str, quiet: bool, detach: bool, build_on: str, written_for: str | None) -> None:
-    """Run an app's entrypoint, or one of its functions, with arguments from the command line.
+    """Run an app's entrypoint, one of its functions, or Model.method, with arguments from the command line.
 
     NAME may be left out when there is one entrypoint, or one function. Its parameters become options:
-    `def main(rounds: int = 3)` takes `--rounds 5`.
+    `def main(rounds: int = 3)` takes `--rounds 5`. For a method, those of its class do, too.
 
     With --detach an entrypoint goes on when its terminal is closed, and a function is spawned: it goes on whatever
     happens to this program. `potluck app logs` shows what they print.
@@ -42,20 +44,40 @@ def run(ctx: click.Context, target: str, quiet: bool, detach: bool, build_on: st
         from potluck.modal import take_name
 
         take_name()
-    path, _, name = target.partition("::")
-    app, chosen = choose(load(path), name, path)
-    command = as_command(chosen)
-    with command.make_context(target, list(ctx.args)) as inner:
-        arguments = dict(inner.params)
+    chosen, arguments = _chosen(target, list(ctx.args))
     if detach:
         outlive_terminal()
-    with app.run(show_progress=False if quiet else None, build_on=build_on):
+    with chosen.app.run(show_progress=False if quiet else None, build_on=build_on):
         if isinstance(chosen, LocalEntrypoint):
             _call(chosen.raw, arguments)
         else:
-            result = detached(chosen, arguments) if detach else chosen.remote(**arguments)
-            if result is not None:
-                click.echo(repr(result))
+            _call_remotely(chosen, arguments, detach)
+
+
+def _chosen(target: str, words: list[str]) -> tuple[LocalEntrypoint | Function[..., Any], dict[str, Any]]:
+    """What to start, and its arguments from the rest of the command line."""
+    path, _, name = target.partition("::")
+    module = load(path)
+    if method := find_method(module, name):
+        return method.bind(_parsed(method.as_command(), target, words))
+    _, chosen = choose(module, name, path)
+    return chosen, _parsed(as_command(chosen), target, words)
+
+
+def _parsed(command: click.Command, target: str, words: list[str]) -> dict[str, Any]:
+    with command.make_context(target, words) as context:
+        return dict(context.params)
+
+
+def _call_remotely(function: Function[..., Any], arguments: dict[str, Any], detach: bool) -> None:
+    """Shows what it returns, or each item as it comes."""
+    if function._yields:
+        for item in function.remote_gen(**arguments):
+            click.echo(repr(item))
+        return
+    result = detached(function, arguments) if detach else function.remote(**arguments)
+    if result is not None:
+        click.echo(repr(result))
 
 
 def _call(raw: Callable[..., Any], arguments: dict[str, Any]) -> None:
@@ -126,45 +148,12 @@ def _only(
     return found
 
 
-_TYPES: dict[Any, Any] = {
-    int: int,
-    float: float,
-    str: str,
-    bool: bool,
-    Path: click.Path(path_type=Path),
-    inspect.Parameter.empty: str,
-}
-
-
 def as_command(chosen: LocalEntrypoint | Function[..., Any]) -> click.Command:
     """A click command with an option for each parameter. Raises `InvalidError` for types that no option can have."""
     raw = chosen.raw if isinstance(chosen, LocalEntrypoint) else chosen.get_raw_f()
     hints = get_type_hints(raw)
     options: list[click.Parameter] = [
-        _option(raw.__name__, parameter, hints.get(parameter.name, parameter.empty))
+        option(raw.__name__, parameter, hints.get(parameter.name, parameter.empty))
         for parameter in inspect.signature(raw).parameters.values()
     ]
     return click.Command(raw.__name__, params=options, help=inspect.getdoc(raw))
-
-
-def _option(function: str, parameter: inspect.Parameter, kind: Any) -> click.Option:
-    if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
-        raise InvalidError(f"{function}() takes *{parameter.name}, which has no form on the command line.")
-    kind = _unwrap_optional(kind)
-    if kind not in _TYPES:
-        raise InvalidError(
-            f"The parameter {parameter.name} of {function}() has a type that no option can have: {kind}.",
-            fix="Use int, float, str, bool or pathlib.Path, or give it in the code.",
-        )
-    flag = "--" + parameter.name.replace("_", "-")
-    # An explicit default of None would satisfy click's `required`.
-    required = parameter.default is parameter.empty
-    more: dict[str, Any] = {"required": True} if required else {"default": parameter.default, "show_default": True}
-    if kind is bool:
-        return click.Option([f"{flag}/--no-{flag.removeprefix('--')}", parameter.name], **more)
-    return click.Option([flag, parameter.name], type=_TYPES[kind], **more)
-
-
-def _unwrap_optional(kind: Any) -> Any:
-    parts = [part for part in getattr(kind, "__args__", ()) if part is not type(None)]
-    return parts[0] if len(parts) == 1 and type(None) in kind.__args__ else kind

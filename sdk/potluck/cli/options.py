@@ -1,0 +1,44 @@
+"""A function's parameter as an option of the command line."""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+from typing import Any
+
+import click
+
+from potluck.errors import InvalidError
+
+_TYPES: dict[Any, Any] = {
+    int: int,
+    float: float,
+    str: str,
+    bool: bool,
+    Path: click.Path(path_type=Path),
+    inspect.Parameter.empty: str,
+}
+
+
+def option(function: str, parameter: inspect.Parameter, kind: Any) -> click.Option:
+    """Raises `InvalidError` for a parameter that no option can be."""
+    if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+        raise InvalidError(f"{function}() takes *{parameter.name}, which has no form on the command line.")
+    kind = _unwrap_optional(kind)
+    if kind not in _TYPES:
+        raise InvalidError(
+            f"The parameter {parameter.name} of {function}() has a type that no option can have: {kind}.",
+            fix="Use int, float, str, bool or pathlib.Path, or give it in the code.",
+        )
+    flag = "--" + parameter.name.replace("_", "-")
+    # An explicit default of None would satisfy click's `required`.
+    required = parameter.default is parameter.empty
+    more: dict[str, Any] = {"required": True} if required else {"default": parameter.default, "show_default": True}
+    if kind is bool:
+        return click.Option([f"{flag}/--no-{flag.removeprefix('--')}", parameter.name], **more)
+    return click.Option([flag, parameter.name], type=_TYPES[kind], **more)
+
+
+def _unwrap_optional(kind: Any) -> Any:
+    parts = [part for part in getattr(kind, "__args__", ()) if part is not type(None)]
+    return parts[0] if len(parts) == 1 and type(None) in kind.__args__ else kind
