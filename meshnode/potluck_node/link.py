@@ -9,9 +9,11 @@ import trio
 
 from potluck import wire
 from potluck.errors import RemoteProtocolError
+from potluck.wire.contents import join, split
 from potluck.wire.lease import CONTROL, DEAD_AFTER_US, HEARTBEAT_US, Credit, Heartbeat
 from potluck_node.clock import Clock
 from potluck_node.core.flow import FlowReceiver, FlowSender
+from potluck_node.payloads import NodeSpool
 from potluck_node.transport.interface import Stream, TransportError
 
 # Above this, whoever produces must wait (`drained`): results of a fast worker for a slow caller stay in the worker.
@@ -50,7 +52,7 @@ class StreamLink:
     ) -> None:
         self._ready = ready
         self._stream, self._kind, self._on_message, self._clock = stream, kind, on_message, clock
-        self._sender, self._receiver = FlowSender(), FlowReceiver()
+        self._sender, self._receiver = FlowSender(), FlowReceiver(make=NodeSpool)
         self._wake, self._room = trio.Event(), trio.Event()
         self._heard_us = clock.now_us()
         self._finishing = self._waiting = False
@@ -59,7 +61,8 @@ class StreamLink:
 
     def post(self, message: wire.Message) -> None:
         if not self._finishing:
-            self._sender.post(wire.encode(message), control=isinstance(message, CONTROL))
+            left, contents = split(message)
+            self._sender.post(wire.encode(left), contents, control=isinstance(message, CONTROL))
             self._wake.set()
 
     async def drained(self) -> None:
@@ -82,6 +85,7 @@ class StreamLink:
         finally:
             self._why = self._why or "ended"
             self._room.set()
+            self._receiver.close()
             with trio.CancelScope(shield=True):
                 await self._stream.aclose()
         return "" if self._why == "ended" else self._why
@@ -91,11 +95,12 @@ class StreamLink:
         self._scope.cancel()
 
     async def _read(self) -> None:
+        feed = self._receiver.feed
         try:
             while True:
                 frame = await self._stream.receive()
                 self._heard_us = self._clock.now_us()
-                taken = [self._take(wire.decode(data, self._kind)) for data in self._receiver.feed(frame)]
+                taken = [self._take(join(wire.decode(body, self._kind), contents)) for body, contents in feed(frame)]
                 if any(taken):
                     self._waiting = True
                     await self._ready()

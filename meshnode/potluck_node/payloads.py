@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING
 import trio
 from blake3 import blake3
 
-from potluck.client import ANCILLARY_BYTES
-from potluck.frames import Piece
+from potluck.frames import ANCILLARY_BYTES, Piece
 from potluck.runner.memory import Spool, sealed
 
 if TYPE_CHECKING:
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
 
 READ_BYTES = 256 << 10
 
-# Of what a payload holds, this much is hashed without leaving the event loop: about a millisecond. More goes to a thread.
+# So much of a payload is hashed without leaving the event loop: about a millisecond. More goes to a thread.
 HASHED_AT_ONCE_BYTES = 4 << 20
 
 
@@ -57,8 +56,8 @@ class NodeSpool(Spool):
     """Memory for what comes through a stream, hashed on the way while it is still in the processor's cache."""
 
     def __init__(self, room: Room = ROOM) -> None:
-        super().__init__()
         self._room, self._hash = room, blake3()
+        super().__init__()
 
     def write(self, data: Buffer) -> None:
         self._room.take(len(data))

@@ -16,7 +16,7 @@ from typing import TypeVar
 
 from potluck import __version__, wire
 from potluck.errors import ConnectionError, RemoteProtocolError
-from potluck.frames import Piece
+from potluck.frames import ANCILLARY_BYTES, Piece
 from potluck.session import Call, Listener, Question, Session
 from potluck.wire import FunctionSpec, control
 
@@ -24,8 +24,6 @@ T = TypeVar("T")
 AnswerT = TypeVar("AnswerT", bound=wire.Message)
 
 READ_BYTES = 256 << 10
-# Room for the descriptors of one message; the kernel never hands over those of two at once (unix(7)).
-ANCILLARY_BYTES = socket.CMSG_SPACE(4 * 4)
 # A live node answers `Hello` at once; this long only when the machine is out of memory.
 HELLO_TIMEOUT_S = 10.0
 

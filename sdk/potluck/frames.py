@@ -8,6 +8,7 @@ a header `DESCRIPTOR` with which a descriptor of sealed memory travels (SCM_RIGH
 from __future__ import annotations
 
 import os
+import socket
 import struct
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -30,6 +31,9 @@ CONTENT, DESCRIPTOR = 0x80000000, 0x80000001
 PAYLOAD_BYTES_MAX = 2 << 30
 # Payloads of one message: inputs of a batch, or of a spawn, of which few are large.
 CONTENTS_MAX = 1024
+
+# Room for the descriptors of one message; the kernel never hands over those of two at once (unix(7)).
+ANCILLARY_BYTES = socket.CMSG_SPACE(4 * 4)
 
 # A payload is written in pieces of this size, bytes, so that no write holds more.
 PIECE_BYTES = 1 << 20

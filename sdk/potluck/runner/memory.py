@@ -91,9 +91,10 @@ def check_sealed(descriptor: int, size: int) -> None:
 class Spool:
     """Memory that is being written. Raises `OSError` when there is no more."""
 
+    _descriptor, size = -1, 0
+
     def __init__(self) -> None:
         self._descriptor = os.memfd_create("potluck", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-        self.size = 0
 
     def write(self, data: Buffer) -> None:
         view = memoryview(data)

@@ -1,10 +1,15 @@
+import os
+
 import pytest
+from blake3 import blake3
 from hypothesis import given
 from hypothesis import strategies as st
 
 from potluck.errors import RemoteProtocolError
 from potluck.wire.lease import CREDIT_BYTES
 from potluck_node.core.flow import SEGMENT_BYTES_MAX, FlowReceiver, FlowSender
+from potluck_node.core.meter import payload_digest
+from potluck_node.payloads import NodeSpool, Room
 
 messages = st.lists(st.tuples(st.integers(1, 3 * SEGMENT_BYTES_MAX), st.booleans()), max_size=12)
 
@@ -13,7 +18,7 @@ def carry(sender, receiver):
     """Move frames and grants until nothing moves; returns what arrived."""
     arrived = []
     while frame := sender.frame():
-        arrived += receiver.feed(frame)
+        arrived += [body for body, _ in receiver.feed(frame)]
         sender.grant(receiver.credit_due())
     return arrived
 
@@ -65,11 +70,48 @@ def test_a_peer_that_grants_without_end_is_caught():
         sender.grant(10 * CREDIT_BYTES)
 
 
+@given(st.lists(st.integers(1, 3 * SEGMENT_BYTES_MAX), min_size=1, max_size=4))
+def test_payloads_go_ahead_of_their_message(sizes):
+    sender, receiver = FlowSender(), FlowReceiver()
+    contents = [bytes([number]) * size for number, size in enumerate(sizes)]
+    sender.post(b"first", control=False)
+    sender.post(b"with", contents, control=False)
+    arrived = []
+    while frame := sender.frame():
+        arrived += receiver.feed(frame)
+        sender.grant(receiver.credit_due())
+    assert arrived == [(b"first", []), (b"with", contents)]
+
+
+def test_a_payload_that_finds_no_room_is_an_error_and_gives_back_what_it_took():
+    room = Room(3 * SEGMENT_BYTES_MAX)
+    sender, receiver = FlowSender(), FlowReceiver(make=lambda: NodeSpool(room))
+    sender.post(b"message", [bytes(4 * SEGMENT_BYTES_MAX)], control=False)
+    with pytest.raises(RemoteProtocolError, match="no room"):
+        while frame := sender.frame():
+            list(receiver.feed(frame))
+    assert room.used == 3 * SEGMENT_BYTES_MAX
+    receiver.close()
+    assert room.used == 0
+
+
+def test_room_is_given_back_when_nobody_needs_the_payload_and_no_descriptor_is_left():
+    room = Room(1 << 30)
+    before = len(os.listdir("/proc/self/fd"))
+    spool = NodeSpool(room)
+    spool.write(b"abc" * 100_000)
+    payload = spool.seal()
+    assert (room.used, payload_digest(payload)) == (300_000, blake3(payload).digest())
+    del payload
+    assert room.used == 0
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
 @given(st.binary(max_size=300))
 def test_garbage_raises_one_kind_of_error_or_waits_for_more(data):
     receiver = FlowReceiver()
     try:
-        for message in receiver.feed(data):
+        for message, _ in receiver.feed(data):
             assert isinstance(message, bytes)
     except RemoteProtocolError:
         pass
