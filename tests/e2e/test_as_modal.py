@@ -5,6 +5,9 @@ from pathlib import Path
 import pytest
 from tests.e2e.mesh import Mesh, run_cli
 
+import potluck.modal as modal
+from potluck import found
+
 PROGRAMS = Path(__file__).parent / "modal_programs"
 
 
@@ -97,6 +100,26 @@ def test_spawned_calls(run):
 
 def test_an_image_with_packages(run):
     assert run("packages") == ["index → ['firsts', 'seconds']", "first → ['indices']", "second → []"]
+
+
+def test_a_program_is_deployed_and_called_by_name(node, tmp_path, use_node, monkeypatch):
+    monkeypatch.setattr(found, "_link", None)
+    use_node(node)
+    (tmp_path / "classes.py").write_text((PROGRAMS / "classes.py").read_text())
+    done = run_cli(node, "deploy", "--as", "modal", "classes.py", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert modal.Cls.from_name("example-classes", "Model")(name="abc").predict.remote(10) == 23
+    found.link().close()
+    assert run_cli(node, "app", "stop", "example-classes").returncode == 0
+
+
+def test_without_the_option_the_way_is_shown(node, tmp_path):
+    """Modal itself is installed where this runs."""
+    (tmp_path / "hello.py").write_text((PROGRAMS / "hello.py").read_text())
+    for command in ("run", "deploy"):
+        done = run_cli(node, command, "hello.py", cwd=tmp_path)
+        assert done.returncode == 1
+        assert "Add --as modal" in done.stderr
 
 
 def test_a_name_that_potluck_lacks_fails_at_its_line(node, tmp_path):

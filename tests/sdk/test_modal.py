@@ -8,7 +8,8 @@ import pytest
 import potluck
 import potluck.modal as modal
 from potluck.absent import ABSENT, AbsentError
-from potluck.errors import InvalidError
+from potluck.cli.run import load
+from potluck.errors import InvalidError, NotFoundError
 
 
 def run(program: str) -> subprocess.CompletedProcess[str]:
@@ -112,3 +113,11 @@ import program
 print(*[inside for inside, _ in refer(program.f.get_raw_f()).files])
 """)
     assert done.stdout.split() == ["/app/program.py", "/app/modal.py"]
+
+
+def test_a_program_for_modal_says_how_it_is_started_where_modal_is_not_installed(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "modal", None)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "for_modal.py").write_text("import modal\n")
+    with pytest.raises(NotFoundError, match="--as modal"):
+        load(str(tmp_path / "for_modal.py"))

@@ -5,11 +5,13 @@ from __future__ import annotations
 import click
 
 from potluck.cli.find import find_app
+from potluck.cli.options import written_for
 from potluck.cli.show import as_json, named, print_json
 from potluck.wire.apps import AppFacts, NamedFunction
 
 
 @click.command()
+@written_for
 @click.argument("target", metavar="FILE.py[::APP]", type=click.Path())
 @click.option("--name", default="", help="Deploy under this name instead of the app's own.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress line, and nothing said when it went well.")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from types import ModuleType
 
 from potluck.app import App
-from potluck.cli.run import load
+from potluck.cli.run import load, no_app
 from potluck.errors import InvalidError, NotFoundError
 
 
@@ -18,7 +18,7 @@ def find_app(target: str) -> App:
     found = apps_in(load(path))
     apps = {id(app): app for app in found.values()}
     if not apps:
-        raise NotFoundError(f"{path} has no app.", fix='Write `app = potluck.App("name")` at its top level.')
+        raise no_app(path)
     if chosen:
         return _chosen(found, chosen, path)
     if len(apps) > 1:

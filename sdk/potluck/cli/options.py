@@ -1,14 +1,41 @@
-"""A function's parameter as an option of the command line."""
+"""A function's parameter as an option of the command line, and an option that several commands share."""
 
 from __future__ import annotations
 
 import inspect
+import os
 from pathlib import Path
 from typing import Any
 
 import click
 
 from potluck.errors import InvalidError
+
+# Inherited by the processes in which `potluck serve` loads programs.
+_WRITTEN_FOR = "POTLUCK_WRITTEN_FOR"
+
+
+def _remember(context: click.Context, parameter: click.Parameter, value: str | None) -> None:
+    if value:
+        os.environ[_WRITTEN_FOR] = value
+
+
+written_for = click.option(
+    "--as",
+    type=click.Choice(["modal"]),
+    expose_value=False,
+    callback=_remember,
+    help="The program is written for Modal: `import modal` gives Potluck's twin of it.",
+)
+
+
+def take_names() -> None:
+    """Before a program is loaded: let modules that it was written for have their names."""
+    if os.environ.get(_WRITTEN_FOR) == "modal":
+        from potluck.modal import take_name
+
+        take_name()
+
 
 _TYPES: dict[Any, Any] = {
     int: int,

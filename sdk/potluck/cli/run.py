@@ -16,7 +16,7 @@ from potluck.app import App, LocalEntrypoint
 from potluck.cli.completion import complete_target
 from potluck.cli.detach import detached, outlive_terminal
 from potluck.cli.methods import find_method
-from potluck.cli.options import option
+from potluck.cli.options import option, take_names, written_for
 from potluck.errors import InvalidError, NotFoundError
 from potluck.functions import Function
 
@@ -25,10 +25,10 @@ from potluck.functions import Function
 @click.option("-q", "--quiet", is_flag=True, help="No progress line.")
 @click.option("-d", "--detach", is_flag=True, help="Go on when this terminal is closed.")
 @click.option("--build-on", metavar="PEER", default="", help="Have PEER build the images.")
-@click.option("--as", "written_for", type=click.Choice(["modal"]), help="Run a program that was written for Modal.")
+@written_for
 @click.argument("target", metavar="FILE.py[::NAME]", shell_complete=complete_target)
 @click.pass_context
-def run(ctx: click.Context, target: str, quiet: bool, detach: bool, build_on: str, written_for: str | None) -> None:
+def run(ctx: click.Context, target: str, quiet: bool, detach: bool, build_on: str) -> None:
     """Run an app's entrypoint, one of its functions, or Model.method, with arguments from the command line.
 
     NAME may be left out when there is one entrypoint, or one function. Its parameters become options:
@@ -40,10 +40,6 @@ def run(ctx: click.Context, target: str, quiet: bool, detach: bool, build_on: st
     if target in ("-h", "--help"):
         click.echo(ctx.get_help())
         return
-    if written_for:
-        from potluck.modal import take_name
-
-        take_name()
     chosen, arguments = _chosen(target, list(ctx.args))
     if detach:
         outlive_terminal()
@@ -91,6 +87,7 @@ def _call(raw: Callable[..., Any], arguments: dict[str, Any]) -> None:
 
 def load(target: str) -> ModuleType:
     """Import a file by its path, or a module by its name. Raises `NotFoundError`."""
+    take_names()
     path = Path(target)
     if path.suffix != ".py" and not path.exists():
         sys.path.insert(0, str(Path.cwd()))
@@ -105,6 +102,11 @@ def _import(name: str, what: str) -> ModuleType:
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
+        if error.name == "modal" != name:
+            raise NotFoundError(
+                f"{name} imports modal, which is not installed.",
+                fix="Add --as modal, which runs programs for Modal here, or write `import potluck.modal as modal`.",
+            ) from None
         if error.name != name.partition(".")[0]:
             raise
         raise NotFoundError(what) from None
@@ -118,7 +120,7 @@ def choose(module: ModuleType, name: str, target: str) -> tuple[App, LocalEntryp
     """The app and what to start in it. Raises `NotFoundError`, `InvalidError`."""
     apps = {id(value): value for value in vars(module).values() if isinstance(value, App)}
     if not apps:
-        raise NotFoundError(f"{target} has no app.", fix='Write `app = potluck.App("name")` at its top level.')
+        raise no_app(target)
     entries = {key: each for app in apps.values() for key, each in app.registered_entrypoints.items()}
     functions = {key: each for app in apps.values() for key, each in app.registered_functions.items()}
     found = _named(entries, functions, name) if name else _only(entries, functions, target)
@@ -126,6 +128,14 @@ def choose(module: ModuleType, name: str, target: str) -> tuple[App, LocalEntryp
         known = ", ".join([*entries, *functions]) or "none"
         raise NotFoundError(f"{target} has nothing named {name}.", why=f"it has: {known}")
     return found.app, found
+
+
+def no_app(target: str) -> NotFoundError:
+    """The error for a file without an app, or with one of Modal's own."""
+    fix = 'Write `app = potluck.App("name")` at its top level.'
+    if "modal" in sys.modules and sys.modules["modal"] is not sys.modules.get("potluck.modal"):
+        fix = "Add --as modal, if it is a program for Modal."
+    return NotFoundError(f"{target} has no app.", fix=fix)
 
 
 def _named(

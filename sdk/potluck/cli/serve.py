@@ -17,6 +17,7 @@ import click
 
 from potluck.cli.apps import news
 from potluck.cli.connect import client
+from potluck.cli.options import written_for
 from potluck.client import Client
 from potluck.output import PlainOutput
 from potluck.wire import control
@@ -28,6 +29,7 @@ END_TIMEOUT_S = 10.0
 
 
 @click.command()
+@written_for
 @click.argument("target", metavar="FILE.py[::APP]", type=click.Path())
 @click.option("-q", "--quiet", is_flag=True, help="Only what functions print.")
 def serve(target: str, quiet: bool) -> None:

@@ -16,6 +16,7 @@ from potluck import wire
 from potluck.app import LocalEntrypoint
 from potluck.cli.completion import complete_target
 from potluck.cli.find import apps_in
+from potluck.cli.options import written_for
 from potluck.cli.run import choose, load
 from potluck.errors import InvalidError, NodeStartError
 from potluck.functions import Function
@@ -23,6 +24,7 @@ from potluck.wire import FunctionSpec
 
 
 @click.command()
+@written_for
 @click.argument("place", metavar="IMAGE|FILE.py[::FUNCTION]", shell_complete=complete_target)
 @click.option("-c", "--cmd", default="", help="Run this command instead of a shell (of a function only).")
 def shell(place: str, cmd: str) -> None:
