@@ -67,6 +67,17 @@ def node(*flags: str) -> Iterator[dict[str, str]]:
             process.wait()
 
 
+@contextmanager
+def two_nodes(*flags: str) -> Iterator[dict[str, str]]:
+    """A caller's node, with `flags`, that knows a provider's; yields the environment that points to the caller's."""
+    with node("--name", "caller", "--no-offer", *flags) as caller:
+        address = status(caller)["addresses"][0]
+        with node("--name", "provider", "--cpus", "2", "--bootstrap", address):
+            while not any(peer["state"] == "open" for peer in status(caller)["peers"]):
+                time.sleep(0.2)
+            yield caller
+
+
 def status(env: dict[str, str]) -> dict[str, Any]:
     """`potluck status --json` of that node."""
     output = subprocess.run(

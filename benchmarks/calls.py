@@ -1,76 +1,47 @@
-"""Warm no-op calls and maps: one node, through a second node, a bare Unix socket, and Ray, in the same run.
+"""Warm no-op calls and fan-outs on two workers: one node, through a second node, and others, in the same run.
 
-python benchmarks/calls.py [--calls 300] [--rounds 3]
+python benchmarks/calls.py [--calls 1000] [--fan-out 2000] [--rounds 3] [--only one two ray loky modal]
+
+`one` is a node that runs its own calls; `two` is a caller's node and a provider's, which is not trusted (the default:
+results come as data alone); `two_trusted` the same with `--trust mesh`. `ray` has one machine, `loky` bare processes,
+and `modal` is `.local`, a call in the same process. Each round runs every contender once, one after the other.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
 import socket
 import statistics
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 from typing import Any
 
-from _common import ROOT, environment, median_us, node, report, status
+from _common import ROOT, environment, median_us, node, report, two_nodes
 
-MAPPED = 2000
-
-RAY = """
-import json, sys, time, statistics, os
-os.environ["RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"] = "0"
-import ray
-ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, configure_logging=False)
-
-@ray.remote
-def noop(x):
-    return x
-
-calls, mapped = int(sys.argv[1]), int(sys.argv[2])
-ray.get([noop.remote(i) for i in range(50)])
-taken = []
-for i in range(calls):
-    start = time.perf_counter_ns(); ray.get(noop.remote(i)); taken.append(time.perf_counter_ns() - start)
-start = time.perf_counter_ns()
-assert len(ray.get([noop.remote(i) for i in range(mapped)])) == mapped
-rate = mapped / ((time.perf_counter_ns() - start) / 1e9)
-print(json.dumps({"call_us": statistics.median(taken) / 1000, "calls_per_s": rate}))
-ray.shutdown()
-"""
+PEERS = {"ray": ("ray", "ray"), "loky": ("loky", "loky"), "modal": ("modal", "modal")}
+OURS = ("one", "two", "two_trusted")
 
 
-def potluck_figures(env: dict[str, str], calls: int) -> dict[str, float]:
-    """Measured in a process of its own, as a user's program would be."""
-    output = subprocess.run(
-        [sys.executable, str(Path(__file__)), "--measure", "--calls", str(calls)],
-        env=env,
-        check=True,
-        capture_output=True,
-    )
-    return dict(json.loads(output.stdout))
+def run_json(command: list[str | Path], env: dict[str, str] | None = None) -> dict[str, float]:
+    """What a process of its own, as a user's program would be, prints last."""
+    output = subprocess.run(command, env=env, check=True, stdout=subprocess.PIPE).stdout
+    return dict(json.loads(output.splitlines()[-1]))
 
 
-def measure(calls: int) -> None:
+def measure(calls: int, sizes: list[int]) -> None:
     sys.path.insert(0, str(ROOT / "benchmarks"))
     import _noop
+    import _peers
 
     with _noop.app.run(show_progress=False):
-        assert _noop.noop.remote(1) == 1
-        call_us = median_us(lambda: _noop.noop.remote(1), calls)
-        # Once unmeasured: both workers are up and have shown how quick they are.
-        assert len(list(_noop.noop.map(range(MAPPED)))) == MAPPED
-        start = time.perf_counter_ns()
-        assert list(_noop.noop.map(range(MAPPED))) == list(range(MAPPED))
-        rate = MAPPED / ((time.perf_counter_ns() - start) / 1e9)
-    print(json.dumps({"call_us": call_us, "calls_per_s": rate}))
+        _peers.figures(_noop.noop.remote, lambda size: list(_noop.noop.map(range(size))), calls, sizes)
 
 
 def unix_echo_us(calls: int) -> float:
+    """The floor: 100 bytes there and back between two threads."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
 
     def echo() -> None:
@@ -88,62 +59,56 @@ def unix_echo_us(calls: int) -> float:
     return figure
 
 
-def ray_figures(calls: int) -> dict[str, float]:
-    python = environment("ray", "ray")
-    env = os.environ | {"RAY_USAGE_STATS_ENABLED": "0"}
-    output = subprocess.run(
-        [python, "-c", RAY, str(calls), str(MAPPED)], check=True, capture_output=True, env=env
-    ).stdout
-    return dict(json.loads(output.splitlines()[-1]))
+def contender(name: str, calls: int, sizes: list[int]) -> dict[str, float]:
+    numbers = [str(calls), *map(str, sizes)]
+    if name in PEERS:
+        return run_json([environment(*PEERS[name]), ROOT / "benchmarks" / "_peers.py", name, *numbers])
+    command: list[str | Path] = [sys.executable, Path(__file__), "--measure", "--calls", numbers[0]]
+    command += ["--fan-out", *numbers[1:]]
+    if name == "one":
+        with node("--name", "one", "--cpus", "2") as env:
+            return run_json(command, env)
+    with two_nodes(*(["--trust", "mesh"] if name == "two_trusted" else [])) as env:
+        return run_json(command, env)
 
 
-def two_nodes(calls: int) -> dict[str, float]:
-    with node("--name", "caller", "--no-offer") as caller:
-        address = status(caller)["addresses"][0]
-        with node("--name", "provider", "--cpus", "2", "--bootstrap", address):
-            while not any(peer["state"] == "open" for peer in status(caller)["peers"]):
-                time.sleep(0.2)
-            return potluck_figures(caller, calls)
-
-
-def one_node(calls: int) -> dict[str, float]:
-    with node("--name", "one", "--cpus", "2") as env:
-        return potluck_figures(env, calls)
+def summary(rounds: list[dict[str, Any]], names: list[str]) -> dict[str, Any]:
+    middle = {
+        name: {figure: statistics.median(each[name][figure] for each in rounds) for figure in rounds[0][name]}
+        for name in names
+    }
+    found: dict[str, Any] = {}
+    for name, figures in middle.items():
+        found[name] = {figure: round(value, 1) for figure, value in figures.items()}
+        if "ray" in middle:
+            found[name] |= {
+                f"{figure}_over_ray": round(value / middle["ray"][figure], 3) for figure, value in figures.items()
+            }
+    return found
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--calls", type=int, default=300)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--calls", type=int, default=1000)
+    parser.add_argument("--fan-out", type=int, nargs="+", default=[2000])
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--only", nargs="+", choices=[*OURS, *PEERS], default=["one", "two", *PEERS])
     parser.add_argument("--measure", action="store_true", help=argparse.SUPPRESS)
-    parser.add_argument("--without-ray", action="store_true")
     options = parser.parse_args()
     if options.measure:
-        measure(options.calls)
+        measure(options.calls, options.fan_out)
         return
     rounds: list[dict[str, Any]] = []
+    floors = []
     for _ in range(options.rounds):
-        rounds.append(
-            {"unix": unix_echo_us(options.calls), "one": one_node(options.calls), "two": two_nodes(options.calls)}
-        )
-        if not options.without_ray:
-            rounds[-1]["ray"] = ray_figures(options.calls)
-
-    def middle(name: str, figure: str) -> float:
-        return statistics.median(each[name][figure] for each in rounds)
-
-    floor = statistics.median(each["unix"] for each in rounds)
-    figures: dict[str, Any] = {"rounds": len(rounds), "unix_socket_echo_us": round(floor, 1)}
-    for name in ["one", "two", *([] if options.without_ray else ["ray"])]:
-        figures[name] = {
-            "warm_call_p50_us": round(middle(name, "call_us"), 1),
-            "over_unix_echo": round(middle(name, "call_us") / floor, 1),
-            f"map_{MAPPED}_calls_per_s": round(middle(name, "calls_per_s")),
-        }
-        if not options.without_ray:
-            figures[name]["call_over_ray"] = round(middle(name, "call_us") / middle("ray", "call_us"), 2)
-            figures[name]["rate_over_ray"] = round(middle(name, "calls_per_s") / middle("ray", "calls_per_s"), 2)
-    report("calls", figures)
+        floors.append(unix_echo_us(options.calls))
+        rounds.append({name: contender(name, options.calls, options.fan_out) for name in options.only})
+    figures = {
+        "rounds": len(rounds),
+        "calls": options.calls,
+        "unix_socket_echo_us": round(statistics.median(floors), 1),
+    }
+    report("calls", figures | summary(rounds, options.only))
 
 
 if __name__ == "__main__":
