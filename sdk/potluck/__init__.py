@@ -3,7 +3,7 @@
 from potluck.version import __version__  # isort: skip
 from potluck.app import App, LocalEntrypoint
 from potluck.calls import FunctionCall
-from potluck.cls import Cls, enter, exit, method
+from potluck.cls import enter, exit, method
 from potluck.errors import Error
 from potluck.functions import Function
 from potluck.image import Image
@@ -12,6 +12,7 @@ from potluck.place import enable_output, is_local
 from potluck.retries import Retries
 from potluck.secret import Secret
 from potluck.sharing import batched, concurrent
+from potluck.variants import Cls
 
 __all__ = [
     "App",

@@ -17,6 +17,7 @@ from potluck.parameters import parameter
 from potluck.place import is_local
 from potluck.secret import Secret
 from potluck.sharing import sharing_of
+from potluck.variants import equip
 
 if TYPE_CHECKING:
     from potluck.running import Link, Running
@@ -111,6 +112,7 @@ class App(Absent):
 
         def decorate(raw: C) -> C:
             register(self, raw, options)
+            equip(raw)
             self._check_new(raw.__name__, "classes", "Rename one.")
             self.registered_classes[raw.__name__] = raw
             return raw

@@ -5,20 +5,17 @@ from __future__ import annotations
 import types
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar, Unpack, cast, overload
+from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar, cast, overload
 
-from potluck.absent import Absent
-from potluck.calls import WithAio
 from potluck.errors import InvalidError
 from potluck.functions import Function
 from potluck.options import Options
 from potluck.parameters import PARAMETERS, construct, prepare_parameters
 from potluck.runner.service import ENTER, ENTERED, EXIT, MARK, SNAP, hooks, members, run_apart
-from potluck.sharing import Sharing, checked_batching, checked_concurrency, is_method, joined, sharing_of, yields
+from potluck.sharing import Sharing, is_method, joined, sharing_of, yields
 
 if TYPE_CHECKING:
     from potluck.app import App
-    from potluck.options import CallSettings
 
 P = ParamSpec("P")
 R = TypeVar("R", covariant=True)
@@ -28,9 +25,9 @@ F = TypeVar("F", bound=Callable[..., Any])
 CO_COROUTINE = 0x80
 
 # Under this name a class keeps its `Registration`; subclasses need one of their own.
-_REGISTRATION = "_potluck_registration"
+REGISTRATION = "_potluck_registration"
 # Key in the `__dict__` of an object that was made with other options than its class has.
-_OPTIONS = "_potluck_options"
+OPTIONS = "_potluck_options"
 
 
 def enter(*, snap: bool = False) -> Callable[[F], F]:
@@ -115,7 +112,7 @@ class Method(Generic[P, R]):
     def __get__(self, instance: object, owner: type) -> Method[P, R] | Function[P, R]:
         if instance is None:
             return self
-        registration = vars(type(instance)).get(_REGISTRATION)
+        registration = vars(type(instance)).get(REGISTRATION)
         if registration is None:
             raise InvalidError(
                 f"{type(instance).__name__} has methods for the mesh, but is not registered.",
@@ -151,7 +148,7 @@ class Registration:
 
 def move(cls: type, app: App) -> None:
     """Let a registered class belong to another app."""
-    vars(cls)[_REGISTRATION].app = app
+    vars(cls)[REGISTRATION].app = app
 
 
 def _detached(app: str) -> Registration:
@@ -166,7 +163,7 @@ class MethodFunction(Function[P, R]):
     def __init__(self, registration: Registration, method: Method[P, R], name: str, instance: object) -> None:
         self._method, self._instance, self._is_generator = name, instance, method.yields
         self._parameters: bytes = vars(instance)[PARAMETERS]
-        super().__init__(registration.app, method.get_raw_f(), vars(instance).get(_OPTIONS, registration.options))
+        super().__init__(registration.app, method.get_raw_f(), vars(instance).get(OPTIONS, registration.options))
 
     @property
     def name(self) -> str:
@@ -235,98 +232,11 @@ async def _entered_then(
     return await raw(instance, *args, **kwargs)
 
 
-class Cls(Absent):
-    """A class with other options: made by `Model.with_options(…)`, or found with `Cls.from_name`. Called, it makes an
-    object."""
-
-    def __init__(self, options: Options) -> None:
-        self._options = options
-        self.hydrate = WithAio(self._hydrate)
-
-    @staticmethod
-    def from_name(app_name: str, name: str, *, environment_name: str | None = None) -> Cls:
-        """The class of an app that was deployed on this machine. Raises `NotFoundError` when it is used and there is
-        none. `environment_name` is passed over: there is one environment, the local node."""
-        from potluck.found import FoundCls
-
-        return FoundCls(app_name, name)
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """An object with these parameters. Raises `InvalidError`."""
-        raise NotImplementedError
-
-    def with_options(self, **settings: Unpack[CallSettings]) -> Cls:
-        """The same class with other settings, and so with workers of its own. Raises `InvalidError`."""
-        return self._with(self._options.changed(settings))
-
-    def with_concurrency(self, *, max_inputs: int, target_inputs: int | None = None) -> Cls:
-        """The same class as `@potluck.concurrent` would make it. Raises `InvalidError`."""
-        return self._with_sharing(checked_concurrency(max_inputs, target_inputs))
-
-    def with_batching(self, *, max_batch_size: int, wait_ms: int) -> Cls:
-        """The same class, its one method as `@potluck.batched` would make it. Raises `InvalidError`."""
-        return self._with_sharing(checked_batching(max_batch_size, wait_ms))
-
-    def _with_sharing(self, sharing: Sharing) -> Cls:
-        return self._with(self._options.shared(joined(sharing, self._options.sharing)))
-
-    def _with(self, options: Options) -> Cls:
-        raise NotImplementedError
-
-    def _hydrate(self) -> Cls:
-        """Look it up now instead of when it is first used. Returns itself."""
-        return self
-
-
-class LocalCls(Cls):
-    """A class of this program."""
-
-    def __init__(self, cls: type, options: Options | None = None) -> None:
-        registration = vars(cls).get(_REGISTRATION)
-        if registration is None:
-            raise InvalidError(f"{cls.__name__} is not registered.", fix="Decorate it with @app.cls().")
-        super().__init__(options or registration.options)
-        self._cls = cls
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        made = self._cls(*args, **kwargs)
-        vars(made)[_OPTIONS] = self._options
-        return made
-
-    def _with(self, options: Options) -> Cls:
-        if options.sharing.batch_size:
-            _check_batched(self._cls)
-        return LocalCls(self._cls, options)
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return LocalCls, (self._cls,)
-
-
-def _with_options(cls: type, **settings: Unpack[CallSettings]) -> Cls:
-    return LocalCls(cls).with_options(**settings)
-
-
-def _with_concurrency(cls: type, *, max_inputs: int, target_inputs: int | None = None) -> Cls:
-    return LocalCls(cls).with_concurrency(max_inputs=max_inputs, target_inputs=target_inputs)
-
-
-def _with_batching(cls: type, *, max_batch_size: int, wait_ms: int) -> Cls:
-    return LocalCls(cls).with_batching(max_batch_size=max_batch_size, wait_ms=wait_ms)
-
-
-# As in Modal, a registered class has these itself.
-_ON_CLASSES = {
-    "with_options": _with_options,
-    "with_concurrency": _with_concurrency,
-    "with_batching": _with_batching,
-}
-
-
 def _methods(cls: type) -> dict[str, Method[..., Any]]:
     return {name: member for name, member in members(cls).items() if isinstance(member, Method)}
 
 
-def _check_batched(cls: type) -> None:
+def check_batched(cls: type) -> None:
     if len(_methods(cls)) > 1:
         raise InvalidError(
             f"{cls.__name__} has a batched method, and others beside it.",
@@ -339,7 +249,7 @@ def _sharing(cls: type) -> Sharing:
     sharing = sharing_of(cls)
     for each in _methods(cls).values():
         if sharing_of(each.get_raw_f()).batch_size:
-            _check_batched(cls)
+            check_batched(cls)
             sharing = joined(sharing, sharing_of(each.get_raw_f()))
     return sharing
 
@@ -348,7 +258,7 @@ def register(app: App, cls: type, options: Options) -> None:
     """Make `cls` a class of `app`. Raises `InvalidError` for what cannot be one."""
     if not isinstance(cls, type):
         raise InvalidError("@app.cls() decorates classes.", fix="Use @app.function() for functions.")
-    if _REGISTRATION in vars(cls):
+    if REGISTRATION in vars(cls):
         raise InvalidError(f"{cls.__name__} is decorated with @app.cls() already.")
     if members(cls)["__init__"] not in (object.__init__, construct):
         raise InvalidError(
@@ -360,7 +270,4 @@ def register(app: App, cls: type, options: Options) -> None:
         raise InvalidError(f"{cls.__name__} has __slots__, which leave no room for its parameters.")
     prepare_parameters(cls)
     setattr(cls, "__init__", construct)  # noqa: B010 - a type checker sees what dataclass_transform says
-    setattr(cls, _REGISTRATION, Registration(app, options.shared(_sharing(cls))))
-    for name, function in _ON_CLASSES.items():
-        if name not in members(cls):
-            setattr(cls, name, classmethod(cast(Any, function)))
+    setattr(cls, REGISTRATION, Registration(app, options.shared(_sharing(cls))))

@@ -9,7 +9,6 @@ from typing import Any
 from msgspec.structs import replace
 
 from potluck.app import App
-from potluck.cls import Cls
 from potluck.errors import ConnectionError, InvalidError, NotFoundError
 from potluck.functions import Function
 from potluck.options import Options
@@ -18,6 +17,7 @@ from potluck.parameters import Parameter, checked_values, packed
 from potluck.runner.codec import unpack
 from potluck.running import Link, check_python
 from potluck.spec import changed
+from potluck.variants import Cls
 from potluck.wire import FunctionSpec
 from potluck.wire.apps import AppFacts, AskApp, MethodFacts, NamedFunction
 

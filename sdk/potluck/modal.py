@@ -23,7 +23,6 @@ from potluck import (
     app,
     batched,
     calls,
-    cls,
     concurrent,
     enable_output,
     enter,
@@ -35,6 +34,7 @@ from potluck import (
     parameter,
     retries,
     secret,
+    variants,
 )
 from potluck import errors as exception
 from potluck.absent import ABSENT, absent
@@ -63,7 +63,7 @@ __all__ = [
 _MODULES: dict[str, ModuleType] = {
     "app": app,
     "call_graph": calls,
-    "cls": cls,
+    "cls": variants,
     "exception": exception,
     "functions": functions,
     "image": image,
