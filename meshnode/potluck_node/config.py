@@ -68,7 +68,7 @@ HELP = {
     "mdns": "Whether to find nodes on the local network by multicast DNS.",
     "network": "Where functions that ask for it may connect to: none, public (every public address), or names.",
     "build_for_others": "Whether peers may have their images built here, one at a time, in sandboxes.",
-    "trust": "Peers whose results are unpickled, which lets them run code here: none, mesh (all of it), or a list of ids.",
+    "trust": "Peers whose results are unpickled, which lets them run code here: none, mesh (all), or a list of ids.",
     "without_limits": "Whether others' functions run here even where their memory and processes cannot be limited.",
     "idle_s": "Seconds that a worker without work stays warm.",
     "store_gib": "Upper bound of the image store in GiB.",

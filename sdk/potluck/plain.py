@@ -39,7 +39,7 @@ def loads(data: bytes) -> Any:
         return _decode(data[1:])
     except SerializationError:
         raise
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - whatever numpy, torch or a damaged value raise
         raise SerializationError("The value could not be read.", why=f"{type(error).__name__}: {error}") from None
 
 
@@ -50,10 +50,11 @@ def exception(type_name: str, arguments: bytes) -> BaseException | None:
     cls = found or _own_class(module, name)
     if not isinstance(cls, type) or not issubclass(cls, Exception):
         return None
-    args = loads(arguments) if arguments else ()
+    args, state = loads(arguments) if arguments else ((), {})
     base: Any = next(each for each in cls.__mro__ if each.__module__ == "builtins")
     made: Exception = base.__new__(cls)
-    made.args = args if isinstance(args, tuple) else (args,)
+    made.args = tuple(args)
+    vars(made).update(state)
     return made
 
 

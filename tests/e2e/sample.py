@@ -53,6 +53,13 @@ def chat(text: str) -> str:
 
 
 @app.function()
+def chat_slowly(text: str) -> str:
+    time.sleep(0.3)
+    print(f"out {text}")
+    return text
+
+
+@app.function()
 def sleep(seconds: float) -> float:
     time.sleep(seconds)
     return seconds

@@ -173,11 +173,12 @@ def test_no_initialiser_is_run_for_what_was_sent() -> None:
 
 
 def test_exceptions_of_python_and_of_the_program_are_rebuilt_without_calling_them() -> None:
-    found = plain.exception("ValueError", writer.dumps(("bad", 7)))
+    found = plain.exception("ValueError", writer.dumps((("bad", 7), {})))
     assert (type(found), found and found.args) == (ValueError, ("bad", 7))
-    own = plain.exception(f"{__name__}.OwnError", writer.dumps((1, "x")))
-    assert (type(own), own and own.args) == (OwnError, (1, "x"))
-    error = plain.exception("FileNotFoundError", writer.dumps((2, "no such file")))
+    own = plain.exception(f"{__name__}.OwnError", writer.dumps(((1, "x"), {"code": 5})))
+    assert isinstance(own, OwnError)
+    assert (own.args, vars(own)) == ((1, "x"), {"code": 5})
+    error = plain.exception("FileNotFoundError", writer.dumps(((2, "no such file"), {})))
     assert isinstance(error, FileNotFoundError)
 
 

@@ -28,8 +28,8 @@ END_TIMEOUT_S = SPAWN_TIMEOUT_S
 class SocketWorker:
     """A `Worker` (see `interface`). `kill_by_name` asks the zygote to kill it.
 
-    With `descriptors` it is sent large payloads in sealed memory. From it none is taken: what it sends is written to memory
-    of the node's, since its own would count for it as long as anybody keeps the result.
+    With `descriptors` it is sent large payloads in sealed memory. From it none is taken: what it sends is written to
+    memory of the node's, since its own would count for it as long as anybody keeps the result.
     """
 
     def __init__(

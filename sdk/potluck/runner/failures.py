@@ -90,14 +90,16 @@ def _is_ours(filename: str) -> bool:
 
 
 def _plain(error: BaseException) -> bytes:
-    """The exception's arguments as data, or nothing when they are none."""
+    """The exception's arguments and attributes as data, as far as they are."""
     from . import plain
 
-    try:
-        data = plain.dumps(error.args)
-    except BaseException:  # noqa: BLE001 - whatever a property of one raises
-        return b""
-    return data if len(data) <= EXCEPTION_BYTES_MAX else b""
+    for state in (vars(error), {}):
+        try:
+            data = plain.dumps((error.args, state))
+        except BaseException:  # noqa: BLE001 - whatever a property of one raises
+            continue
+        return data if len(data) <= EXCEPTION_BYTES_MAX else b""
+    return b""
 
 
 def _pickled(error: BaseException) -> bytes:
