@@ -45,8 +45,10 @@ class Sealed:
 
 def sealed(payload: object) -> Sealed | None:
     """The memory of which all is `payload`, if it is in any."""
-    found = getattr(payload.obj, "sealed", None) if isinstance(payload, memoryview) else None
-    return found if isinstance(found, Sealed) and found.size == len(payload) else None  # type: ignore[arg-type]
+    if not isinstance(payload, memoryview):
+        return None
+    found = getattr(payload.obj, "sealed", None)
+    return found if isinstance(found, Sealed) and found.size == len(payload) else None
 
 
 def mapped(descriptor: int, size: int) -> memoryview:

@@ -95,7 +95,7 @@ def _of_class(value: Any, kind: type, path: str) -> tuple[int, Any]:
         fields = {field: getattr(value, field) for field in kind.__dataclass_fields__ if hasattr(value, field)}
         return Kind.DATACLASS, [name, fields]
     if "enum" in sys.modules and isinstance(value, sys.modules["enum"].Enum):
-        return Kind.ENUM, [name, value.name]
+        return Kind.ENUM, [name, getattr(value, "name")]  # noqa: B009
     raise _refused(path, f"{kind.__module__}.{kind.__qualname__} is no plain value")
 
 
