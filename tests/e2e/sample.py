@@ -129,3 +129,9 @@ def dial(port: int) -> str:
             return "connected"
     except OSError as error:
         return type(error).__name__
+
+
+@app.function()
+def flood() -> None:
+    while True:
+        print("x" * 10_000)

@@ -78,7 +78,7 @@ def test_a_killed_caller_node_leaves_a_receipt_with_one_signature(mesh, use_node
     caller.kill()
     thread.join()
     wait_until(lambda: ann.status().entries == 1, "the receipt")
-    assert not any(w.state == "running" for w in ann.status().workers)
+    wait_until(lambda: not any(w.state == "running" for w in ann.status().workers), "the end of the work")
     owner, entries = ann.journal()
     (entry,) = verify(owner, entries)
     assert not entry.countersigned

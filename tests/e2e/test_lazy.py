@@ -123,7 +123,7 @@ def test_a_function_that_waits_for_a_chunk_can_be_ended(lazy_mesh, use_node, tmp
         with pytest.raises(FunctionTimeoutError):
             read.remote("/data/file")
         assert time.monotonic() - begun < STUCK_US_MAX / 1e6
-    wait_until(lambda: not mounts(ann.home), "the end of the pool")
+    wait_until(lambda: not ann.status().workers, "the end of the worker")
 
 
 def test_a_killed_mount_process_costs_one_pool_and_the_call_runs_again(lazy_mesh, use_node):

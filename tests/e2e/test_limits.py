@@ -1,16 +1,21 @@
-"""Strangers' functions do not run where nothing limits them, unless the owner says so."""
+"""Strangers' functions do not run where nothing limits them, unless the owner says so; and a flood of prints ends."""
 
 import os
 
 import pytest
+from tests.e2e import sample as printing
 from tests.e2e import tier_sample as sample
 from tests.e2e.mesh import Node, wait_until
 
-from potluck.errors import NoPeerError
+from potluck.errors import NoPeerError, ResourceExceededError
 
 
 class LimitlessNode(Node):
     module = "tests.e2e.limitless_node"
+
+
+class QuietNode(Node):
+    module = "tests.e2e.quiet_node"
 
 
 @pytest.fixture
@@ -44,3 +49,13 @@ def test_an_owner_may_let_strangers_in_all_the_same(mesh, use_node, limitless):
     wait_until(lambda: caller.status().peers, "finding the provider")
     with sample.app.run(show_progress=False):
         assert sample.plain.remote()[0] == os.uname().release
+
+
+def test_who_prints_too_much_is_ended_and_told(mesh, use_node, capsys):
+    mesh.nodes.append(use_node(QuietNode(mesh.folder, "ann", "--without-limits").start()))
+    with printing.app.run(show_progress=False):
+        with pytest.raises(ResourceExceededError, match="printed more than 1 MiB"):
+            printing.flood.remote()
+        assert printing.add.remote(1) == 2
+    shown = capsys.readouterr().out
+    assert 1 << 19 < len(shown) < 4 << 20

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import mmap
 import os
+import pickle
 import resource
 import socket
 import sys
@@ -79,8 +81,9 @@ def inside_connect() -> None:
         client.connect(("192.0.2.1", 80))
 
 
-def inside_return_much() -> bytes:
-    return bytes(257 << 20)
+def inside_return_much() -> pickle.PickleBuffer:
+    """Put beside the pickle, and refused before it is read: untouched memory costs nothing."""
+    return pickle.PickleBuffer(mmap.mmap(-1, 2049 << 20))
 
 
 def inside_lie() -> None:
