@@ -8,6 +8,8 @@ from collections.abc import Iterator
 import potluck
 
 app = potluck.App("sharing")
+# Its workers are up as long as it is, and so it has no other functions.
+keeping = potluck.App("keeping")
 
 TOGETHER = 6
 barrier = threading.Barrier(TOGETHER)
@@ -29,7 +31,7 @@ async def nap(seconds: float) -> float:
     return seconds
 
 
-@app.function(min_containers=2, scaledown_window=2, cpu=0.5)
+@keeping.function(min_containers=2, scaledown_window=2, cpu=0.5)
 def kept(number: int) -> int:
     return number
 

@@ -54,7 +54,7 @@ def test_an_input_that_is_cancelled_leaves_the_others_of_its_worker_alone(pair):
 
 def test_workers_are_kept_as_the_app_asks_and_no_longer(pair):
     _, ann = pair
-    with sample.app.run(show_progress=False):
+    with sample.keeping.run(show_progress=False):
         sample.kept.hydrate()
         wait_until(lambda: states(ann) == ["idle", "idle"], "two workers without any call")
         assert sample.kept.get_current_stats() == (0, 2)

@@ -76,14 +76,16 @@ class Staff:
 
     def feed(self, now_us: int) -> None:
         """Give queued inputs to workers and start workers for the rest, as far as there is room. Whoever has the
-        fewest workers comes first, and then whoever was given none for longest."""
+        fewest workers comes first, and then whoever was given none for longest; workers that only stand by come last,
+        and take no room that an input waits for."""
         for pool in self.pools.values():
             self._give_up(pool, now_us)
             self._deal(pool, now_us, target(pool.spec))
-        counts = self.room.counts()
-        for pool in sorted(self.pools.values(), key=lambda pool: (counts[pool.caller], pool.spawned_us)):
-            if pool.state == "ready":
-                self._start_missing(pool, now_us)
+        counts, full = self.room.counts(), False
+        order = sorted(self.pools.values(), key=lambda each: (not each.queue, counts[each.caller], each.spawned_us))
+        for pool in order:
+            if pool.state == "ready" and (pool.queue or not full):
+                full |= not self._start_missing(pool, now_us)
             self._deal(pool, now_us, max(1, pool.spec.sharing.max_inputs))
         self._trim()
 
@@ -91,12 +93,14 @@ class Staff:
         for worker, items in deal(pool, now_us, runs_max):
             self._begin(pool, worker, items, now_us)
 
-    def _start_missing(self, pool: Pool, now_us: int) -> None:
+    def _start_missing(self, pool: Pool, now_us: int) -> bool:
+        """Returns False if there was no room for all."""
         for _ in range(missing(pool)):
             if not self._spawn(pool, now_us):
                 if pool.queue:
                     self._evict_for(pool)
-                return
+                return False
+        return True
 
     def _spawn(self, pool: Pool, now_us: int) -> bool:
         """Start a worker, if there is room. One with GPUs gets them before its sandbox is made."""

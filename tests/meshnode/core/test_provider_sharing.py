@@ -171,6 +171,26 @@ def test_a_pause_ends_the_wish_for_warm_workers():
     assert len(machine.spawned) == 1
 
 
+def test_standing_by_takes_no_room_that_an_input_waits_for():
+    """Else the room of each worker that ends for the input is taken by the next one that stands by, and so on."""
+    machine = Machine(cpu_milli=2000)
+    small = machine.open(replace(spec(), name="small", resources=replace(spec().resources, cpu_milli=1000)))
+    machine.send(ev.LeaseScaled("l1", 2, 0))
+    standing = machine.up()
+    large = machine.open(replace(spec(), name="large", resources=replace(spec().resources, cpu_milli=2000)), "l2")
+    machine.give(1, lease="l2")
+    for _ in standing:
+        stopped = machine.only(ev.StopWorker)
+        assert stopped.pool == small
+        machine.send(ev.WorkerGone(small, stopped.worker, "idle"))
+    assert [pool for pool, _ in machine.spawned] == [large]
+    (worker,) = machine.up()
+    machine.succeed(large, worker, 1)
+    assert not machine.spawned
+    machine.send(ev.WorkerGone(large, worker, "idle"))
+    assert [pool for pool, _ in machine.spawned] == [small, small]
+
+
 def test_what_a_generator_yields_goes_to_its_lease_and_into_its_account():
     machine = Machine()
     pool = machine.open(replace(spec(), generator=True))
