@@ -130,7 +130,9 @@ def test_headers_without_end(tmp_path):
         merged(tmp_path, block * 5000 + bytes(1024))
 
 
-@pytest.mark.parametrize("data", [b"", b"no tar at all" * 100, gzip.compress(b"no tar" * 500, mtime=0), b"\x1f\x8b\x08torn"])
+@pytest.mark.parametrize(
+    "data", [b"", b"no tar at all" * 100, gzip.compress(b"no tar" * 500, mtime=0), b"\x1f\x8b\x08torn"]
+)
 def test_what_is_no_tar_is_refused(data, tmp_path):
     blob = tmp_path / "blob"
     blob.write_bytes(data)
