@@ -14,6 +14,7 @@ from potluck_images.tree import HostFile, Link, Text, Tree
 PREFIX = "opt/python"
 SITE = "opt/site"
 RUNTIME = "opt/potluck"
+SHELL = Path("/bin/sh")
 
 # Nothing a function needs: test suites, the editor, demos, installers, what only builds extensions, other packages.
 _SKIPPED_FOLDERS = {
@@ -60,6 +61,17 @@ def python_tree(python: Interpreter, work: Path, step: Step) -> tuple[Tree, dict
         if Path("/", path).is_dir():
             tree.put_folder(path, Path("/", path), follow=True)
     return tree, _environment(needs_path)
+
+
+def put_shell(tree: Tree) -> None:
+    """This machine's `/bin/sh`, if there is one: `os.system` and `subprocess` start command lines with it.
+
+    Raises `ImageBuildError`.
+    """
+    shell = SHELL.resolve()
+    if shell.is_file():
+        tree.put_file("bin/sh", shell)
+        put_libraries(tree, [shell])
 
 
 def runtime_tree(python: Interpreter) -> Tree:

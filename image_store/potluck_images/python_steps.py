@@ -13,7 +13,7 @@ from potluck_images.draft import Draft
 from potluck_images.errors import ImageBuildError
 from potluck_images.interpreter import Interpreter, find_interpreter
 from potluck_images.layers import Made
-from potluck_images.local_python import PREFIX, SITE, python_tree, runtime_tree
+from potluck_images.local_python import PREFIX, SHELL, SITE, put_shell, python_tree, runtime_tree
 from potluck_images.secrecy import check_result
 from potluck_images.tree import HostFile, Tree
 from potluck_images.unpack import unpack
@@ -25,7 +25,8 @@ def add_local_python(draft: Draft, step: LocalPython) -> None:
         raise ImageBuildError("The image has two Pythons.", fix="Keep one LocalPython step, the first.")
     draft.progress("python", f"Python {step.version}")
     draft.python = python = find_interpreter(step.executable, step.version)
-    base = draft.cache.get("python", python.identity(), lambda work: _python(draft, python, work))
+    key = [python.identity(), digest(SHELL.read_bytes()) if SHELL.is_file() else ""]
+    base = draft.cache.get("python", key, lambda work: _python(draft, python, work))
     draft.push(base.ref)
     add_runtime(draft, python)
     draft.set_env(dict(base.env) | dict(draft.config.env))
@@ -33,7 +34,9 @@ def add_local_python(draft: Draft, step: LocalPython) -> None:
 
 
 def _python(draft: Draft, python: Interpreter, work: Path) -> Made:
-    return Made(*python_tree(python, work, lambda done, total: _say_compiled(draft, done, total)))
+    tree, env = python_tree(python, work, lambda done, total: _say_compiled(draft, done, total))
+    put_shell(tree)
+    return Made(tree, env)
 
 
 def add_runtime(draft: Draft, python: Interpreter) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import dataclasses
 import os
+import subprocess
 import sys
 import threading
 import time
@@ -135,3 +136,8 @@ def dial(port: int) -> str:
 def flood() -> None:
     while True:
         print("x" * 10_000)
+
+
+@app.function()
+def command_line(command: str) -> str:
+    return subprocess.check_output(command, shell=True, text=True)

@@ -37,6 +37,9 @@ class TestCalls:
         assert sample.add.remote(2, b=3) == 5
         assert sample.add_async.remote(2, 3) == 5
 
+    def test_a_command_line_finds_a_shell(self):
+        assert sample.command_line.remote("echo there && exit 0") == "there\n"
+
     def test_own_classes_travel_both_ways(self):
         moved = sample.move.remote(sample.Point(1, 2))
         assert moved == sample.Point(2, 3)
