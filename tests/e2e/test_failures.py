@@ -1,5 +1,6 @@
 """Machines, callers and nodes that die, are killed, or are wrong about the time."""
 
+import os
 import signal
 import socket
 import subprocess
@@ -10,7 +11,7 @@ import time
 
 import pytest
 from tests.e2e import sample
-from tests.e2e.mesh import Mesh, run_cli, wait_until
+from tests.e2e.mesh import PATIENCE_S, Mesh, run_cli, wait_until
 
 from potluck import wire
 from potluck.errors import NodeStartError, NoPeerError
@@ -60,6 +61,41 @@ def test_a_killed_client_stops_its_work_and_closes_the_receipt(mesh):
     owner, entries = ann.journal()
     (entry,) = verify(owner, entries)
     assert entry.receipt.inputs == 1
+
+
+def test_ctrl_c_ends_a_run_and_its_work(mesh):
+    caller, ann = mesh.caller(), mesh.provider("ann")
+    wait_until(lambda: len(caller.status().peers) == 1, "finding ann")
+    file = mesh.folder / "long.py"
+    file.write_text(LONG)
+    command = [sys.executable, "-m", "potluck.cli.main", "run", str(file)]
+    run = subprocess.Popen(command, env=caller.env, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    wait_until(lambda: any(w.state == "running" for w in ann.status().workers), "ann at work")
+    interrupted = time.monotonic()
+    os.killpg(run.pid, signal.SIGINT)
+    said = run.communicate(timeout=PATIENCE_S)[1]
+    wait_until(lambda: not any(w.state == "running" for w in ann.status().workers), "the work's end")
+    # As above: the other bound would be the 300 s of the call.
+    assert time.monotonic() - interrupted < 20
+    assert run.returncode == 1
+    assert "Traceback" not in said
+    assert "Aborted" in said
+
+
+LONG = """
+import time
+import potluck
+
+app = potluck.App("long")
+
+@app.function()
+def nap():
+    time.sleep(300)
+
+@app.local_entrypoint()
+def main():
+    nap.remote()
+"""
 
 
 def test_a_killed_caller_node_leaves_a_receipt_with_one_signature(mesh, use_node):

@@ -43,11 +43,11 @@ def on_screen(path, check, status=None, size=(80, 24)):
 
 def test_an_idle_machine_says_so_in_words(path):
     async def check(app, pilot, _desk):
-        assert shown(app, "sentence").strip() == "Lends 2 cores, 2.0 GiB, each caller in a sandbox (bwrap)."
+        await until_shown(pilot, "sentence", "Lends 2 cores, 2.0 GiB, each caller in a sandbox (bwrap).")
         await until_shown(pilot, "workers", "Nobody uses this machine now.")
         await until_shown(pilot, "calls", "No calls from here now.")
         await until_shown(pilot, "peers", "No peers yet.")
-        assert "░" * 20 + "  0 of 2 in use" in shown(app, "devices")
+        await until_shown(pilot, "devices", "░" * 20 + "  0 of 2 in use")
 
     on_screen(path, check)
 
@@ -70,8 +70,8 @@ def test_a_busy_machine_fits_without_scrolling(path, size):
 
 
 async def check_tall(app, pilot, _desk):
+    await until(pilot, lambda: shown(app, "peers").count("peer-") > 25, "the peers")
     assert app.query_one("#body").max_scroll_y == 0
-    assert shown(app, "peers").count("peer-") > 25
 
 
 def test_a_small_window_scrolls_by_key(path):
@@ -100,6 +100,7 @@ def test_what_strangers_say_is_plain_text(path):
     peers = (a_peer("[red]bob[/red]\x1b[2J", note="[@click=app.quit]here[/] [/nonsense]"),)
 
     async def check(app, pilot, _desk):
+        await until_shown(pilot, "peers", "bob")
         text = shown(app, "peers")
         assert "[red]bob[/red]�[2J" in text
         assert "\x1b" not in text
@@ -110,7 +111,7 @@ def test_what_strangers_say_is_plain_text(path):
 
 def test_resizing_lays_out_again(path):
     async def check(app, pilot, _desk):
-        assert shown(app, "peers").count("peer-") == 2
+        await until(pilot, lambda: shown(app, "peers").count("peer-") == 2, "the first peers")
         await pilot.resize_terminal(120, 40)
         await until(pilot, lambda: shown(app, "peers").count("peer-") == 5, "more peers")
 

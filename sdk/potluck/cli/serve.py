@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterable
@@ -38,6 +39,7 @@ def serve(target: str, quiet: bool) -> None:
     What its functions print appears here, whoever calls them. Ends with Ctrl-C, or `potluck app stop`.
     """
     served = Served(target, quiet)
+    signal.signal(signal.SIGINT, served.interrupt)
     try:
         served.run()
     except KeyboardInterrupt:
@@ -62,6 +64,12 @@ class Served:
         self._version: Version | None = None
         self._output = PlainOutput()
         self._tried: dict[str, int] = {}
+        self._over = False
+
+    def interrupt(self, *_: object) -> None:
+        """Handles SIGINT. An exception that is raised while some object is deleted is lost, so it is noted, too."""
+        self._over = True
+        raise KeyboardInterrupt
 
     def run(self) -> None:
         """Serve until the app is stopped. Returns at once when the first version cannot be loaded, exit status 1."""
@@ -77,7 +85,7 @@ class Served:
 
     def _follow(self, connection: Client, version: Version) -> None:
         after = _latest(connection, version.app)
-        while True:
+        while not self._over:
             answer = news(connection, version.app, after, LOOK_US)
             for line in answer.lines:
                 self._output.log(control.CallLog(0, 0, line.worker, line.stream, line.data))
