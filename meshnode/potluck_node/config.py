@@ -29,6 +29,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     listen: tuple[str, ...] = ("/ip4/127.0.0.1/tcp/0",)
     bootstrap: tuple[str, ...] = ()
     mdns: bool = False
+    lane: bool = True
     build_for_others: bool = False
     without_limits: bool = False
     trust: str | tuple[str, ...] = "none"
@@ -66,6 +67,7 @@ HELP = {
     "listen": "Addresses to listen on, as libp2p multiaddrs; loopback only unless changed.",
     "bootstrap": "Addresses of nodes to join, each ending in /p2p/<peer id>.",
     "mdns": "Whether to find nodes on the local network by multicast DNS.",
+    "lane": "Whether leases and images travel on TLS connections of their own where peers can be dialled; faster.",
     "network": "Where functions that ask for it may connect to: none, public (every public address), or names.",
     "build_for_others": "Whether peers may have their images built here, one at a time, in sandboxes.",
     "trust": "Peers whose results are unpickled, which lets them run code here: none, mesh (all), or a list of ids.",

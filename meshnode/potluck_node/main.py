@@ -67,6 +67,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--gpu-share", action=yes_or_no, default=None, help=config.HELP["gpu_share"])
     parser.add_argument("--offer", action=argparse.BooleanOptionalAction, default=None, help=config.HELP["offer"])
     parser.add_argument("--mdns", action=argparse.BooleanOptionalAction, default=None, help=config.HELP["mdns"])
+    parser.add_argument("--lane", action=yes_or_no, default=None, help=config.HELP["lane"])
     parser.add_argument("--build-for-others", action=yes_or_no, default=None, help=config.HELP["build_for_others"])
     parser.add_argument("--without-limits", action=yes_or_no, default=None, help=config.HELP["without_limits"])
     for name, kind in (("name", str), ("mesh", str), ("region", str), ("cpus", float), ("memory-mib", int)):
@@ -126,7 +127,7 @@ def _launcher(settings: Settings) -> tuple[Tiers | None, str]:
 def _libp2p(key: PrivateKey, settings: Settings, rank: RecordRank) -> Transport:
     from potluck_node.transport.libp2p import Libp2pTransport
 
-    return Libp2pTransport(key, settings.listen, settings.bootstrap, rank, mdns=settings.mdns)
+    return Libp2pTransport(key, settings.listen, settings.bootstrap, rank, mdns=settings.mdns, lane=settings.lane)
 
 
 def _no_network(key: PrivateKey, settings: Settings, rank: RecordRank) -> Transport:

@@ -38,6 +38,7 @@ STOP_TIMEOUT_S = 20
 @click.option("--listen", multiple=True, help="Address to listen on, as a multiaddr.")
 @click.option("--bootstrap", multiple=True, help="Address of a node to join.")
 @click.option("--mdns/--no-mdns", default=None, help="Find nodes on the local network.")
+@click.option("--lane/--no-lane", default=None, help="Whether leases and images get TLS connections of their own.")
 @click.option("--build-for-others/--no-build-for-others", default=None, help="Whether peers may build images here.")
 @click.option("--network", help="Where functions may connect to: none, public, or names with commas between.")
 @click.option("--idle-s", type=float, help="Seconds that an unused worker stays warm.")

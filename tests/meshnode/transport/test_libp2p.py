@@ -12,6 +12,7 @@ import trio
 from tests.conformance import check_transport as suite
 
 from potluck_ledger.keys import PrivateKey
+from potluck_node.transport.framed import FLUSH_S
 from potluck_node.transport.interface import (
     CONNECT_TIMEOUT_S,
     PeerUnreachableError,
@@ -19,7 +20,6 @@ from potluck_node.transport.interface import (
 )
 from potluck_node.transport.libp2p import Libp2pTransport
 from potluck_node.transport.libp2p.dial import SHUTDOWN_S
-from potluck_node.transport.libp2p.stream import FLUSH_S
 
 pytestmark = pytest.mark.e2e
 
@@ -67,10 +67,11 @@ async def echoes(here: Libp2pTransport, there: Libp2pTransport) -> None:
     await stream.aclose()
 
 
+@pytest.mark.parametrize("lane", [True, False], ids=["lane", "stream"])
 @pytest.mark.parametrize("check", suite.CHECKS, ids=lambda check: check.__name__)
-async def test_conformance(check):
+async def test_conformance(check, lane):
     with trio.fail_after(60):
-        await check(world)
+        await check(lambda: world(lane=lane))
 
 
 def test_the_package_transport_does_not_load_libp2p():

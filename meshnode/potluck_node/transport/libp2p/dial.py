@@ -41,6 +41,7 @@ class Dialer:
         self._host = host
         self._swarm = host.get_network()
         self._known: OrderedDict[str, tuple[str, ...]] = OrderedDict()
+        self._reached: OrderedDict[str, str] = OrderedDict()
 
     def peers(self) -> tuple[str, ...]:
         """Peers with a live connection."""
@@ -80,6 +81,13 @@ class Dialer:
         except Exception as error:
             raise PeerUnreachableError(f"{peer} does not open {protocol}: {_reason(error)}") from error
 
+    def endpoints(self, peer: str) -> list[tuple[str, int]]:
+        """Hosts and TCP ports at which the peer may be: the one that was dialled, or else all that are known."""
+        texts = (
+            [self._reached[peer]] if peer in self._reached else [str(each) for each in self._addresses(_peer_id(peer))]
+        )
+        return [found for text in texts if (found := _endpoint(text))]
+
     def _addresses(self, peer: Any) -> list[Any]:
         texts = list(self._known.get(str(peer), ()))
         with suppress(Exception):  # the library raises for peers that it does not know
@@ -115,6 +123,10 @@ class Dialer:
     def _remember(self, peer: Any, address: Any) -> None:
         self._host.get_peerstore().add_addrs(peer, [address], ADDRESS_TTL_S)
         self._swarm.unblock_peer(peer)
+        self._reached[str(peer)] = str(address)
+        self._reached.move_to_end(str(peer))
+        if len(self._reached) > PEERS_KNOWN_MAX:
+            self._reached.popitem(last=False)
 
 
 def _tried(peer: Any, addresses: list[Any], failures: dict[str, str]) -> str:
@@ -134,6 +146,14 @@ def parse(address: str) -> tuple[Any, Any]:
         raise
     except Exception as error:  # noqa: BLE001 - parsers of others' text raise many kinds
         raise PeerUnreachableError(f"{address!r} is not an address that can be dialled: {error}") from None
+
+
+def _endpoint(address: str) -> tuple[str, int] | None:
+    """The host and port of "/ip4/127.0.0.1/tcp/4001", None for anything else."""
+    match address.split("/")[1:]:
+        case ["ip4" | "ip6" | "dns" | "dns4" | "dns6", host, "tcp", port] if port.isdecimal():
+            return host, int(port)
+    return None
 
 
 def _peer_id(peer: str) -> Any:

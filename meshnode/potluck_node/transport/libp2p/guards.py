@@ -121,6 +121,30 @@ class BufferedTcp(TrioTCPStream):  # type: ignore[misc]
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
             raise ConnectionClosedError(f"the connection is gone: {error}", transport="tcp") from error
 
+    async def read_exactly(self, count: int) -> bytes:
+        """So many bytes, and none more from the socket. Raises `ConnectionError` when they do not come."""
+        data = b""
+        while len(data) < count:
+            try:
+                piece = await self.stream.receive_some(count - len(data))
+            except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+                raise ConnectionError(f"the connection is gone: {error}") from error
+            if not piece:
+                raise ConnectionError("the connection was closed")
+            data += piece
+        return data
+
+    async def begins_with(self, magic: bytes) -> bool:
+        """Whether `magic` comes first, which is then read; anything else is left for `read`. Raises as `read_exactly`.
+
+        The library's own first words are longer, and it wants those of a private mesh (8 bytes) in one piece.
+        """
+        seen = await self.read_exactly(len(magic))
+        if seen == magic:
+            return True
+        self._rest = memoryview(seen)
+        return False
+
     def source(self) -> str:
         """Where the peer connects from; the library's own `get_remote_address` knows no IPv6."""
         try:

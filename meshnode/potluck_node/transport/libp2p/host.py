@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any
 
@@ -23,6 +24,7 @@ from libp2p.stream_muxer.yamux.yamux import PROTOCOL_ID as YAMUX
 from libp2p.transport.upgrader import TransportUpgrader
 from libp2p.utils.address_validation import expand_wildcard_address
 
+from potluck.wire.lane import MAGIC
 from potluck_ledger.keys import PrivateKey
 from potluck_node.transport.common import STREAMS_PER_PEER_MAX
 from potluck_node.transport.interface import CONNECT_TIMEOUT_S
@@ -34,6 +36,7 @@ from potluck_node.transport.libp2p.guards import (
     GuardedYamux,
     Handshakes,
 )
+from potluck_node.transport.libp2p.lanes import Lane, LaneError, Lanes
 
 log = logging.getLogger("potluck.transport")
 
@@ -50,6 +53,8 @@ class GuardedSwarm(Swarm):  # type: ignore[misc]
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self._handshakes = Handshakes()
+        self.lanes: Lanes | None = None
+        self.serve_lane: Callable[[Lane], Awaitable[None]] = _no_lane
         self.auto_connector.run_background_task = _nothing
 
     def _schedule_auto_connect(self) -> None:
@@ -68,19 +73,33 @@ class GuardedSwarm(Swarm):  # type: ignore[misc]
             return
         established[address] += 1
         try:
-            await self._serve_inbound(stream, address, maddr)
+            lane = await self._serve_inbound(stream, address, maddr)
         finally:
             established[address] -= 1
             if not established[address]:
                 del established[address]
+        if lane:
+            await self.serve_lane(lane)
 
-    async def _serve_inbound(self, stream: BufferedTcp, address: str, maddr: Any) -> None:
+    async def _serve_inbound(self, stream: BufferedTcp, address: str, maddr: Any) -> Lane | None:
+        """Serve a connection to its end; or return the lane that it is, which counts by its peer alone."""
+        connection = lane = None
         with self._handshakes.slot(address) as scope:
-            connection = await self.upgrade_inbound_raw_conn(RawConnection(stream, False), maddr)
+            scope.deadline = trio.current_time() + HANDSHAKE_TIMEOUT_S
+            try:
+                if self.lanes is not None and await stream.begins_with(MAGIC):
+                    lane = await self.lanes.accept(stream)
+                else:
+                    connection = await self.upgrade_inbound_raw_conn(RawConnection(stream, False), maddr)
+            except (LaneError, ConnectionError) as error:
+                log.debug("no lane for a connection from %s: %s", address, error)
+                return None
         if scope.cancelled_caught:
-            log.debug("handshake from %s pushed out by newer ones", address)
-            return
-        await connection.event_closed.wait()
+            log.debug("handshake from %s took too long, or was pushed out by newer ones", address)
+            return None
+        if connection is not None:
+            await connection.event_closed.wait()
+        return lane
 
     def set_stream_handler(self, stream_handler: Any) -> None:
         async def guarded(stream: Any) -> None:
@@ -96,6 +115,10 @@ class GuardedSwarm(Swarm):  # type: ignore[misc]
                     await stream.reset()
 
         super().set_stream_handler(guarded)
+
+
+async def _no_lane(lane: Lane) -> None:
+    """Until the transport says what is to be done with lanes."""
 
 
 async def _nothing(nursery: trio.Nursery) -> None:

@@ -21,6 +21,7 @@ from potluck_node.transport.common import (
     keep_connected,
     run_handler,
 )
+from potluck_node.transport.framed import FramedStream, Pipe
 from potluck_node.transport.interface import (
     PeerUnreachableError,
     RecordRank,
@@ -32,8 +33,9 @@ from potluck_node.transport.libp2p import mdns
 from potluck_node.transport.libp2p.dial import Dialer, listen, parse, shut_down
 from potluck_node.transport.libp2p.gossip import Gossip
 from potluck_node.transport.libp2p.host import build_host
+from potluck_node.transport.libp2p.lanes import LANE_PROTOCOL, Lane, Lanes
+from potluck_node.transport.libp2p.pipe import MuxedPipe
 from potluck_node.transport.libp2p.records import Records
-from potluck_node.transport.libp2p.stream import Libp2pStream
 
 if TYPE_CHECKING:
     from trio_typing import TaskStatus
@@ -54,11 +56,13 @@ class _Live:
         self.records = Records(self.host, rank)
         self.gossip = Gossip(self.host)
         self.streams: Counter[str] = Counter()
+        self.lanes: Lanes | None = None
         self.nursery: trio.Nursery
 
 
 class Libp2pTransport:
     """The transport over libp2p. `psk` is a 32-byte pre-shared key that all nodes of a private mesh have.
+    With `lane`, streams to peers that can be dialled are TLS connections of their own.
 
     Raises `PeerUnreachableError` when a bootstrap address is none.
     """
@@ -71,11 +75,12 @@ class Libp2pTransport:
         rank_record: RecordRank,
         mdns: bool = False,
         psk: bytes | None = None,
+        lane: bool = True,
     ) -> None:
         for address in bootstrap:
             parse(address)
         self._key, self._listen, self._bootstrap = key, listen, bootstrap
-        self._rank, self._mdns, self._psk = rank_record, mdns, psk
+        self._rank, self._mdns, self._psk, self._lane = rank_record, mdns, psk, lane
         self._handlers: dict[str, StreamHandler] = {}
         self._inboxes: dict[str, TopicInbox] = {}
         self._nursery: trio.Nursery | None = None
@@ -146,6 +151,8 @@ class Libp2pTransport:
             live.nursery = nursery
             for protocol, handler in self._handlers.items():
                 live.host.set_stream_handler(TProtocol(protocol), partial(self._accept, live, protocol, handler))
+            if self._lane:
+                self._start_lanes(live)
             self._live = live
             task_status.started()
             await stop.wait()
@@ -176,14 +183,35 @@ class Libp2pTransport:
         if self._nursery is None or live.streams[peer] >= STREAMS_PER_PEER_MAX:
             await raw.reset()
             return
-        stream = self._adopt(live, raw)
+        stream = _adopt(live, MuxedPipe(raw), peer)
         self._nursery.start_soon(run_handler, handler, stream, protocol)
         await stream.run()
 
-    def _adopt(self, live: _Live, raw: Any) -> Libp2pStream:
-        peer = str(raw.muxed_conn.peer_id)
-        live.streams[peer] += 1
-        return Libp2pStream(raw, partial(_count_down, live.streams, peer))
+    def _start_lanes(self, live: _Live) -> None:
+        swarm = live.host.get_network()
+        live.lanes = swarm.lanes = lanes = Lanes(self._key, live.dialer, frozenset(self._handlers))
+
+        async def answer(raw: Any) -> None:
+            # Not counted as a stream: it lasts for one question, and a peer at its limit could not ask.
+            stream = FramedStream(MuxedPipe(raw), str(raw.muxed_conn.peer_id))
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(stream.run)
+                await lanes.answer(stream)
+                await stream.aclose()
+
+        live.host.set_stream_handler(TProtocol(LANE_PROTOCOL), answer)
+        swarm.serve_lane = partial(self._serve_lane, live, lanes)
+
+    async def _serve_lane(self, live: _Live, lanes: Lanes, lane: Lane) -> None:
+        """Called by the swarm for a lane that a peer opened; it is over when this returns."""
+        try:
+            if self._nursery is None or live.streams[lane.peer] >= STREAMS_PER_PEER_MAX:
+                return
+            stream = _adopt(live, lane.pipe, lane.peer)
+            self._nursery.start_soon(run_handler, self._handlers[lane.protocol], stream, lane.protocol)
+            await stream.run()
+        finally:
+            lanes.tickets.ended(lane.peer)
 
     async def connect(self, address: str) -> str:
         live = self._need_live()
@@ -195,12 +223,13 @@ class Libp2pTransport:
         if self._live and peer != self.peer:
             self._live.dialer.learn(peer, addresses)
 
-    async def open(self, peer: str, protocol: str) -> Libp2pStream:
+    async def open(self, peer: str, protocol: str) -> FramedStream:
         live = self._need_live()
         if live.streams[peer] >= STREAMS_PER_PEER_MAX:
             raise PeerUnreachableError(f"{STREAMS_PER_PEER_MAX} streams with {peer} are open; close some first")
-        raw = await live.dialer.open(peer, protocol)
-        stream = self._adopt(live, raw)
+        await live.dialer.reach(peer)
+        pipe = await live.lanes.open(peer, protocol) if live.lanes else None
+        stream = _adopt(live, pipe or MuxedPipe(await live.dialer.open(peer, protocol)), peer)
         live.nursery.start_soon(stream.run)
         return stream
 
@@ -235,6 +264,11 @@ class Libp2pTransport:
         if self._live is None:
             raise PeerUnreachableError("this node is not on the mesh: its transport is stopped, or starts again now")
         return self._live
+
+
+def _adopt(live: _Live, pipe: Pipe, peer: str) -> FramedStream:
+    live.streams[peer] += 1
+    return FramedStream(pipe, peer, partial(_count_down, live.streams, peer))
 
 
 def _count_down(streams: Counter[str], peer: str) -> None:

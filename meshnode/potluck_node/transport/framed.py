@@ -1,11 +1,11 @@
-"""Whole frames over one Yamux stream: a reader that always drains, a writer that never stops half-way."""
+"""Whole frames over a pipe of bytes: a reader that always drains, a writer that never stops half-way."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
+from typing import Protocol
 
 import trio
 
@@ -21,14 +21,14 @@ from potluck_node.transport.queue import FrameQueue
 
 log = logging.getLogger("potluck.transport")
 
-# Bytes asked of the muxer at once.
+# Bytes asked of the pipe at once.
 READ_BYTES = 1 << 20
 
 # Frames waiting for the writer, bytes: one large frame on its way and one behind it. More is the sender's to
 # hold back.
 OUTGOING_BYTES_MAX = 2 * TRANSPORT_FRAME_BYTES_MAX
 
-# Small frames that wait together are written together, up to this many bytes: one Noise message.
+# Small frames that wait together are written together, up to this many bytes: one Noise message, or four TLS records.
 BATCH_BYTES = 64 << 10
 
 # How long the peer may fill our queue while nobody reads, seconds. Its Yamux gives up after 5; ours is the
@@ -40,13 +40,25 @@ FLUSH_S = 2.0
 CLOSE_S = 1.0
 
 
-class Libp2pStream:
+class Pipe(Protocol):
+    """Bytes both ways. Each method may raise whatever the layer below raises."""
+
+    async def read(self, count: int) -> bytes:
+        """What has come, at most about `count` bytes; raises at the end."""
+        ...
+
+    async def write(self, data: bytes) -> None: ...
+
+    async def close(self) -> None:
+        """End both ways; what was written is still read by the other side. Called once."""
+        ...
+
+
+class FramedStream:
     """One stream; `run` does the work and has to be started by whoever makes it."""
 
-    def __init__(self, stream: Any, on_end: Callable[[], None]) -> None:
-        self._stream = stream
-        self._on_end = on_end
-        self._peer = str(stream.muxed_conn.peer_id)
+    def __init__(self, pipe: Pipe, peer: str, on_end: Callable[[], None] = lambda: None) -> None:
+        self._pipe, self._peer, self._on_end = pipe, peer, on_end
         self._incoming = FrameQueue()
         self._outgoing = FrameQueue(limit=OUTGOING_BYTES_MAX)
         self._scope = trio.CancelScope()
@@ -83,7 +95,7 @@ class Libp2pStream:
         finally:
             self._end(StreamClosedError(f"the connection with {self._peer} is gone"))
             with trio.CancelScope(shield=True, deadline=trio.current_time() + CLOSE_S):
-                await self._close_stream()
+                await self._close_pipe()
             self._ended.set()
             self._on_end()
 
@@ -96,7 +108,7 @@ class Libp2pStream:
         frames = FrameReader(TRANSPORT_FRAME_BYTES_MAX)
         try:
             while True:
-                for frame in frames.feed(await self._stream.muxed_stream.read(READ_BYTES)):
+                for frame in frames.feed(await self._pipe.read(READ_BYTES)):
                     with trio.fail_after(READER_STALL_S):
                         await self._incoming.put(frame)
         except RemoteProtocolError as error:
@@ -105,22 +117,18 @@ class Libp2pStream:
             self._end(StreamClosedError(f"{self._peer} sent more than was read here within {READER_STALL_S} s"))
         except StreamClosedError:
             pass
-        except Exception as error:  # noqa: BLE001 - the muxer ends a stream with many kinds of exception
+        except Exception as error:  # noqa: BLE001 - a muxer ends a stream with many kinds of exception
             self._end(StreamClosedError(f"{self._peer} closed the stream, or the connection is gone ({error})"))
 
     async def _write(self) -> None:
         try:
             while True:
-                await self._stream.muxed_stream.write(b"".join(await self._outgoing.get_batch(BATCH_BYTES)))
+                await self._pipe.write(b"".join(await self._outgoing.get_batch(BATCH_BYTES)))
         except StreamClosedError:
             pass
         except Exception as error:  # noqa: BLE001 - as above
             self._end(StreamClosedError(f"{self._peer} does not take what is sent to it ({error})"))
 
-    async def _close_stream(self) -> None:
-        # First the regular end, so that the peer reads all that was sent; then the reset, since nobody reads
-        # here.
+    async def _close_pipe(self) -> None:
         with suppress(Exception):
-            await self._stream.muxed_stream.close()
-        with suppress(Exception):
-            await self._stream.reset()
+            await self._pipe.close()
