@@ -11,7 +11,7 @@ import potluck.modal
 from potluck.absent import ABSENT
 
 PAGE = Path(__file__).parent.parent / "docs" / "coming-from-modal.md"
-CLASSES = ("App", "Cls", "Function", "FunctionCall", "Image", "Retries", "Secret")
+CLASSES = ("App", "Cls", "Dict", "Function", "FunctionCall", "Image", "Queue", "Retries", "Secret")
 APP = potluck.App("names")
 
 
@@ -24,9 +24,11 @@ class Model:
 OBJECTS = {
     "App": APP,
     "Cls": Model.with_options(),
+    "Dict": potluck.Dict("names", "di-1"),
     "Function": APP.function()(len),
     "FunctionCall": potluck.FunctionCall("fc-1"),
     "Image": potluck.Image.local_python(),
+    "Queue": potluck.Queue("names", "qu-1"),
     "Retries": potluck.Retries(max_retries=1),
     "Secret": potluck.Secret.from_dict({}),
 }

@@ -15,6 +15,7 @@ from potluck.errors import Error, RemoteProtocolError
 from potluck.wire import PROTOCOL, Failure
 from potluck.wire import lease as messages
 from potluck.wire.offer import Offer
+from potluck.wire.state import StateAsked, StateDropped, StateTold
 from potluck_ledger.entries import read_receipt
 from potluck_ledger.envelope import Envelope, EnvelopeError, countersign
 from potluck_ledger.journal import Journal, JournalError
@@ -26,6 +27,8 @@ from potluck_node.core.offers import OfferBook
 from potluck_node.core.receipts import CallerMeter, objection
 from potluck_node.engine import Engine
 from potluck_node.link import Link, LocalLink, StreamLink
+from potluck_node.state.service import Desk, State
+from potluck_node.state.work import Asker
 from potluck_node.transport.interface import Transport, TransportError
 
 if TYPE_CHECKING:
@@ -74,6 +77,8 @@ class _Lease:
     gone: trio.Event = field(default_factory=trio.Event)
     closing: bool = False
     asked_us: int = 0
+    # Where its workers ask for shared state.
+    desk: Desk | None = None
 
 
 class Caller:
@@ -84,6 +89,7 @@ class Caller:
         self.own_offer: Callable[[], Offer | None] = lambda: None
         self.open_local: Callable[[str], LocalLink] | None = None
         self.trusts: Callable[[str], bool] = lambda peer: True
+        self.state: State | None = None
         self.core = CallCore(book, random.SystemRandom(), lambda: self.own_offer(), lambda peer: self.trusts(peer))
         self._engine = Engine[ev.Event, ev.Action](self.core, self._do, ev.Tick(), clock)
         self._sinks: dict[str, CallSink] = {}
@@ -214,8 +220,8 @@ class Caller:
 
     def _forget(self, lease: _Lease, why: str) -> None:
         if self._leases.pop(lease.action.lease, None):
+            self._end(lease)
             lease.settled.set()
-            lease.gone.set()
             self._engine.submit(ev.LeaseLost(lease.action.lease, why))
 
     def _close(self, action: ev.EndLease) -> None:
@@ -239,6 +245,11 @@ class Caller:
         if lease.link:
             lease.link.finish()
         self._leases.pop(lease.action.lease, None)
+        self._end(lease)
+
+    def _end(self, lease: _Lease) -> None:
+        if lease.desk:
+            lease.desk.close()
         lease.gone.set()
 
     # Messages
@@ -262,6 +273,10 @@ class Caller:
             self._engine.submit(ev.LeaseAccepted(name, message.slots))
         elif isinstance(message, messages.LeaseProgress):
             self._engine.submit(ev.LeaseStage(name, _stage(self._who(lease), message)))
+        elif isinstance(message, StateAsked):
+            self._desk(lease).ask(message.number, message.payload)
+        elif isinstance(message, StateDropped):
+            self._desk(lease).leave(message.number)
         elif isinstance(message, messages.LeaseReady):
             self._engine.submit(ev.LeaseStage(name, ""))
         elif isinstance(message, messages.ReceiptOffered):
@@ -282,6 +297,17 @@ class Caller:
             self._engine.submit(ev.LeaseDenied(lease.action.lease, reason, failure, wait_us))
             if self._nursery:
                 self._nursery.start_soon(self._settle, lease)
+
+    def _desk(self, lease: _Lease) -> Desk:
+        """Where its workers ask for shared state, with the rights of their app on that peer."""
+        if lease.desk is None:
+            assert self.state
+            name, spec = lease.action.lease, lease.action.function
+            asker = Asker(f"lease {name}", spec.app, self.trusts(lease.action.peer))
+            lease.desk = self.state.desk(
+                asker, lambda number, payload, failure: self._post(name, StateTold(number, payload, failure))
+            )
+        return lease.desk
 
     def _log(self, message: messages.InputLog) -> None:
         found = self.core.input_of(message.input)

@@ -44,6 +44,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     lazy: Literal["auto", "always", "never"] = "auto"
     region: str = ""
     labels: dict[str, str] = {}
+    state: str = ""
+    state_gib: float = 10.0
 
     @property
     def lent_network(self) -> tuple[str, ...]:
@@ -80,6 +82,8 @@ HELP = {
     "lazy": "Whether images are mounted and fetched as they are read: auto (large ones), always, never.",
     "region": "Where the machine is, for functions that ask for a region.",
     "labels": "Free labels for functions that ask for them.",
+    "state": "Where dicts and queues are: nothing for the node's own folder, or postgresql://USER@HOST/DATABASE.",
+    "state_gib": "Upper bound of what dicts and queues hold, in GiB.",
 }
 
 
@@ -112,7 +116,18 @@ def _complete(settings: Settings) -> Settings:
         raise InvalidError(f"{name!r} is not a name for a node.", fix="Use up to 32 letters, digits, '-', '_' and '.'.")
     cpus = settings.cpus or max(1, cores() - 1)
     memory = settings.memory_mib or memory_mib() // 2
-    if min(cpus, memory, settings.upload_mib_s, settings.download_mib_s, settings.store_gib, settings.idle_s) < 0:
+    if (
+        min(
+            cpus,
+            memory,
+            settings.upload_mib_s,
+            settings.download_mib_s,
+            settings.store_gib,
+            settings.idle_s,
+            settings.state_gib,
+        )
+        < 0
+    ):
         raise InvalidError("A node cannot lend less than nothing.", fix="Give its settings positive values.")
     gpus = settings.gpus
     if isinstance(gpus, str) and gpus not in ("all", "none"):

@@ -22,12 +22,15 @@ from potluck.wire.apps import AppQuestion, RunCommand
 from potluck.wire.contents import join, split
 from potluck.wire.lease import InputLog
 from potluck.wire.spawned import SpawnCall, SpawnQuestion
+from potluck.wire.state import AskState, LeaveState, StateAnswered
 from potluck_node.apps import AppClient, ClientApps
 from potluck_node.caller import Caller
 from potluck_node.core import events as ev
 from potluck_node.core.admission import nonsense
 from potluck_node.payloads import NodeSpool, digest_all, receive, send_piece
 from potluck_node.spawned import Show
+from potluck_node.state.service import State
+from potluck_node.state.work import Asker
 
 if TYPE_CHECKING:
     from trio_typing import TaskStatus
@@ -48,6 +51,8 @@ class Desk(Protocol):
 
     @property
     def caller(self) -> Caller: ...
+    @property
+    def state(self) -> State: ...
 
     def welcome(self) -> control.Welcome: ...
     def status(self, question: int) -> control.Status: ...
@@ -164,6 +169,7 @@ class _Client:
         # Calls that were ended here, while their client may still send inputs.
         self._stopped: dict[int, Failure] = {}
         self._gone = False
+        self._state = desk.state.desk(Asker(f"client {number}"), self._tell_state)
 
     async def run(self) -> None:
         try:
@@ -174,6 +180,7 @@ class _Client:
         finally:
             self._gone = True
             self._room.set()
+            self._state.close()
             for call in list(self._open):
                 self._desk.caller.submit(ev.CallCancelled(call, "the caller left"))
             self._desk.caller.submit(ev.FunctionLeft(f"client {self._number}"))
@@ -232,6 +239,10 @@ class _Client:
             nursery.start_soon(self._answer_images, message)
         elif isinstance(message, SpawnQuestion):
             nursery.start_soon(self._answer_spawned, message)
+        elif isinstance(message, AskState):
+            self._state.ask(message.question, message.payload)
+        elif isinstance(message, LeaveState):
+            self._state.leave(message.question)
         elif isinstance(message, AppQuestion | RunCommand):
             nursery.start_soon(self._answer_apps, message)
         else:
@@ -352,6 +363,9 @@ class _Client:
             self._post(await self._desk.answer_apps(message, self))
         except Error as error:
             self._post(control.Refusal(message.question, Failure.of(error)))
+
+    def _tell_state(self, question: int, payload: bytes, failure: Failure | None) -> None:
+        self._post(control.Refusal(question, failure) if failure else StateAnswered(question, payload))
 
     # The sink of calls
 

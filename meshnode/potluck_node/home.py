@@ -57,6 +57,10 @@ class Home:
         return self.path / "apps.sqlite"
 
     @property
+    def state(self) -> Path:
+        return self.path / "state.sqlite"
+
+    @property
     def store(self) -> Path:
         return self.path / "store"
 

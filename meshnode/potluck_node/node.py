@@ -51,6 +51,7 @@ from potluck_node.sandbox.network import MakeGateway, make_gateway
 from potluck_node.sandbox.tiers import Tiers
 from potluck_node.spawned import Show, SpawnedCalls
 from potluck_node.spawned_store import SpawnedStore
+from potluck_node.state.service import State
 from potluck_node.status import make_status
 from potluck_node.transport.interface import RecordRank, Transport
 
@@ -112,6 +113,9 @@ class Node:
         self.caller = Caller(self.transport, self.key, self.book, self.journal, self._clock)
         self._spawned_store = SpawnedStore(self.home.spawned)
         self.spawned = SpawnedCalls(self._spawned_store, self.caller, self._clock)
+        place = settings.state or self.home.state
+        self.state = State(place, self.key.peer, self._clock, int(settings.state_gib * (1 << 30)))
+        self.caller.state = self.state
         self.provider = self._make_provider() if settings.offer and parts.launcher else None
         self.commands = Commands(self.provider, self.key.peer)
         self.discovery = Discovery(self.transport, self.key, self.book, self._clock, self.make_offer)
@@ -184,6 +188,7 @@ class Node:
             with self._scope:
                 async with trio.open_nursery() as nursery:
                     await nursery.start(self.transport.serve)
+                    await nursery.start(self.state.serve)
                     await nursery.start(self.caller.serve)
                     if self.provider and self._parts.launcher:
                         await nursery.start(self._parts.launcher.serve)
@@ -203,6 +208,7 @@ class Node:
             self.journal.close()
             self._spawned_store.close()
             self._app_store.close()
+            self.state.close()
             self.home.close()
 
     async def _end_when_unused(self) -> None:

@@ -15,6 +15,7 @@ import trio
 from potluck.errors import Error, PythonVersionError, SandboxError
 from potluck.wire import Failure
 from potluck.wire.lease import LeaseProgress
+from potluck.wire.state import StateAsked, StateDropped, StateTold
 from potluck.wire.worker import (
     InputRaised,
     InputRefused,
@@ -60,6 +61,8 @@ OpenGateway = Callable[[tuple[str, ...], Callable[[str], None]], Gateway]
 Progress = Callable[[LeaseProgress], None]
 # Receives (worker, log message); waits while the caller is slow.
 OnLog = Callable[[str, WorkerLog], Awaitable[None]]
+# Takes (worker, its request for shared state, or that it waits no longer); waits while the caller is slow.
+OnState = Callable[[str, StateAsked | StateDropped], Awaitable[None]]
 # Waits while the caller of what a worker runs by this number is slow to take what it yields.
 Flow = Callable[[str, int], Awaitable[None]]
 
@@ -96,8 +99,9 @@ class Pool:
 
     def __init__(
         self, action: ev.PreparePool, images: Images, launcher: Launcher, submit: Callable[[ev.Event], None],
-        log: OnLog, flow: Flow, bind: Bind, gateway: OpenGateway | None = None,
+        log: OnLog, flow: Flow, bind: Bind, gateway: OpenGateway | None = None, state: OnState | None = None,
     ) -> None:  # fmt: skip
+        self._state = state
         self._action, self._images, self._launcher, self._submit, self._log = action, images, launcher, submit, log
         self._flow, self._bind, self._gateway = flow, bind, gateway
         # What the proxy refused, until somebody runs who can be told.
@@ -279,6 +283,8 @@ class Pool:
             await self._flow(name, message.input)
         elif isinstance(message, WorkerReady):
             self._submit(ev.WorkerUp(self._action.pool, name))
+        elif isinstance(message, StateAsked | StateDropped) and self._state:
+            await self._state(name, message)
         elif isinstance(message, WorkerLog):
             await self._take_log(name, message)
 
@@ -302,6 +308,11 @@ class Pool:
     def ack_items(self, worker: str, number: int, items: int) -> None:
         if self._nursery and worker in self._workers:
             self._nursery.start_soon(self._send, self._workers[worker], ItemsTaken(number, items))
+
+    def tell(self, worker: str, message: StateTold) -> None:
+        """The answer to what a worker asked."""
+        if self._nursery and worker in self._workers:
+            self._nursery.start_soon(self._send, self._workers[worker], message)
 
     def stop_input(self, worker: str, number: int) -> None:
         if self._nursery and worker in self._workers:

@@ -15,6 +15,7 @@ from potluck import __version__
 from potluck.errors import RefusedError, RemoteProtocolError
 from potluck.wire import Failure
 from potluck.wire import lease as messages
+from potluck.wire.state import StateAsked, StateDropped, StateTold
 from potluck.wire.worker import WorkerLog
 from potluck_ledger.entries import RECEIPT_KIND, encode, read_receipt
 from potluck_ledger.envelope import EnvelopeError, seal
@@ -25,6 +26,7 @@ from potluck_node.core import provider_events as ev
 from potluck_node.core.pools import Capacity
 from potluck_node.core.provider import ProviderCore
 from potluck_node.core.receipts import write_receipt
+from potluck_node.core.relay import Origin, Passed, Relay
 from potluck_node.devices.interface import Binding, Devices
 from potluck_node.engine import Engine
 from potluck_node.gpus import GpuWatch
@@ -76,6 +78,7 @@ class Provider:
             else None
         )
         self._held: dict[str, _Held] = {}
+        self._relay = Relay()
         self._nursery: trio.Nursery | None = None
         self.on_offer: Callable[[], None] = lambda: None
 
@@ -145,7 +148,10 @@ class Provider:
             self._engine.submit(ev.ItemsTaken(lease, message.input, message.items))
         elif isinstance(message, messages.ScaleWorkers):
             self._engine.submit(ev.LeaseScaled(lease, message.least, message.most))
+        elif isinstance(message, StateTold):
+            self._told(lease, message)
         elif isinstance(message, messages.CloseLease):
+            self._lease_left(lease)
             self._engine.submit(ev.LeaseGone(lease, message.reason))
         elif isinstance(message, messages.ReceiptSigned):
             held = self._held.get(lease)
@@ -154,6 +160,7 @@ class Provider:
                 held.signed.set()
 
     def _gone(self, lease: str, why: str) -> None:
+        self._lease_left(lease)
         self._engine.submit(ev.LeaseGone(lease, why))
         held = self._held.pop(lease, None)
         if held:
@@ -206,7 +213,11 @@ class Provider:
         async def flow(worker: str, number: int) -> None:
             await self._flow(action.pool, worker, number)
 
-        pool = Pool(action, self._images, self._launcher, self._engine.submit, on_log, flow, self._bind, self._gateway)
+        async def on_state(worker: str, message: StateAsked | StateDropped) -> None:
+            await self._state(action.pool, worker, message)
+
+        submit = self._submit_from_pool
+        pool = Pool(action, self._images, self._launcher, submit, on_log, flow, self._bind, self._gateway, on_state)
         self._pools[action.pool] = pool
 
         async def life() -> None:
@@ -233,6 +244,49 @@ class Provider:
         held = self._held.get(found[0]) if found else None
         if held:
             await held.link.drained()
+
+    # Shared state, which is on the caller's node
+
+    async def _state(self, pool: str, worker: str, message: StateAsked | StateDropped) -> None:
+        origin = Origin(pool, worker, message.number)
+        if isinstance(message, StateDropped):
+            if passed := self._relay.dropped(origin):
+                self._post_lease(passed.lease, StateDropped(passed.number))
+            return
+        running = self.core.running(pool, worker)
+        leases = [running[0]] if running else self.core.leases_of(pool)
+        held = self._held.get(leases[0]) if leases else None
+        passed = self._relay.asked(origin, leases[0]) if held else None
+        if held is None or passed is None:
+            failure = Failure.of(
+                RefusedError("There is no way to the caller's node now.", fix="Ask while an input runs.")
+            )
+            self._pools[pool].tell(worker, StateTold(message.number, failure=failure))
+            return
+        held.link.post(StateAsked(passed.number, message.payload))
+        await held.link.drained()
+
+    def _told(self, lease: str, message: StateTold) -> None:
+        origin = self._relay.told(Passed(lease, message.number))
+        if origin and origin.pool in self._pools:
+            told = StateTold(origin.number, message.payload, message.failure)
+            self._pools[origin.pool].tell(origin.worker, told)
+
+    def _lease_left(self, lease: str) -> None:
+        failure = Failure.of(RefusedError("The caller's node is gone."))
+        for origin in self._relay.lease_gone(lease):
+            if origin.pool in self._pools:
+                self._pools[origin.pool].tell(origin.worker, StateTold(origin.number, failure=failure))
+
+    def _submit_from_pool(self, event: ev.Event) -> None:
+        if isinstance(event, ev.WorkerGone):
+            for passed in self._relay.worker_gone(event.pool, event.worker):
+                self._post_lease(passed.lease, StateDropped(passed.number))
+        self._engine.submit(event)
+
+    def _post_lease(self, lease: str, message: StateDropped) -> None:
+        if lease in self._held:
+            self._held[lease].link.post(message)
 
     # GPUs
 

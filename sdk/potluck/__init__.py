@@ -4,11 +4,13 @@ from potluck.version import __version__  # isort: skip
 from potluck.app import App, LocalEntrypoint
 from potluck.calls import FunctionCall
 from potluck.cls import enter, exit, method
+from potluck.dicts import Dict
 from potluck.errors import Error
 from potluck.functions import Function
 from potluck.image import Image
 from potluck.parameters import parameter
 from potluck.place import enable_output, is_local
+from potluck.queues import Queue
 from potluck.retries import Retries
 from potluck.secret import Secret
 from potluck.sharing import batched, concurrent
@@ -17,11 +19,13 @@ from potluck.variants import Cls
 __all__ = [
     "App",
     "Cls",
+    "Dict",
     "Error",
     "Function",
     "FunctionCall",
     "Image",
     "LocalEntrypoint",
+    "Queue",
     "Retries",
     "Secret",
     "__version__",

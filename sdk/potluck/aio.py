@@ -61,9 +61,26 @@ class AsyncClient:
         self._task.cancel()
         self._writer.close()
 
-    async def ask(self, make: Callable[[int], wire.Message], kind: type[AnswerT]) -> AnswerT:
-        """Ask and wait. Raises the node's error."""
-        return await self._await(self._session.ask(make), kind)
+    @property
+    def lost(self) -> bool:
+        """Whether the connection has ended."""
+        return self._session.lost is not None
+
+    async def ask(
+        self,
+        make: Callable[[int], wire.Message],
+        kind: type[AnswerT],
+        leave: Callable[[int], wire.Message] | None = None,
+    ) -> AnswerT:
+        """Ask and wait. Raises the node's error. The node is told by what `leave` makes when waiting is cancelled."""
+        question = self._session.ask(make)
+        try:
+            return await self._await(question, kind)
+        except asyncio.CancelledError:
+            if leave and question.answer is None and not self.lost:
+                self._session.leave(question, leave)
+                self._write_now()
+            raise
 
     async def _await(self, question: Question, kind: type[AnswerT]) -> AnswerT:
         await self._flush()
@@ -84,6 +101,9 @@ class AsyncClient:
     def close_call(self, call: Call, reason: str) -> None:
         """Not awaitable, so that it also works while a task is being cancelled."""
         self._session.close_call(call, reason)
+        self._write_now()
+
+    def _write_now(self) -> None:
         while piece := self._session.outbox.next():
             self._writer.write(piece.data)
 
@@ -123,6 +143,9 @@ class AsyncClient:
                     self._news.notify_all()
         except (OSError, RemoteProtocolError) as error:
             why = str(error)
+        finally:
+            # Also when the event loop ends: nobody else may be there to do it.
+            self._writer.close()
         async with self._news:
             self._session.connection_lost(why)
             self._news.notify_all()

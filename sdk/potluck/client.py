@@ -51,11 +51,23 @@ class Client:
         """End the connection; the node cancels whatever was still running for it."""
         self._socket.close()
 
-    def ask(self, make: Callable[[int], wire.Message], kind: type[AnswerT]) -> AnswerT:
-        """Ask and wait. Raises the node's error."""
+    def ask(
+        self,
+        make: Callable[[int], wire.Message],
+        kind: type[AnswerT],
+        leave: Callable[[int], wire.Message] | None = None,
+    ) -> AnswerT:
+        """Ask and wait. Raises the node's error. The node is told by what `leave` makes when waiting is broken off."""
         with self._turn:
             question = self._session.ask(make)
-        return self._await(question, kind)
+        try:
+            return self._await(question, kind)
+        except BaseException:
+            if leave and question.answer is None and not self.lost:
+                with self._turn:
+                    self._session.leave(question, leave)
+                self._flush()
+            raise
 
     def _await(self, question: Question, kind: type[AnswerT]) -> AnswerT:
         self._flush()

@@ -39,6 +39,7 @@ def record(running: Running, app: App, name: str, *, lasting: bool) -> AppFacts:
         raise InvalidError(
             f"The app {app.name} has nothing to deploy.", fix="Decorate its functions with @app.function()."
         )
+    running.grant(name)
     named = tuple(replace(each, spec=replace(each.spec, app=name)) for each in functions)
     return running.client.ask(lambda number: DeployApp(number, name, named, lasting), AppFacts)
 

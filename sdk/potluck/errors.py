@@ -49,6 +49,12 @@ class NotFoundError(Error):
     kind = "not-found"
 
 
+class AlreadyExistsError(Error):
+    """Something is to be made under a name that is taken."""
+
+    kind = "already-exists"
+
+
 class ConnectionError(Error):
     """No node answers on the control socket, or a peer cannot be reached."""
 

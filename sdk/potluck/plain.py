@@ -18,6 +18,7 @@ from typing import Any
 
 import msgspec
 
+from potluck import errors
 from potluck.errors import SerializationError
 from potluck.runner.plain import ARRAY_KINDS, MAGIC, Kind
 
@@ -44,10 +45,10 @@ def loads(data: bytes) -> Any:
 
 
 def exception(type_name: str, arguments: bytes) -> BaseException | None:
-    """An exception of Python's own, or of the program's; None when it is neither. Nothing of it is called."""
+    """An exception of Python's own, Potluck's, or the program's; None when it is neither. Nothing of it is called."""
     module, _, name = type_name.rpartition(".")
-    found = getattr(builtins, name, None) if module in ("", "builtins") else None
-    cls = found or _own_class(module, name)
+    known = {"": builtins, "builtins": builtins, errors.__name__: errors}.get(module)
+    cls = vars(known).get(name) if known else _own_class(module, name)
     if not isinstance(cls, type) or not issubclass(cls, Exception):
         return None
     args, state = loads(arguments) if arguments else ((), {})

@@ -8,7 +8,7 @@ import sys
 import threading
 from typing import TYPE_CHECKING, Any
 
-from potluck import start
+from potluck import handles, start, wire
 from potluck.aio import AsyncClient
 from potluck.client import Client
 from potluck.errors import PythonVersionError
@@ -18,6 +18,7 @@ from potluck.spec import make_spec, scaled
 from potluck.wire import FunctionSpec, control
 from potluck.wire.apps import StartApp
 from potluck.wire.common import Scaling
+from potluck.wire.state import AskState, StateAnswered
 
 if TYPE_CHECKING:
     from potluck.app import App
@@ -83,6 +84,7 @@ class Running(Link):
     def __init__(self, app: App, show_progress: bool | None, build_on: str = "") -> None:
         super().__init__(make_output(show_progress))
         self._app, self._build_on = app, build_on
+        self._granted: set[wire.Message] = set()
         self.client.ask(lambda number: StartApp(number, app.name), control.Done)
 
     def keep_warm(self) -> None:
@@ -98,10 +100,18 @@ class Running(Link):
         options = function._options
         reference = refer(function._origin, serialized=options.serialized, include_source=options.include_source)
         plan = options.image._plan(reference.files)
+        self.grant(self._app.name)
         built = self.client.ask(lambda number: control.BuildImage(number, *plan, self._build_on), control.ImageBuilt)
         check_python(function._pool, built.python)
         self.output.progress("")
         return make_spec(function, reference, built.image, built.python, self.key)
+
+    def grant(self, app: str) -> None:
+        """Let an app's workers use the dicts and queues that this program names, wherever they run."""
+        for request in handles.named_for(app) - self._granted:
+            payload = wire.encode(request)
+            self.client.ask(lambda number, payload=payload: AskState(number, payload), StateAnswered)  # type: ignore[misc]
+            self._granted.add(request)
 
 
 def check_python(name: str, theirs: str) -> None:

@@ -16,6 +16,7 @@ from potluck.wire import FunctionSpec, control
 from potluck.wire.apps import AppReply
 from potluck.wire.contents import join, split
 from potluck.wire.spawned import SpawnReply
+from potluck.wire.state import StateAnswered
 
 # Every so many items a generator is told that they were taken: a few times within what it may be ahead.
 ITEMS_ACKED = 16
@@ -119,6 +120,10 @@ class Session:
         self._send(make(question.number))
         return question
 
+    def leave(self, question: Question, make: Callable[[int], wire.Message]) -> None:
+        """Nobody waits for an answer any more; it still comes."""
+        self._send(make(question.number))
+
     def open_call(self, function: FunctionSpec) -> Call:
         self._numbers += 1
         call = self._calls[self._numbers] = Call(self._numbers)
@@ -195,7 +200,8 @@ class Session:
                 | control.ImageReply
                 | control.Stats
                 | SpawnReply
-                | AppReply,
+                | AppReply
+                | StateAnswered,
             )
             self._answer(message.question, message)
 

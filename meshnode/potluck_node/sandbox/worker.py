@@ -14,6 +14,7 @@ from potluck import wire
 from potluck.errors import RemoteProtocolError
 from potluck.frames import FRAME_BYTES_MAX, MessageReader, Outbox
 from potluck.wire.contents import join, split
+from potluck.wire.state import REQUEST_BYTES_MAX, StateAsked
 from potluck.wire.worker import LOG_BYTES_MAX, FromWorker, InputSucceeded, ToWorker, WorkerLog
 from potluck_node.payloads import NodeSpool
 from potluck_node.sandbox.interface import SPAWN_TIMEOUT_S, WorkerEnded
@@ -161,5 +162,7 @@ def _check(message: FromWorker) -> None:
     """Raises `RemoteProtocolError` for what the runner never sends."""
     if isinstance(message, WorkerLog) and (len(message.data) > LOG_BYTES_MAX or message.stream not in (1, 2)):
         raise RemoteProtocolError("A log message is too long, or of no known stream.")
+    if isinstance(message, StateAsked) and len(message.payload) > REQUEST_BYTES_MAX:
+        raise RemoteProtocolError(f"A request for shared state of {len(message.payload)} bytes is over the limit.")
     if isinstance(message, InputSucceeded) and len(message.payload) > wire.PAYLOAD_BYTES_MAX:
         raise RemoteProtocolError(f"A result of {len(message.payload)} bytes is over the limit.")

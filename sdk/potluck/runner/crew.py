@@ -52,10 +52,10 @@ def _run(loop: asyncio.AbstractEventLoop) -> None:
 
 
 class Crew:
-    """`tell` takes each job that has its outcomes, from any thread."""
+    """`tell` takes each job that has its outcomes, from any thread; `rouse` lets a thread that waits look up."""
 
-    def __init__(self, loop: Loop, tell: Callable[[Job], None]) -> None:
-        self._loop, self._tell = loop, tell
+    def __init__(self, loop: Loop, tell: Callable[[Job], None], rouse: Callable[[int], None]) -> None:
+        self._loop, self._tell, self._rouse = loop, tell, rouse
         self._threads: dict[int, int] = {}
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._lock = _thread.allocate_lock()
@@ -76,6 +76,7 @@ class Crew:
             self._loop.get().call_soon_threadsafe(task.cancel)
         elif thread is not None:
             ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), ctypes.py_object(InputCancelled))
+            self._rouse(thread)
 
     def _work(self, job: Job) -> None:
         with self._lock:

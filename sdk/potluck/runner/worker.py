@@ -7,8 +7,9 @@ import os
 import resource
 import time
 
-from .codec import read_message
+from . import asking
 from .crew import Crew, Loop
+from .inbox import Inbox
 from .jobs import PAUSE_S, Batch, One
 from .output import Output
 from .service import Service, run_apart
@@ -33,12 +34,15 @@ class Worker:
         self._output = Output(socket)
         self._cpu_us, self._cpu_lock = 0, _thread.allocate_lock()
         self._over = False
+        self._asking = asking.current = asking.Asking(self._output)
+        self._inbox = Inbox(socket, self._asking.told)
+        self._asking.listen = self._inbox.listen
         runs, *_ = spec["sharing"]
         self._crew: Crew | None = None
         self._windows = Windows(self._read)
         if runs > 1:
             loop = Loop()
-            self._crew = Crew(loop, self._tell)
+            self._crew = Crew(loop, self._tell, self._asking.rouse)
             self._windows = Windows(self._pause)
             if isinstance(function, Service):
                 function.finish = loop.finish
@@ -52,11 +56,13 @@ class Worker:
 
     def _read(self) -> None:
         """Take one message, also while a generator that runs in this thread waits."""
-        match read_message(self._socket):
+        match self._inbox.get():
             case ["RunInput", int(number), payload, bool(as_data), *_]:
+                self._asking.as_data = bool(as_data)
                 full = self._windows.full if self._crew else None
                 self._run(One(self._function, number, payload, self._yields, self._emit, full, as_data))
             case ["RunBatch", list(numbers), list(payloads), bool(as_data), *_]:
+                self._asking.as_data = bool(as_data)
                 self._run(Batch(self._function, numbers, payloads, as_data))
             case ["ItemsTaken", int(number), int(items), *_]:
                 self._windows.taken(number, items)

@@ -12,6 +12,7 @@ from potluck.wire.apps import AppQuestion, AppReply, RunCommand
 from potluck.wire.common import Failure, FunctionSpec, Message, RemoteException, Scaling
 from potluck.wire.offer import GpuOffer
 from potluck.wire.spawned import SpawnQuestion, SpawnReply
+from potluck.wire.state import AskState, LeaveState, StateAnswered
 from potluck_images.definition import ImageDefinition
 from potluck_images.keep_facts import Change, ImageDetails, ImageFacts, Pruned, StoreFacts
 
@@ -410,6 +411,8 @@ ToNode = (
     | KeepFunction
     | AppQuestion
     | RunCommand
+    | AskState
+    | LeaveState
 )
 FromNode = (
     Welcome
@@ -427,4 +430,5 @@ FromNode = (
     | SpawnReply
     | Stats
     | AppReply
+    | StateAnswered
 )

@@ -7,6 +7,7 @@ a slow reader never blocks the connection for others.
 from __future__ import annotations
 
 from potluck.wire.common import Failure, FunctionSpec, Message, RemoteException
+from potluck.wire.state import StateAsked, StateDropped, StateTold
 
 # Each side may have so many bytes on the way before it needs credit. Above Yamux's 256 KiB window, so that ours rules.
 CREDIT_BYTES = 4 << 20
@@ -160,7 +161,16 @@ class Credit(Message, frozen=True):
 CONTROL = (Heartbeat, Credit)
 
 ToProvider = (
-    LeaseRequest | ItemsTaken | ScaleWorkers | Input | CancelInput | CloseLease | ReceiptSigned | Heartbeat | Credit
+    LeaseRequest
+    | ItemsTaken
+    | ScaleWorkers
+    | Input
+    | CancelInput
+    | CloseLease
+    | ReceiptSigned
+    | StateTold
+    | Heartbeat
+    | Credit
 )
 ToCaller = (
     LeaseGranted
@@ -173,6 +183,8 @@ ToCaller = (
     | InputDone
     | CloseLease
     | ReceiptOffered
+    | StateAsked
+    | StateDropped
     | Heartbeat
     | Credit
 )

@@ -7,6 +7,7 @@ The zygote's socket carries `ToZygote`/`FromZygote`; with each `SpawnWorker` tra
 from __future__ import annotations
 
 from potluck.wire.common import Failure, FunctionSpec, Message, RemoteException
+from potluck.wire.state import StateAsked, StateDropped, StateTold
 
 # A log message is cut at this size by the runner; more per message is a protocol violation.
 LOG_BYTES_MAX = 64 << 10
@@ -148,5 +149,7 @@ class InputRefused(Message, frozen=True):
 
 ToZygote = StartZygote | SpawnWorker | KillWorker | ExecCommand
 FromZygote = ZygoteReady | ZygoteFailed | WorkerSpawned | WorkerExited
-ToWorker = RunInput | RunBatch | ItemsTaken | StopInput | StopWorker
-FromWorker = WorkerReady | WorkerLog | InputYielded | InputSucceeded | InputRaised | InputRefused
+ToWorker = RunInput | RunBatch | ItemsTaken | StopInput | StopWorker | StateTold
+FromWorker = (
+    WorkerReady | WorkerLog | InputYielded | InputSucceeded | InputRaised | InputRefused | StateAsked | StateDropped
+)

@@ -1,0 +1,1 @@
+"""Shared state on the owner's node: dicts, queues and secrets."""
