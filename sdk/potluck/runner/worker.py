@@ -56,7 +56,8 @@ class Worker:
 
     def _read(self) -> None:
         """Take one message, also while a generator that runs in this thread waits."""
-        match self._inbox.get():
+        message: Any = self._inbox.get()
+        match message:
             case ["RunInput", int(number), payload, bool(as_data), *_]:
                 self._asking.as_data = bool(as_data)
                 full = self._windows.full if self._crew else None
