@@ -37,8 +37,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("potluck.control")
 
-# Clients at once: notebooks, terminals, scripts of one user.
-CLIENTS_MAX = 256
+# Clients at once: notebooks, terminals, scripts of one user, who may well start a program for each row of a table.
+CLIENTS_MAX = 2048
 # What may wait for a client that does not read, before whoever produces it has to wait.
 OUTBOX_BYTES_MAX = 16 << 20
 # What spawned calls print reaches a client when it reads the next time. Beyond this, only `potluck app logs` has it.
