@@ -36,6 +36,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     gpus: str | tuple[str | int, ...] = "all"
     gpu_share: bool = False
     idle_s: float = 60.0
+    zygote_mib: int = 2048
     store_gib: float = 50.0
     upload_mib_s: float = 0.0
     download_mib_s: float = 0.0
@@ -75,6 +76,7 @@ HELP = {
     "trust": "Peers whose results are unpickled, which lets them run code here: none, mesh (all), or a list of ids.",
     "without_limits": "Whether others' functions run here even where their memory and processes cannot be limited.",
     "idle_s": "Seconds that a worker without work stays warm.",
+    "zygote_mib": "Memory for what functions have imported, kept while nobody calls them, in MiB; 0 keeps nothing.",
     "store_gib": "Upper bound of the image store in GiB.",
     "upload_mib_s": "Cap on serving images to others, MiB a second; 0 means none.",
     "download_mib_s": "Cap on fetching images from others, MiB a second; 0 means none.",
@@ -124,6 +126,7 @@ def _complete(settings: Settings) -> Settings:
             settings.download_mib_s,
             settings.store_gib,
             settings.idle_s,
+            settings.zygote_mib,
             settings.state_gib,
         )
         < 0

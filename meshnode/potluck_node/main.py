@@ -70,8 +70,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--lane", action=yes_or_no, default=None, help=config.HELP["lane"])
     parser.add_argument("--build-for-others", action=yes_or_no, default=None, help=config.HELP["build_for_others"])
     parser.add_argument("--without-limits", action=yes_or_no, default=None, help=config.HELP["without_limits"])
-    for name, kind in (("name", str), ("mesh", str), ("region", str), ("cpus", float), ("memory-mib", int)):
-        parser.add_argument(f"--{name}", type=kind, help=config.HELP[name.replace("-", "_")])
+    for name, kind in (("name", str), ("mesh", str), ("region", str), ("cpus", float)):
+        parser.add_argument(f"--{name}", type=kind, help=config.HELP[name])
+    for name in ("memory-mib", "zygote-mib"):
+        parser.add_argument(f"--{name}", type=int, help=config.HELP[name.replace("-", "_")])
     for name in ("idle-s", "store-gib", "upload-mib-s", "download-mib-s"):
         parser.add_argument(f"--{name}", type=float, help=config.HELP[name.replace("-", "_")])
     parser.add_argument("--sandbox", choices=TIERS, help=config.HELP["sandbox"])

@@ -146,7 +146,7 @@ class Node:
         assert self._parts.launcher
         capacity = Capacity(
             round(settings.cpus * 1000), settings.memory_mib, self._parts.launcher.tiers, settings.gpu_share,
-            settings.lent_network,
+            settings.lent_network, settings.zygote_mib,
         )  # fmt: skip
         return Provider(
             settings.name, self.key, capacity, self.images, self._parts.launcher, self.journal, self._clock,

@@ -42,6 +42,7 @@ STOP_TIMEOUT_S = 20
 @click.option("--build-for-others/--no-build-for-others", default=None, help="Whether peers may build images here.")
 @click.option("--network", help="Where functions may connect to: none, public, or names with commas between.")
 @click.option("--idle-s", type=float, help="Seconds that an unused worker stays warm.")
+@click.option("--zygote-mib", type=int, help="Memory for imports that are kept while nobody calls, in MiB.")
 @click.option("--store-gib", type=float, help="Upper bound of the image store.")
 @click.option("--upload-mib-s", type=float, help="Cap on serving images, MiB a second.")
 @click.option("--download-mib-s", type=float, help="Cap on fetching images, MiB a second.")
