@@ -24,7 +24,8 @@ class AsyncClient:
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, listener: Listener) -> None:
         self._reader, self._writer = reader, writer
         self._session = Session(listener)
-        self._news = asyncio.Condition()
+        # Of each call and question that somebody waits for; a thousand may wait at once.
+        self._waits: dict[Call | Question, asyncio.Event] = {}
         self._task = asyncio.create_task(self._read())
 
     @classmethod
@@ -84,13 +85,16 @@ class AsyncClient:
 
     async def _await(self, question: Question, kind: type[AnswerT]) -> AnswerT:
         await self._flush()
-        return answer_of(await self._wait(lambda: question.answer), kind)
+        return answer_of(await self._wait(question, lambda: question.answer), kind)
 
     def open_call(self, function: FunctionSpec) -> Call:
         return self._session.open_call(function)
 
-    async def add_input(self, call: Call, payload: bytes) -> int:
+    async def add_input(self, call: Call, payload: bytes, last: bool = False) -> int:
+        """Send one input, `last` of all or not; returns its index."""
         index = self._session.add_input(call, payload)
+        if last:
+            self._session.end_inputs(call)
         await self._flush()
         return index
 
@@ -101,6 +105,7 @@ class AsyncClient:
     def close_call(self, call: Call, reason: str) -> None:
         """Not awaitable, so that it also works while a task is being cancelled."""
         self._session.close_call(call, reason)
+        self._waits.pop(call, None)
         self._write_now()
 
     def _write_now(self) -> None:
@@ -109,11 +114,11 @@ class AsyncClient:
 
     async def take(self, call: Call) -> control.CallOutcome:
         """Wait for the call's next outcome."""
-        return await self._wait(call.take)
+        return await self._wait(call, call.take)
 
     async def take_item(self, call: Call) -> bytes | control.CallOutcome:
         """Wait for the next item of a generator; its outcome comes after the last."""
-        found: bytes | control.CallOutcome = await self._wait(lambda: self._session.take_item(call))
+        found: bytes | control.CallOutcome = await self._wait(call, lambda: self._session.take_item(call))
         await self._flush()
         return found
 
@@ -126,26 +131,33 @@ class AsyncClient:
             with suppress(OSError):
                 await self._writer.drain()
 
-    async def _wait(self, ready: Callable[[], T | None]) -> T:
-        async with self._news:
-            while (found := ready()) is None:
-                if self._session.lost:
-                    raise self._session.lost
-                await self._news.wait()
+    async def _wait(self, of: Call | Question, ready: Callable[[], T | None]) -> T:
+        while (found := ready()) is None:
+            if self._session.lost:
+                raise self._session.lost
+            await self._waits.setdefault(of, asyncio.Event()).wait()
         return found
+
+    def _tell(self) -> None:
+        for each in self._session.news:
+            if event := self._waits.pop(each, None):
+                event.set()
+        self._session.news.clear()
 
     async def _read(self) -> None:
         why = "the node closed it"
         try:
             while data := await self._reader.read(READ_BYTES):
-                async with self._news:
+                try:
                     self._session.receive(data)
-                    self._news.notify_all()
+                finally:
+                    self._tell()
         except (OSError, RemoteProtocolError) as error:
             why = str(error)
         finally:
             # Also when the event loop ends: nobody else may be there to do it.
             self._writer.close()
-        async with self._news:
-            self._session.connection_lost(why)
-            self._news.notify_all()
+        self._session.connection_lost(why)
+        for event in self._waits.values():
+            event.set()
+        self._waits.clear()

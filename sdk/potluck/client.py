@@ -77,9 +77,12 @@ class Client:
         with self._turn:
             return self._session.open_call(function)
 
-    def add_input(self, call: Call, payload: bytes) -> int:
+    def add_input(self, call: Call, payload: bytes, last: bool = False) -> int:
+        """Send one input, `last` of all or not; returns its index."""
         with self._turn:
             index = self._session.add_input(call, payload)
+            if last:
+                self._session.end_inputs(call)
         self._flush()
         return index
 
@@ -155,6 +158,7 @@ class Client:
             self._session.receive(data)
         except RemoteProtocolError as error:
             self._session.connection_lost(str(error))
+        self._session.news.clear()
 
 
 def send_piece(connection: socket.socket, piece: Piece) -> None:

@@ -19,8 +19,7 @@ def run(function: Function[Any, Any], payload: bytes) -> Iterator[Any]:
     client = running.client
     call = client.open_call(running.spec(function))
     try:
-        client.add_input(call, payload)
-        client.end_inputs(call)
+        client.add_input(call, payload, last=True)
         while not isinstance(found := client.take_item(call), CallOutcome):
             yield loads(found)
         _check_end(found)
@@ -34,8 +33,7 @@ async def run_async(function: Function[Any, Any], payload: bytes) -> AsyncIterat
     client = await running.async_client()
     call = client.open_call(await running.spec_async(function))
     try:
-        await client.add_input(call, payload)
-        await client.end_inputs(call)
+        await client.add_input(call, payload, last=True)
         while not isinstance(found := await client.take_item(call), CallOutcome):
             yield loads(found)
         _check_end(found)

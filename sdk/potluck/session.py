@@ -99,6 +99,8 @@ class Session:
         self._calls: dict[int, Call] = {}
         self._questions: dict[int, Question] = {}
         self.outbox = Outbox()
+        # Of what something has arrived, for drivers that wake only whom it concerns; they clear it.
+        self.news: set[Call | Question] = set()
         self.welcome: control.Welcome | None = None
         self.lost: ConnectionError | None = None
 
@@ -176,10 +178,12 @@ class Session:
             call = self._calls.get(message.call)
             if call:
                 call.put_item(message)
+                self.news.add(call)
         elif isinstance(message, control.CallOutcome):
             call = self._calls.get(message.call)
             if call:
                 call.put(message)
+                self.news.add(call)
         elif isinstance(message, control.CallNotice):
             self._listener.notice(message)
         elif isinstance(message, control.CallLog):
@@ -210,3 +214,4 @@ class Session:
         if question is None:
             raise RemoteProtocolError("The node answered a question that was not asked.")
         question.answer = message
+        self.news.add(question)

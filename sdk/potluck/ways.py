@@ -28,8 +28,7 @@ class Remote(Generic[P, R]):
         client = running.client
         call = client.open_call(running.spec(self._function))
         try:
-            client.add_input(call, payload)
-            client.end_inputs(call)
+            client.add_input(call, payload, last=True)
             return cast(R, outcomes.value(client.take(call)))
         finally:
             client.close_call(call, "the caller left")
@@ -41,8 +40,7 @@ class Remote(Generic[P, R]):
         client = await running.async_client()
         call = client.open_call(await running.spec_async(self._function))
         try:
-            await client.add_input(call, payload)
-            await client.end_inputs(call)
+            await client.add_input(call, payload, last=True)
             return cast(R, outcomes.value(await client.take(call)))
         finally:
             client.close_call(call, "the caller left")
