@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any, Protocol
 
 import trio
@@ -13,13 +14,16 @@ from potluck.wire.contents import join, split
 from potluck.wire.lease import CONTROL, DEAD_AFTER_US, HEARTBEAT_US, Credit, Heartbeat
 from potluck_node.clock import Clock
 from potluck_node.core.flow import FlowReceiver, FlowSender
-from potluck_node.payloads import NodeSpool
+from potluck_node.payloads import ROOM, NodeSpool, Room
 from potluck_node.transport.interface import Stream, TransportError
 
 # Above this, whoever produces must wait (`drained`): results of a fast worker for a slow caller stay in the worker.
 OUTBOX_BYTES_MAX = 16 << 20
 # After the last message, how long the other side may take to read it.
 FLUSH_TIMEOUT_S = 5.0
+
+# Without room for what the other side has to send, it is granted no credit; looked at so often, for so long. Seconds.
+ROOM_CHECK_S, ROOM_WAIT_S = 0.1, 30.0
 
 OnMessage = Callable[[wire.Message], None]
 Ready = Callable[[], Awaitable[None]]
@@ -44,16 +48,21 @@ class Link(Protocol):
 class StreamLink:
     """`kind` is the union of messages that the other side may send; each is handed to `on_message`.
 
-    While `ready` waits, nothing more is read: so whoever takes the messages slows down the other side.
+    While `ready` waits, nothing more is read: so whoever takes the messages slows down the other side. Where there is
+    no `room` for what the other side sends, it waits. After `ROOM_WAIT_S` the conversation ends, or `no_room` is told
+    why and sees to its end.
     """
 
     def __init__(
-        self, stream: Stream, kind: Any, on_message: OnMessage, clock: Clock, ready: Ready = trio.lowlevel.checkpoint
-    ) -> None:
-        self._ready = ready
+        self, stream: Stream, kind: Any, on_message: OnMessage, clock: Clock, ready: Ready = trio.lowlevel.checkpoint,
+        *, room: Room = ROOM, no_room: Callable[[str], None] | None = None,
+    ) -> None:  # fmt: skip
+        self._ready, self._share, self._no_room = ready, room, no_room
         self._stream, self._kind, self._on_message, self._clock = stream, kind, on_message, clock
-        self._sender, self._receiver = FlowSender(), FlowReceiver(make=NodeSpool)
+        self._sender = FlowSender()
+        self._receiver = FlowReceiver(make=partial(NodeSpool, room, stream.peer))
         self._wake, self._room = trio.Event(), trio.Event()
+        self._starving = trio.Event()
         self._heard_us = clock.now_us()
         self._finishing = self._waiting = False
         self._scope = trio.CancelScope()
@@ -82,6 +91,7 @@ class StreamLink:
                     nursery.start_soon(self._read)
                     nursery.start_soon(self._write)
                     nursery.start_soon(self._beat)
+                    nursery.start_soon(self._wait_for_room)
         finally:
             self._why = self._why or "ended"
             self._room.set()
@@ -95,23 +105,45 @@ class StreamLink:
         self._scope.cancel()
 
     async def _read(self) -> None:
-        feed = self._receiver.feed
         try:
             while True:
                 frame = await self._stream.receive()
                 self._heard_us = self._clock.now_us()
-                taken = [self._take(join(wire.decode(body, self._kind), contents)) for body, contents in feed(frame)]
+                came = self._receiver.feed(frame)
+                taken = [self._take(join(wire.decode(body, self._kind), contents)) for body, contents in came]
                 if any(taken):
                     self._waiting = True
                     await self._ready()
                     self._waiting, self._heard_us = False, self._clock.now_us()
-                due = self._receiver.credit_due()
-                if due:
-                    self.post(Credit(due))
+                self._grant()
         except TransportError as error:
             self._end(str(error) or "the connection ended")
         except RemoteProtocolError as error:
             self._end(f"the peer broke the protocol: {error.what} {error.why}")
+
+    def _grant(self) -> None:
+        if self._share.full_for(self._stream.peer):
+            self._starving.set()
+        elif due := self._receiver.credit_due():
+            self.post(Credit(due))
+
+    async def _wait_for_room(self) -> None:
+        while True:
+            await self._starving.wait()
+            if not await self._room_came():
+                why = self._share.why_full()
+                self._no_room(why) if self._no_room else self._end(f"no room: {why}")
+                return
+            self._starving = trio.Event()
+            self._grant()
+
+    async def _room_came(self) -> bool:
+        # Looked at, since room comes back from finalizers, which may run anywhere.
+        for _ in range(round(ROOM_WAIT_S / ROOM_CHECK_S)):
+            if not self._share.full_for(self._stream.peer):
+                return True
+            await trio.sleep(ROOM_CHECK_S)
+        return False
 
     def _take(self, message: object) -> bool:
         """Whether the message went to whoever takes them."""

@@ -7,8 +7,9 @@ import errno
 import os
 import socket
 import struct
+import threading
 import weakref
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -27,21 +28,45 @@ READ_BYTES = 256 << 10
 HASHED_AT_ONCE_BYTES = 4 << 20
 
 
+# A peer is granted no more once it holds three times what is still free: alone it gets three quarters, two get three
+# sevenths each, and there is always some left for one that comes. The rule is that of shared-memory switches
+# (Choudhury and Hahne, "Dynamic queue length thresholds", 1998).
+SHARE_OVER_FREE = 3
+
+
 class Room:
-    """How much may be held for others at once, in bytes."""
+    """How much may be held for others at once, in bytes. Threads and finalizers may call it."""
 
     def __init__(self, limit: int) -> None:
         self.limit, self.used = limit, 0
+        self._held: Counter[str] = Counter()
+        # A finalizer may run within any of these methods.
+        self._lock = threading.RLock()
 
-    def take(self, size: int) -> None:
+    def take(self, size: int, peer: str = "") -> None:
         """Raises `OSError` when that is too much."""
-        if self.used + size > self.limit:
-            why = f"this node holds {self.used >> 20} MiB of arguments and results already"
-            raise OSError(errno.ENOMEM, f"{why}; its limit is {self.limit >> 20} MiB")
-        self.used += size
+        with self._lock:
+            if self.used + size > self.limit:
+                raise OSError(errno.ENOMEM, self.why_full())
+            self.used += size
+            self._held[peer] += size
 
-    def give_back(self, size: int) -> None:
-        self.used -= size
+    def give_back(self, size: int, peer: str = "") -> None:
+        with self._lock:
+            self.used -= size
+            self._held[peer] -= size
+            if not self._held[peer]:
+                del self._held[peer]
+
+    def full_for(self, peer: str) -> bool:
+        """Whether the peer should send nothing more until something was given back."""
+        with self._lock:
+            return self._held[peer] > SHARE_OVER_FREE * (self.limit - self.used)
+
+    def why_full(self) -> str:
+        """In words."""
+        held, limit = self.used >> 20, self.limit >> 20
+        return f"this node holds {held} MiB of arguments and results already; its limit is {limit} MiB"
 
 
 def _half_of_memory() -> int:
@@ -55,12 +80,12 @@ ROOM = Room(_half_of_memory())
 class NodeSpool(Spool):
     """Memory for what comes through a stream, hashed on the way while it is still in the processor's cache."""
 
-    def __init__(self, room: Room = ROOM) -> None:
-        self._room, self._hash = room, blake3()
+    def __init__(self, room: Room = ROOM, peer: str = "") -> None:
+        self._room, self._peer, self._hash = room, peer, blake3()
         super().__init__()
 
     def write(self, data: Buffer) -> None:
-        self._room.take(len(data))
+        self._room.take(len(data), self._peer)
         self._hash.update(data)
         super().write(data)
 
@@ -69,13 +94,13 @@ class NodeSpool(Spool):
         found = sealed(view)
         assert found
         found.digest = self._hash.digest()
-        weakref.finalize(found, self._room.give_back, self.size).atexit = False
+        weakref.finalize(found, self._room.give_back, self.size, self._peer).atexit = False
         self.size = 0
         return view
 
     def close(self) -> None:
         super().close()
-        self._room.give_back(self.size)
+        self._room.give_back(self.size, self._peer)
         self.size = 0
 
     __del__ = close

@@ -43,6 +43,8 @@ log = logging.getLogger("potluck.provider")
 
 # Leases at once, over all callers. Each costs a few KiB and a stream; a thousand is more than 16 pools can use.
 LEASES_MAX = 1000
+# When the arguments found no room here, when to ask again: by then workers have finished with some.
+NO_ROOM_RETRY_US = 5_000_000
 # How long the caller may take to countersign. After that the receipt is kept with our signature alone.
 COUNTERSIGN_TIMEOUT_S = 5.0
 # How long a lease's last sample of its GPUs may take; the caller waits 5 s for the receipt.
@@ -68,6 +70,7 @@ class Provider:
         gateway: MakeGateway = make_gateway,
     ) -> None:  # fmt: skip
         self._key, self._images, self._launcher, self._journal, self._clock = key, images, launcher, journal, clock
+        self._name = name
         self.core = ProviderCore(name, capacity, __version__, idle_us)
         self._engine = Engine[ev.Event, ev.Action](self.core, self._do, ev.Tick(), clock)
         self._pools: dict[str, Pool] = {}
@@ -110,10 +113,19 @@ class Provider:
             else:
                 self._take(names[0], message)
 
-        link = StreamLink(stream, messages.ToProvider, take, self._clock)
+        def no_room(why: str) -> None:
+            link.post(self._no_room(why))
+            for name in names:
+                self._engine.submit(ev.LeaseGone(name, f"no room: {why}"))
+
+        link = StreamLink(stream, messages.ToProvider, take, self._clock, no_room=no_room)
         why = await link.run()
         if names:
             self._gone(names[0], why or "the caller is done")
+
+    def _no_room(self, why: str) -> messages.LeaseRefused:
+        failure = Failure.of(RefusedError(f"{self._name} has no room for the arguments.", why=why))
+        return messages.LeaseRefused("busy", failure, NO_ROOM_RETRY_US)
 
     def open_local(self, lease: str) -> LocalLink:
         """Join a lease of this node with itself; returns the caller's end."""

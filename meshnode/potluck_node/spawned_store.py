@@ -11,8 +11,11 @@ from typing import Any, NamedTuple
 
 from potluck import wire
 from potluck.errors import InvalidError, NotFoundError, StoreFullError
-from potluck.wire import FunctionSpec
-from potluck.wire.spawned import INPUTS_MAX, RESULTS_US, SpawnedOutcome
+from potluck.wire import Failure, FunctionSpec
+from potluck.wire.spawned import INPUTS_MAX, KEPT_BYTES_MAX, RESULTS_US, SpawnedOutcome
+
+# sqlite.org/limits.html, SQLITE_MAX_LENGTH.
+SQLITE_BYTES_MAX = 1_000_000_000
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS calls (
@@ -65,6 +68,11 @@ class SpawnedStore:
 
     def _insert(self, call: str, first: int, payloads: Iterable[bytes]) -> None:
         rows = [(call, first + number, payload) for number, payload in enumerate(payloads)]
+        if any(len(payload) > KEPT_BYTES_MAX for _, _, payload in rows):
+            raise InvalidError(
+                f"An input of a spawned call has more than {KEPT_BYTES_MAX >> 20} MiB, which is all that is kept.",
+                fix="Call it with .remote, which takes 2048 MiB, or pass the name of a file that the function reads.",
+            )
         if first + len(rows) > INPUTS_MAX:
             raise InvalidError(f"A spawned call has at most {INPUTS_MAX} inputs.", fix="Spawn several.")
         self._db.executemany("INSERT INTO inputs (call, number, payload) VALUES (?, ?, ?)", rows)
@@ -101,7 +109,7 @@ class SpawnedStore:
 
     def finish(self, outcomes: Iterable[tuple[str, SpawnedOutcome]]) -> None:
         """Record outcomes of calls; the first of an input counts. What went in is no longer needed."""
-        rows = [(wire.encode(outcome), call, outcome.index) for call, outcome in outcomes]
+        rows = [(_encoded(outcome), call, outcome.index) for call, outcome in outcomes]
         with self._transaction():
             self._db.executemany(
                 "UPDATE inputs SET outcome = ?, payload = NULL WHERE call = ? AND number = ? AND outcome IS NULL", rows
@@ -151,3 +159,16 @@ class SpawnedStore:
         with closing(self._db.execute(query, values)) as rows:
             found: tuple[Any, ...] | None = rows.fetchone()
             return found
+
+
+def _encoded(outcome: SpawnedOutcome) -> bytes:
+    """What does not fit into the table would never get there, and all later outcomes would wait for it."""
+    if len(outcome.payload or b"") <= KEPT_BYTES_MAX:
+        data = wire.encode(outcome)
+        if len(data) <= SQLITE_BYTES_MAX:
+            return data
+    failure = InvalidError(
+        f"The function returned more than {KEPT_BYTES_MAX >> 20} MiB, which is all that is kept of a spawned call.",
+        fix="Call it with .remote, which takes 2048 MiB, or write the result to a file and return its name.",
+    )
+    return wire.encode(SpawnedOutcome(0, outcome.index, failure=Failure.of(failure)))

@@ -7,7 +7,8 @@ from potluck import wire
 from potluck.wire import lease
 from potluck.wire.lease import DEAD_AFTER_US, HEARTBEAT_US
 from potluck_node.core.flow import FlowSender
-from potluck_node.link import OUTBOX_BYTES_MAX, StreamLink
+from potluck_node.link import OUTBOX_BYTES_MAX, ROOM_WAIT_S, StreamLink
+from potluck_node.payloads import Room
 from potluck_node.transport.memory import MemoryNetwork, MemoryTransport, stream_pair
 
 
@@ -119,3 +120,66 @@ def _one_message(data):
     sender = FlowSender()
     sender.post(data, control=False)
     return sender.frame()
+
+
+LARGE = 3 << 20
+
+
+async def test_a_peer_over_its_share_waits_until_there_is_room(autojump_clock):
+    """What it sends next is kept by itself meanwhile; heartbeats go on, so nobody is taken for dead."""
+    ours, theirs = stream_pair("a", "b")
+    room, seen, ends = Room(20 << 20), [], []
+
+    async def run(each):
+        ends.append(await each.run())
+
+    caller = link(ours, lease.ToCaller, lambda message: None)
+    provider = link(theirs, lease.ToProvider, seen.append, room=room)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(run, caller)
+        nursery.start_soon(run, provider)
+        for number in range(12):
+            caller.post(lease.Input(number, 1, bytes(LARGE)))
+        await trio.sleep(10)
+        held = len(seen)
+        assert 4 <= held <= 6
+        assert room.used <= room.limit
+        seen.clear()
+        with trio.fail_after(60):
+            while held < 12:
+                await trio.sleep(1)
+                held += len(seen)
+                seen.clear()
+        assert not ends
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_peer_that_finds_no_room_for_long_is_told_so(autojump_clock):
+    ours, theirs = stream_pair("a", "b")
+    room, seen, told = Room(20 << 20), [], []
+    caller = link(ours, lease.ToCaller, lambda message: None)
+    provider = link(theirs, lease.ToProvider, seen.append, room=room, no_room=told.append)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(caller.run)
+        nursery.start_soon(provider.run)
+        for number in range(12):
+            caller.post(lease.Input(number, 1, bytes(LARGE)))
+        start = trio.current_time()
+        with trio.fail_after(10 * ROOM_WAIT_S):
+            while not told:
+                await trio.sleep(1)
+        assert trio.current_time() - start >= ROOM_WAIT_S
+        assert "its limit is 20 MiB" in told[0]
+        nursery.cancel_scope.cancel()
+
+
+async def test_without_anybody_to_tell_the_conversation_ends_with_the_reason(autojump_clock):
+    ours, theirs = stream_pair("a", "b")
+    caller, seen = link(ours, lease.ToProvider, lambda message: None), []
+    provider = link(theirs, lease.ToProvider, seen.append, room=Room(8 << 20))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(caller.run)
+        for number in range(4):
+            caller.post(lease.Input(number, 1, bytes(LARGE)))
+        assert "no room" in await provider.run()
+        nursery.cancel_scope.cancel()

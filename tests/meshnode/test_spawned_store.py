@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 from potluck.errors import InvalidError, NotFoundError, StoreFullError
 from potluck.wire import FunctionSpec
 from potluck.wire.spawned import RESULTS_US, SpawnedOutcome
+from potluck_node import spawned_store
 from potluck_node.spawned_store import SpawnedStore
 
 SPEC = FunctionSpec("app", "work", "ab" * 32, "3.11", module="m", qualname="work")
@@ -108,3 +110,25 @@ def test_a_file_that_is_no_database_is_refused(path: Path) -> None:
     path.write_bytes(b"not a database" * 1000)
     with pytest.raises(InvalidError, match="cannot be used"):
         SpawnedStore(path)
+
+
+def test_what_is_too_large_to_be_kept_is_refused_and_holds_up_nothing(
+    store: SpawnedStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(spawned_store, "KEPT_BYTES_MAX", 1 << 20)
+    large = bytes((1 << 20) + 1)
+    with pytest.raises(InvalidError, match="more than 1 MiB"):
+        store.add(SPEC, [b"small", large], NOW_US, whole=True)
+    assert store.unfinished() == []
+    call = store.add(SPEC, [b"a", b"b", large[1:]], NOW_US, whole=True)
+    store.finish([(call, SpawnedOutcome(0, 0, payload=large)), (call, SpawnedOutcome(0, 1, payload=b"B"))])
+    found = store.outcome(call, 0)
+    assert found
+    assert found.failure
+    assert "returned more than 1 MiB" in found.failure.what
+    assert store.outcome(call, 1) == SpawnedOutcome(0, 1, payload=b"B")
+
+
+def test_the_limit_is_below_what_sqlite_takes(store: SpawnedStore) -> None:
+    assert spawned_store.KEPT_BYTES_MAX < spawned_store.SQLITE_BYTES_MAX
+    assert store._db.getlimit(sqlite3.SQLITE_LIMIT_LENGTH) >= spawned_store.SQLITE_BYTES_MAX

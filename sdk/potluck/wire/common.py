@@ -13,7 +13,9 @@ import msgspec
 from potluck.errors import Error, RemoteProtocolError, from_kind
 
 # Raised when a message changes in a way that an older peer cannot read. Both sides name theirs in their first message.
-PROTOCOL = 1
+# 2: payloads over 256 KiB travel in memory of their own, or in segments ahead of their message, and receipts count
+# their digests.
+PROTOCOL = 2
 
 # Arguments and results of one input, in bytes, after pickling. Above this, data belongs in a volume or an image.
 PAYLOAD_BYTES_MAX = 2 << 30

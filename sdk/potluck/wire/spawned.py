@@ -8,6 +8,9 @@ from potluck.wire.common import Failure, FunctionSpec, Message, RemoteException
 RESULTS_US = 7 * 24 * 3600 * 1_000_000
 # One message of a spawn carries at most so many bytes of inputs, or one input that is larger.
 BATCH_BYTES = 8 << 20
+# An input or an outcome that is kept is a cell of a table, of which SQLite takes a thousand million bytes
+# (sqlite.org/limits.html); the message around it has some as well.
+KEPT_BYTES_MAX = 900 << 20
 # Inputs of one call; each is a row on the node's disk.
 INPUTS_MAX = 1_000_000
 

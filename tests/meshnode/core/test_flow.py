@@ -107,6 +107,31 @@ def test_room_is_given_back_when_nobody_needs_the_payload_and_no_descriptor_is_l
     assert len(os.listdir("/proc/self/fd")) == before
 
 
+def test_each_peer_has_its_share_of_the_room():
+    room = Room(1000)
+    while not room.full_for("anne"):
+        room.take(1, "anne")
+    assert room.used == 751
+    assert not room.full_for("bob")
+    while not room.full_for("bob"):
+        room.take(1, "bob")
+    assert 180 < room.used - 751 < 190
+    assert not room.full_for("carol")
+    room.give_back(751, "anne")
+    assert not room.full_for("anne")
+    assert not room.full_for("bob")
+
+
+def test_two_peers_that_fill_the_room_together_get_the_same():
+    room = Room(7000)
+    while not (room.full_for("anne") and room.full_for("bob")):
+        for peer in ("anne", "bob"):
+            if not room.full_for(peer):
+                room.take(1, peer)
+    assert abs(room._held["anne"] - 3000) <= 1
+    assert abs(room._held["bob"] - 3000) <= 1
+
+
 @given(st.binary(max_size=300))
 def test_garbage_raises_one_kind_of_error_or_waits_for_more(data):
     receiver = FlowReceiver()
