@@ -20,7 +20,7 @@ from potluck_images.store import ChunkStore
 from potluck_images.tree import Folder, Tree
 from potluck_images.workshop import Workshop
 
-# The root of a user's image has no /bin/sh unless a base brings it.
+# What command lines are given to unless an image says otherwise; it may lack it.
 DEFAULT_SHELL = ("/bin/sh", "-c")
 
 
