@@ -22,6 +22,7 @@ import trio
 from _common import report
 
 from potluck_ledger.keys import PrivateKey
+from potluck_node.heap import keep_heap
 from potluck_node.transport.interface import Stream
 from potluck_node.transport.lane.certificate import make_certificate, tls_context
 from potluck_node.transport.libp2p import Libp2pTransport
@@ -201,6 +202,7 @@ async def measure(repeats: int, certificate: Path, where: list[str]) -> dict[str
 
 
 def main() -> None:
+    keep_heap()  # as the node does
     if sys.argv[1:2] == ["--far"]:
         trio.run(far, Path(sys.argv[2]))
         return

@@ -20,6 +20,7 @@ from potluck_node import config
 from potluck_node.clock import Clock, SystemClock
 from potluck_node.config import Settings
 from potluck_node.devices.local import LocalDevices
+from potluck_node.heap import keep_heap
 from potluck_node.node import Node, Parts
 from potluck_node.sandbox.tiers import PROCESS_WARNING, UNLIMITED_WARNING, Tiers, find
 from potluck_node.transport.interface import RecordRank, Transport
@@ -45,6 +46,7 @@ def main() -> None:
             return
         _set_up_log()
         _raise_file_limit()
+        keep_heap()
         node = Node(paths.home(), settings, _parts(settings, SystemClock(offset_us), embedded, device_root))
     except Error as error:
         sys.exit(f"error: {error}")

@@ -75,7 +75,15 @@ def _of(read: Callable[..., Any]) -> Callable[[memoryview], Any]:
     return lambda data: read(*_decode(data))
 
 
-def _array(dtype: str, shape: list[int], data: bytes) -> Any:
+def _of_raw(read: Callable[..., Any]) -> Callable[[memoryview], Any]:
+    """As `_of`, for type, shape and bytes, of which there may be gigabytes: they are read where they lie."""
+    return lambda data: read(*_raw_decoder.decode(data))
+
+
+_raw_decoder = msgspec.msgpack.Decoder(tuple[str, list[int], memoryview])
+
+
+def _array(dtype: str, shape: list[int], data: memoryview) -> Any:
     numpy: Any = importlib.import_module("numpy")
     kind = numpy.dtype(dtype)
     if kind.kind not in ARRAY_KINDS or kind.subdtype is not None:
@@ -92,7 +100,7 @@ def _sizes(shape: list[int], elements: int) -> list[int]:
     return sizes
 
 
-def _tensor(dtype: str, shape: list[int], data: bytes) -> Any:
+def _tensor(dtype: str, shape: list[int], data: memoryview) -> Any:
     torch: Any = importlib.import_module("torch")
     if dtype not in _DTYPES_TORCH:
         raise ValueError(f"{dtype!r} is no plain type of elements")
@@ -200,9 +208,9 @@ _READERS: dict[int, Callable[[memoryview], Any]] = {
     Kind.FRACTION: _of(_named("fractions", "Fraction")),
     Kind.UUID: lambda data: _named("uuid", "UUID")(bytes=bytes(data)),
     Kind.PATH: lambda data: Path(_decode(data)),
-    Kind.ARRAY: _of(_array),
-    Kind.SCALAR: lambda data: _array(*_decode(data))[()],
-    Kind.TENSOR: _of(_tensor),
+    Kind.ARRAY: _of_raw(_array),
+    Kind.SCALAR: lambda data: _of_raw(_array)(data)[()],
+    Kind.TENSOR: _of_raw(_tensor),
     Kind.TABLE: _of(_table),
     Kind.DATACLASS: _of(_dataclass),
     Kind.ENUM: _of(_enum),

@@ -7,7 +7,7 @@ import types
 from . import plain
 from .codec import Message
 from .failures import Refusal, exception_message, missing_module
-from .results import dump_result, loads
+from .results import as_payload, dump_result, loads
 from .service import Service
 
 TYPE_CHECKING = False
@@ -92,7 +92,7 @@ class Job:
         return begin(*args, **kwargs)
 
     def _dump(self, value: object) -> bytes:
-        return plain.dumps(value) if self._plain else dump_result(value)
+        return as_payload(plain.dump(value)) if self._plain else dump_result(value)
 
     def _take(self, result: object, finish: Finish) -> None:
         raise NotImplementedError

@@ -16,8 +16,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from typing import Any
 
+    Buffer = bytes | bytearray | memoryview
+
 # Never used by MessagePack, and not how a pickle begins.
 MAGIC = b"\xc1"
+
+# Smaller arrays are copied, bytes: a part of its own costs more.
+RAW_BYTES_MIN = 16 << 10
 
 # Deeper than people nest, and far from where the interpreter ends.
 DEPTH_MAX = 100
@@ -36,20 +41,34 @@ class Kind:
 ARRAY_KINDS = "biufcmMSU"
 
 
+class _Raw:
+    """The bytes of an array, which are only read when the value is sent."""
+
+    def __init__(self, view: memoryview) -> None:
+        self.view = view
+
+
 def dumps(value: object, what: str = "result") -> bytes:
     """`value` as data. Raises `Refusal` that names the part which cannot be."""
-    parts: list[bytes] = [MAGIC]
+    return b"".join(dump(value, what))
+
+
+def dump(value: object, what: str = "result") -> list[Buffer]:
+    """As `dumps`, in parts; those of large arrays lie where the arrays are."""
+    parts: list[Buffer] = [MAGIC]
     _put(value, parts, what, DEPTH_MAX)
-    return b"".join(parts)
+    return parts
 
 
-def _put(value: Any, parts: list[bytes], path: str, depth: int) -> None:
+def _put(value: Any, parts: list[Buffer], path: str, depth: int) -> None:
     if depth == 0:
         raise _refused(path, "it is nested too deep")
     kind = type(value)
     simple = _SIMPLE.get(kind)
     if simple is not None:
         parts.append(simple(value))
+    elif kind is _Raw:
+        parts += (struct.pack(">BI", 0xC6, len(value.view)), value.view)
     elif kind is list:
         parts.append(_head(0xDD, len(value)))
         for number, each in enumerate(value):
@@ -61,7 +80,7 @@ def _put(value: Any, parts: list[bytes], path: str, depth: int) -> None:
             _put(each, parts, f"{path}[{key!r:.40}]", depth - 1)
     else:
         code, inner = _extension(value, kind, path)
-        body: list[bytes] = []
+        body: list[Buffer] = []
         if isinstance(inner, bytes):
             body.append(inner)
         else:
@@ -107,7 +126,13 @@ def _numpy(numpy: Any, value: Any, path: str) -> tuple[int, Any] | None:
     if value.dtype.kind not in ARRAY_KINDS or value.dtype.subdtype is not None:
         raise _refused(path, f"its elements are of type {value.dtype}")
     code = Kind.SCALAR if isinstance(value, numpy.generic) else Kind.ARRAY
-    return code, [value.dtype.str, list(value.shape), value.tobytes()]
+    return code, [value.dtype.str, list(value.shape), _bytes_of(numpy, value)]
+
+
+def _bytes_of(numpy: Any, value: Any) -> bytes | _Raw:
+    if value.nbytes < RAW_BYTES_MIN:
+        return bytes(value.tobytes())
+    return _Raw(memoryview(numpy.ascontiguousarray(value).reshape(-1).view(numpy.uint8)))
 
 
 def _torch(torch: Any, value: Any, path: str) -> tuple[int, Any] | None:
@@ -116,7 +141,7 @@ def _torch(torch: Any, value: Any, path: str) -> tuple[int, Any] | None:
     if value.layout is not torch.strided or value.is_quantized:
         raise _refused(path, "it is a sparse or quantized tensor")
     flat = value.detach().cpu().contiguous().reshape(-1)
-    data = flat.view(torch.uint8).numpy().tobytes() if flat.numel() else b""
+    data = _Raw(memoryview(flat.view(torch.uint8).numpy())) if flat.numel() else b""
     return Kind.TENSOR, [str(value.dtype).removeprefix("torch."), list(value.shape), data]
 
 

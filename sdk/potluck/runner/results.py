@@ -38,10 +38,16 @@ def _parts(value: object) -> list[Buffer]:
 def dump_result(value: object) -> bytes:
     """What is large is `Parts` instead. Raises `Refusal` that names the part which cannot be sent."""
     try:
-        parts = Parts(_parts(value))
+        found = _parts(value)
     except Exception:  # noqa: BLE001 - as above
         path, why = unpicklable_path(value, "result")
         raise Refusal("serialization", f"{path}: {why}", WHY, FIX) from None
+    return as_payload(found)
+
+
+def as_payload(buffers: list[Buffer]) -> bytes:
+    """As `dump_result`, of what is already dumped."""
+    parts = Parts(buffers)
     if parts.size > PAYLOAD_BYTES_MAX:
         raise Refusal(
             "serialization",
