@@ -26,6 +26,7 @@ from potluck_node.core.calls import CallCore
 from potluck_node.core.offers import OfferBook
 from potluck_node.core.receipts import CallerMeter, objection
 from potluck_node.engine import Engine
+from potluck_node.lease_secrets import sealed_for
 from potluck_node.link import Link, LocalLink, StreamLink
 from potluck_node.state.service import Desk, State
 from potluck_node.state.work import Asker
@@ -177,8 +178,9 @@ class Caller:
     def _request(self, lease: _Lease) -> messages.LeaseRequest:
         action = lease.action
         lease.asked_us = now_us = self._clock.now_us()
+        function, sealed = sealed_for(action.peer, action.lease, action.function)
         return messages.LeaseRequest(
-            PROTOCOL, action.lease, action.function, action.inputs_waiting, now_us, __version__
+            PROTOCOL, action.lease, function, action.inputs_waiting, now_us, __version__, sealed
         )
 
     async def _converse(self, lease: _Lease) -> None:

@@ -21,6 +21,7 @@ from potluck.wire import Failure, FunctionSpec, control
 from potluck.wire.apps import AppQuestion, RunCommand
 from potluck.wire.contents import join, split
 from potluck.wire.lease import InputLog
+from potluck.wire.secrets import SecretQuestion
 from potluck.wire.spawned import SpawnCall, SpawnQuestion
 from potluck.wire.state import AskState, LeaveState, StateAnswered
 from potluck_node.apps import AppClient, ClientApps
@@ -28,6 +29,7 @@ from potluck_node.caller import Caller
 from potluck_node.core import events as ev
 from potluck_node.core.admission import nonsense
 from potluck_node.payloads import NodeSpool, digest_all, receive, send_piece
+from potluck_node.secret_store import SecretStore
 from potluck_node.spawned import Show
 from potluck_node.state.service import State
 from potluck_node.state.work import Asker
@@ -53,6 +55,8 @@ class Desk(Protocol):
     def caller(self) -> Caller: ...
     @property
     def state(self) -> State: ...
+    @property
+    def secrets(self) -> SecretStore: ...
 
     def welcome(self) -> control.Welcome: ...
     def status(self, question: int) -> control.Status: ...
@@ -239,6 +243,8 @@ class _Client:
             nursery.start_soon(self._answer_images, message)
         elif isinstance(message, SpawnQuestion):
             nursery.start_soon(self._answer_spawned, message)
+        elif isinstance(message, SecretQuestion):
+            self._answer_secrets(message)
         elif isinstance(message, AskState):
             self._state.ask(message.question, message.payload)
         elif isinstance(message, LeaveState):
@@ -361,6 +367,12 @@ class _Client:
     async def _answer_apps(self, message: AppQuestion | RunCommand) -> None:
         try:
             self._post(await self._desk.answer_apps(message, self))
+        except Error as error:
+            self._post(control.Refusal(message.question, Failure.of(error)))
+
+    def _answer_secrets(self, message: SecretQuestion) -> None:
+        try:
+            self._post(self._desk.secrets.answer(message))
         except Error as error:
             self._post(control.Refusal(message.question, Failure.of(error)))
 

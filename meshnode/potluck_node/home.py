@@ -57,6 +57,10 @@ class Home:
         return self.path / "apps.sqlite"
 
     @property
+    def secrets(self) -> Path:
+        return self.path / "secrets.sqlite"
+
+    @property
     def state(self) -> Path:
         return self.path / "state.sqlite"
 

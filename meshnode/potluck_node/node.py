@@ -26,6 +26,7 @@ from potluck.wire.spawned import SpawnQuestion
 from potluck_images.disk import DiskStore
 from potluck_ledger.journal import Journal
 from potluck_ledger.keys import KeyFileError, load_or_create
+from potluck_ledger.sealing import Vault
 from potluck_node import machine
 from potluck_node.app_store import AppStore
 from potluck_node.apps import AppClient, Apps
@@ -49,6 +50,7 @@ from potluck_node.images import ImageService
 from potluck_node.provider import Provider
 from potluck_node.sandbox.network import MakeGateway, make_gateway
 from potluck_node.sandbox.tiers import Tiers
+from potluck_node.secret_store import SecretStore
 from potluck_node.spawned import Show, SpawnedCalls
 from potluck_node.spawned_store import SpawnedStore
 from potluck_node.state.service import State
@@ -96,6 +98,7 @@ class Node:
             self.key = load_or_create(self.home.key)
         except KeyFileError as error:
             raise InvalidError("The node's key cannot be used.", why=str(error)) from None
+        vault = Vault(self.key)
         self.journal = Journal(self.home.journal, self.key)
         self.book = OfferBook(settings.mesh, self.key.peer)
         self.transport = parts.make_transport(self.key, settings, self._rank)
@@ -111,7 +114,7 @@ class Node:
             settings.build_for_others and not self._own_only(),
         )
         self.caller = Caller(self.transport, self.key, self.book, self.journal, self._clock)
-        self._spawned_store = SpawnedStore(self.home.spawned)
+        self._spawned_store = SpawnedStore(self.home.spawned, vault)
         self.spawned = SpawnedCalls(self._spawned_store, self.caller, self._clock)
         place = settings.state or self.home.state
         self.state = State(place, self.key.peer, self._clock, int(settings.state_gib * (1 << 30)))
@@ -120,7 +123,8 @@ class Node:
         self.commands = Commands(self.provider, self.key.peer)
         self.discovery = Discovery(self.transport, self.key, self.book, self._clock, self.make_offer)
         self.control = ControlServer(parts.socket, self)
-        self._app_store = AppStore(self.home.apps)
+        self.secrets = SecretStore(self.home.secrets, vault, self._clock)
+        self._app_store = AppStore(self.home.apps, vault)
         self.apps = Apps(self._app_store, self.spawned, self.control.app_clients, self._clock, self.caller.submit)
         self.started_us = self._clock.now_us()
         self._sequence = self.home.next_sequence(self.started_us)
@@ -209,6 +213,7 @@ class Node:
             self._spawned_store.close()
             self._app_store.close()
             self.state.close()
+            self.secrets.close()
             self.home.close()
 
     async def _end_when_unused(self) -> None:
@@ -290,6 +295,11 @@ class Node:
         if question.on in ("", self.settings.name, self.key.peer):
             return await self.images.build(question.definition, question.secrets, progress)
         builder = find_builder(self.book.fresh(self._clock.now_us()), question.on)
+        if question.secrets and not self.settings.trusts(builder.peer):
+            raise RefusedError(
+                f"{builder.name} is not trusted with the secrets of this image.",
+                fix="Name it in the setting `trust`, or build without --build-on.",
+            )
         return await self.build_peers.ask(question, builder, progress)
 
     async def answer_images(self, question: control.ImageQuestion, say: Progress) -> wire.Message:

@@ -30,6 +30,7 @@ from potluck_node.core.relay import Origin, Passed, Relay
 from potluck_node.devices.interface import Binding, Devices
 from potluck_node.engine import Engine
 from potluck_node.gpus import GpuWatch
+from potluck_node.lease_secrets import opened
 from potluck_node.link import Link, LocalLink, StreamLink, local_links
 from potluck_node.pool import Images, OpenGateway, Pool
 from potluck_node.sandbox.interface import Launcher, Zygote
@@ -147,8 +148,9 @@ class Provider:
             link.post(messages.LeaseRefused("busy", failure))
             link.finish()
             return ""
+        request = opened(message, self._key)
         self._held[message.lease] = _Held(caller, link)
-        self._engine.submit(ev.LeaseAsked(message.lease, caller, message))
+        self._engine.submit(ev.LeaseAsked(message.lease, caller, request))
         return message.lease
 
     def _take(self, lease: str, message: object) -> None:

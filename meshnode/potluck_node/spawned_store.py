@@ -13,6 +13,8 @@ from potluck import wire
 from potluck.errors import InvalidError, NotFoundError, StoreFullError
 from potluck.wire import Failure, FunctionSpec
 from potluck.wire.spawned import INPUTS_MAX, KEPT_BYTES_MAX, RESULTS_US, SpawnedOutcome
+from potluck_ledger.sealing import LOCK_BYTES, Vault
+from potluck_node.locks import Place, lock_old, unlocked
 
 # sqlite.org/limits.html, SQLITE_MAX_LENGTH.
 SQLITE_BYTES_MAX = 1_000_000_000
@@ -28,6 +30,9 @@ CREATE TABLE IF NOT EXISTS inputs (
 """
 
 
+_FUNCTION, _INPUT = "spawned function", "spawned input"
+
+
 class Facts(NamedTuple):
     function: FunctionSpec
     inputs: int
@@ -35,14 +40,21 @@ class Facts(NamedTuple):
 
 
 class SpawnedStore:
-    """Raises `InvalidError` when the file cannot be used, and `StoreFullError` when it cannot grow."""
+    """Raises `InvalidError` when the file cannot be used, and `StoreFullError` when it cannot grow.
 
-    def __init__(self, path: Path) -> None:
+    Functions and what goes in are locked by `vault`: either may carry the values of secrets."""
+
+    def __init__(self, path: Path, vault: Vault) -> None:
+        self._vault = vault
         try:
             path.touch(mode=0o600)
             self._db = sqlite3.connect(path, isolation_level=None)
             # FULL: a call whose number was given to its caller must survive a power cut.
-            self._db.executescript(f"PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; {_SCHEMA}")
+            self._db.executescript(
+                f"PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA secure_delete=ON; {_SCHEMA}"
+            )
+            inputs = Place("inputs", "call, number", "payload", _INPUT)
+            lock_old(self._db, vault, Place("calls", "id", "function", _FUNCTION), inputs)
         except (sqlite3.Error, OSError) as error:
             raise InvalidError(f"{path} cannot be used.", why=str(error), fix="Move it away.") from None
 
@@ -53,7 +65,10 @@ class SpawnedStore:
         """Record a call; returns its number. Until it is `whole` it is not among those to run."""
         call = f"fc-{secrets.token_hex(12)}"
         with self._transaction():
-            self._db.execute("INSERT INTO calls VALUES (?, ?, ?, ?)", (call, wire.encode(function), at_us, whole))
+            self._db.execute(
+                "INSERT INTO calls VALUES (?, ?, ?, ?)",
+                (call, self._vault.lock(wire.encode(function), _FUNCTION), at_us, whole),
+            )
             self._insert(call, 0, payloads)
         return call
 
@@ -67,8 +82,8 @@ class SpawnedStore:
             self._db.execute("UPDATE calls SET whole = ? WHERE id = ?", (whole, call))
 
     def _insert(self, call: str, first: int, payloads: Iterable[bytes]) -> None:
-        rows = [(call, first + number, payload) for number, payload in enumerate(payloads)]
-        if any(len(payload) > KEPT_BYTES_MAX for _, _, payload in rows):
+        rows = [(call, first + number, self._vault.lock(payload, _INPUT)) for number, payload in enumerate(payloads)]
+        if any(len(locked) - LOCK_BYTES > KEPT_BYTES_MAX for _, _, locked in rows):
             raise InvalidError(
                 f"An input of a spawned call has more than {KEPT_BYTES_MAX >> 20} MiB, which is all that is kept.",
                 fix="Call it with .remote, which takes 2048 MiB, or pass the name of a file that the function reads.",
@@ -88,7 +103,7 @@ class SpawnedStore:
             )
         counted = self._one("SELECT count(*), count(outcome) FROM inputs WHERE call = ?", call)
         assert counted
-        return Facts(wire.decode(found[0], FunctionSpec), *counted)
+        return Facts(wire.decode(unlocked(self._vault, found[0], _FUNCTION), FunctionSpec), *counted)
 
     def unfinished(self) -> list[str]:
         """Whole calls that lack outcomes, the oldest first."""
@@ -105,7 +120,7 @@ class SpawnedStore:
             "ORDER BY number LIMIT ?",
             (call, after, count),
         )
-        return [(number, bytes(payload)) for number, payload in rows]
+        return [(number, unlocked(self._vault, payload, _INPUT)) for number, payload in rows]
 
     def finish(self, outcomes: Iterable[tuple[str, SpawnedOutcome]]) -> None:
         """Record outcomes of calls; the first of an input counts. What went in is no longer needed."""

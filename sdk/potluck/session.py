@@ -15,6 +15,7 @@ from potluck.frames import MessageReader, Outbox
 from potluck.wire import FunctionSpec, control
 from potluck.wire.apps import AppReply
 from potluck.wire.contents import join, split
+from potluck.wire.secrets import SecretReply
 from potluck.wire.spawned import SpawnReply
 from potluck.wire.state import StateAnswered
 
@@ -205,6 +206,7 @@ class Session:
                 | control.Stats
                 | SpawnReply
                 | AppReply
+                | SecretReply
                 | StateAnswered,
             )
             self._answer(message.question, message)

@@ -17,6 +17,8 @@ from potluck.wire import Failure, FunctionSpec, Scaling
 from potluck.wire import apps as messages
 from potluck.wire.lease import InputLog
 from potluck.wire.worker import LOG_BYTES_MAX
+from potluck_ledger.keys import PrivateKey
+from potluck_ledger.sealing import Vault
 from potluck_node.app_logs import APP_BYTES_MAX, APPS_MAX, Logs
 from potluck_node.app_store import AppStore, Deployment
 from potluck_node.apps import PER_CLIENT_MAX, Apps, ClientApps
@@ -25,6 +27,7 @@ from potluck_node.core import events as ev
 SPEC = FunctionSpec("app", "work", "ab" * 32, "3.11", module="m", qualname="work", secrets=(("KEY", "value"),))
 WORK = messages.NamedFunction("work", SPEC)
 NOW_US = 1_800_000_000_000_000
+VAULT = Vault(PrivateKey(bytes(32)))
 
 
 class StepClock:
@@ -62,7 +65,7 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def store(path: Path) -> Iterator[AppStore]:
-    made = AppStore(path)
+    made = AppStore(path, VAULT)
     yield made
     made.close()
 
@@ -94,7 +97,7 @@ def test_a_deployment_survives_with_its_secrets_which_others_cannot_read(store: 
     store.put("app", Deployment((WORK,), NOW_US))
     store.put("app", Deployment((WORK, replace(WORK, name="more")), NOW_US + 1))
     store.close()
-    again = AppStore(path)
+    again = AppStore(path, VAULT)
     assert again.all() == {"app": Deployment((WORK, replace(WORK, name="more")), NOW_US + 1)}
     assert path.stat().st_mode & 0o077 == 0
     assert again.remove("app")
@@ -105,7 +108,7 @@ def test_a_deployment_survives_with_its_secrets_which_others_cannot_read(store: 
 def test_a_file_that_is_no_table_is_said(path: Path) -> None:
     path.write_text("nonsense" * 1000)
     with pytest.raises(InvalidError, match="cannot be used"):
-        AppStore(path)
+        AppStore(path, VAULT)
 
 
 def test_a_table_that_cannot_be_written_is_said(store: AppStore, path: Path) -> None:

@@ -11,11 +11,14 @@ import pytest
 from potluck.errors import InvalidError, NotFoundError, StoreFullError
 from potluck.wire import FunctionSpec
 from potluck.wire.spawned import RESULTS_US, SpawnedOutcome
+from potluck_ledger.keys import PrivateKey
+from potluck_ledger.sealing import Vault
 from potluck_node import spawned_store
 from potluck_node.spawned_store import SpawnedStore
 
 SPEC = FunctionSpec("app", "work", "ab" * 32, "3.11", module="m", qualname="work")
 NOW_US = 1_800_000_000_000_000
+VAULT = Vault(PrivateKey(bytes(32)))
 
 
 @pytest.fixture
@@ -25,14 +28,14 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def store(path: Path) -> Iterator[SpawnedStore]:
-    made = SpawnedStore(path)
+    made = SpawnedStore(path, VAULT)
     yield made
     made.close()
 
 
 def reopened(store: SpawnedStore, path: Path) -> SpawnedStore:
     store.close()
-    return SpawnedStore(path)
+    return SpawnedStore(path, VAULT)
 
 
 def test_a_call_and_its_outcomes_survive_a_restart(store: SpawnedStore, path: Path) -> None:
@@ -109,7 +112,7 @@ def test_a_full_disk_records_nothing(store: SpawnedStore) -> None:
 def test_a_file_that_is_no_database_is_refused(path: Path) -> None:
     path.write_bytes(b"not a database" * 1000)
     with pytest.raises(InvalidError, match="cannot be used"):
-        SpawnedStore(path)
+        SpawnedStore(path, VAULT)
 
 
 def test_what_is_too_large_to_be_kept_is_refused_and_holds_up_nothing(

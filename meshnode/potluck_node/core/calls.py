@@ -395,14 +395,14 @@ class CallCore:
         if function.leases or now_us < function.since_us + NO_PEER_GRACE_US:
             return
         offers = self._hiring.offers(now_us)
-        if all(misfit(offer, function.spec) for offer in offers):
+        if all(misfit(offer, function.spec, self._trusts) for offer in offers):
             notes = [f"{peer[-8:]} is ignored: {skew_text(skew)}" for peer, skew in self._book.skewed.items()]
-            self._fail_all(function, Failure.of(no_peer(function.spec, offers, notes)), now_us)
+            self._fail_all(function, Failure.of(no_peer(function.spec, offers, notes, self._trusts)), now_us)
 
     def _heed_verdicts(self, function: Function, now_us: int) -> None:
         """Fail what would fail anywhere: when two peers say so, or one and there is nobody else to ask. A single peer
         that lies, or is broken, must not end a call."""
         others = [offer for offer in self._hiring.offers(now_us) if offer.peer not in function.verdicts]
-        alone = all(misfit(offer, function.spec) for offer in others)
+        alone = all(misfit(offer, function.spec, self._trusts) for offer in others)
         if function.verdicts and (alone or len(function.verdicts) >= VERDICTS_NEEDED):
             self._fail_all(function, next(iter(function.verdicts.values())), now_us)

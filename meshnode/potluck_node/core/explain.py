@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from potluck.wire.offer import Offer
 from potluck_node.core.bans import Bans
 from potluck_node.core.demand import Function, Lease
-from potluck_node.core.placement import describe, misfit, slots
+from potluck_node.core.placement import Trusts, describe, misfit, slots
 
 
-def state(function: Function, leases: Sequence[Lease], offers: Sequence[Offer]) -> tuple[str, str]:
+def state(function: Function, leases: Sequence[Lease], offers: Sequence[Offer], trusts: Trusts) -> tuple[str, str]:
     """(queued, placed, leased or running; what is waited for)."""
     stages = [lease.stage for lease in leases if lease.stage]
     if any(lease.inputs and not lease.stage for lease in leases):
@@ -20,12 +20,12 @@ def state(function: Function, leases: Sequence[Lease], offers: Sequence[Offer]) 
         return ("leased" if any(lease.slots for lease in leases) else "placed"), "; ".join(stages)
     if not function.queue and not function.delayed:
         return "running", ""
-    return "queued", _waiting(function, offers)
+    return "queued", _waiting(function, offers, trusts)
 
 
-def _waiting(function: Function, offers: Sequence[Offer]) -> str:
+def _waiting(function: Function, offers: Sequence[Offer], trusts: Trusts) -> str:
     wanted = describe(function.spec.resources)
-    having = [offer for offer in offers if not misfit(offer, function.spec)]
+    having = [offer for offer in offers if not misfit(offer, function.spec, trusts)]
     if function.delayed and not function.queue:
         return "waiting to retry"
     if not having:
@@ -35,24 +35,30 @@ def _waiting(function: Function, offers: Sequence[Offer]) -> str:
 
 def would(
     function: Function, leases: Mapping[str, Lease], offers: Sequence[Offer], bans: Bans, rtt_us: Mapping[str, int],
-    now_us: int,
+    now_us: int, trusts: Trusts,
 ) -> tuple[str, ...]:  # fmt: skip
     """One line for each peer that is known, those that run something first."""
     held = {leases[name].peer: leases[name] for name in sorted(function.leases)}
     lines = [
         (peer_rank, f"{offer.name}: {text}")
         for offer in offers
-        for peer_rank, text in [_line(function, offer, held.get(offer.peer), bans, rtt_us, now_us)]
+        for peer_rank, text in [_line(function, offer, held.get(offer.peer), bans, rtt_us, now_us, trusts)]
     ]
     return tuple(text for _, text in sorted(lines))
 
 
 def _line(
-    function: Function, offer: Offer, lease: Lease | None, bans: Bans, rtt_us: Mapping[str, int], now_us: int
+    function: Function,
+    offer: Offer,
+    lease: Lease | None,
+    bans: Bans,
+    rtt_us: Mapping[str, int],
+    now_us: int,
+    trusts: Trusts,
 ) -> tuple[int, str]:
     if lease is not None:
         return 0, _leased(lease)
-    if why := misfit(offer, function.spec):
+    if why := misfit(offer, function.spec, trusts):
         return 4, f"cannot run it: it {why}"
     if offer.peer in function.verdicts:
         return 4, f"says that it would fail: {function.verdicts[offer.peer].what}"

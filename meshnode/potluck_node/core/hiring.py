@@ -163,7 +163,7 @@ class Hiring:
     def _grow(self, function: Function, now_us: int) -> None:
         """Ask further peers until what is coming is enough for what waits."""
         while self._short(function, now_us):
-            chosen = choose(self._candidates(function, now_us), function.name, function.spec, self._dice)
+            chosen = choose(self._candidates(function, now_us), function.name, function.spec, self._dice, self.trusts)
             if chosen is None:
                 break
             self._open(function, chosen.offer, now_us)
@@ -245,12 +245,12 @@ class Hiring:
 
     def would(self, function: Function, now_us: int) -> tuple[str, ...]:
         """A line for each peer: why it runs the function, or does not."""
-        return would(function, self.leases, self.offers(now_us), self.bans, self.rtt_us, now_us)
+        return would(function, self.leases, self.offers(now_us), self.bans, self.rtt_us, now_us, self.trusts)
 
     def _note(self, function: Function, now_us: int) -> None:
         leases = self.of(function)
         running = any(lease.inputs and not lease.stage for lease in leases)
-        note = state(function, leases, [] if running else self.offers(now_us))
+        note = state(function, leases, [] if running else self.offers(now_us), self.trusts)
         if note != function.note:
             function.note = note
             for call in sorted(function.calls):

@@ -6,7 +6,7 @@ wins (the power of two choices, Mitzenmacher 2001), so that callers do not all r
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -27,8 +27,14 @@ class Dice(Protocol):
     def randrange(self, stop: int, /) -> int: ...
 
 
-def misfit(offer: Offer, spec: FunctionSpec, *, python_machine: str = "") -> str:
+# Whether a peer is trusted, by its id.
+Trusts = Callable[[str], bool]
+
+
+def misfit(offer: Offer, spec: FunctionSpec, trusts: Trusts = lambda peer: True, *, python_machine: str = "") -> str:
     """Why this offer can never run the function, or "" when it can (perhaps later)."""
+    if spec.secrets and not trusts(offer.peer):
+        return "is not trusted with the function's secrets"
     resources = spec.resources
     if python_machine and offer.machine != python_machine:
         return f"is a {offer.machine} machine"
@@ -106,9 +112,11 @@ def _rank(candidate: Candidate, function: str, image: str, resources: Resources)
     )
 
 
-def choose(candidates: Iterable[Candidate], function: str, spec: FunctionSpec, dice: Dice) -> Candidate | None:
+def choose(
+    candidates: Iterable[Candidate], function: str, spec: FunctionSpec, dice: Dice, trusts: Trusts = lambda peer: True
+) -> Candidate | None:
     """The peer to ask next, or None when nobody open fits. Bans only order: if all are banned, bans are ignored."""
-    fitting = [each for each in candidates if each.offer.state == "open" and not misfit(each.offer, spec)]
+    fitting = [each for each in candidates if each.offer.state == "open" and not misfit(each.offer, spec, trusts)]
     if not fitting:
         return None
     ranks = [_rank(each, function, spec.image, spec.resources) for each in fitting]
@@ -118,16 +126,20 @@ def choose(candidates: Iterable[Candidate], function: str, spec: FunctionSpec, d
     return max(first, second, key=lambda each: slots(each.offer, spec.resources))
 
 
-def no_peer(spec: FunctionSpec, offers: Iterable[Offer], notes: Iterable[str] = ()) -> NoPeerError:
+def no_peer(
+    spec: FunctionSpec, offers: Iterable[Offer], notes: Iterable[str] = (), trusts: Trusts = lambda peer: True
+) -> NoPeerError:
     """The error that says what is missing and who is nearest."""
     wants = describe(spec.resources) + (f", a {spec.tier} sandbox" if spec.tier else "")
     wants += f", the network ({', '.join(spec.network)})" if spec.network else ""
     wants += f", in {' or '.join(spec.region)}" if spec.region else ""
     wants += "".join(f", {key}={value}" for key, value in spec.labels)
     offers = list(offers)
-    near = [f"{offer.name} {misfit(offer, spec) or 'is ' + offer.state}" for offer in offers[:5]]
+    near = [f"{offer.name} {misfit(offer, spec, trusts) or 'is ' + offer.state}" for offer in offers[:5]]
     why = "; ".join([*near, *notes]) or "no peer on this mesh offers anything"
     fix = "Ask for less, or bring a peer that has it: on that machine run `potluck up`."
+    if any(spec.secrets and not trusts(offer.peer) for offer in offers):
+        fix = "Name peers that may have its secrets in the setting `trust` of this node; its own machine always may."
     if not offers:
         fix = "Check `potluck status`; on a machine that should help, run `potluck up` and give it this node's address."
     return NoPeerError(f"No peer has what {spec.name} asks for: {wants}.", why=why, fix=fix)

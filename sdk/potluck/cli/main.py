@@ -29,7 +29,7 @@ def main() -> None:
 
 
 def _register() -> None:
-    from potluck.cli import apps, completion, containers, deploy, doctor, image, ledger, node, run, serve, shell
+    from potluck.cli import apps, completion, containers, deploy, doctor, image, ledger, node, run, secret, serve, shell
 
     for command in (run.run, deploy.deploy, serve.serve, apps.app, containers.container, completion.completion):
         main.add_command(command)
@@ -37,6 +37,7 @@ def _register() -> None:
         main.add_command(command)
     main.add_command(ledger.ledger)
     main.add_command(image.image)
+    main.add_command(secret.secret)
     main.add_command(shell.shell)
     main.add_command(doctor.doctor)
 

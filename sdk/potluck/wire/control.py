@@ -11,6 +11,7 @@ import msgspec
 from potluck.wire.apps import AppQuestion, AppReply, RunCommand
 from potluck.wire.common import Failure, FunctionSpec, Message, RemoteException, Scaling
 from potluck.wire.offer import GpuOffer
+from potluck.wire.secrets import SecretQuestion, SecretReply
 from potluck.wire.spawned import SpawnQuestion, SpawnReply
 from potluck.wire.state import AskState, LeaveState, StateAnswered
 from potluck_images.definition import ImageDefinition
@@ -411,6 +412,7 @@ ToNode = (
     | KeepFunction
     | AppQuestion
     | RunCommand
+    | SecretQuestion
     | AskState
     | LeaveState
 )
@@ -430,5 +432,6 @@ FromNode = (
     | SpawnReply
     | Stats
     | AppReply
+    | SecretReply
     | StateAnswered
 )

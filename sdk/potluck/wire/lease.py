@@ -18,7 +18,10 @@ DEAD_AFTER_US = 3_000_000
 
 
 class LeaseRequest(Message, frozen=True):
-    """Opens a lease. `inputs_waiting` hints at how many workers to start; `now_us` is the caller's clock."""
+    """Opens a lease. `inputs_waiting` hints at how many workers to start; `now_us` is the caller's clock.
+
+    `function` has no secrets: they are `sealed` to the provider's key, for this lease (`secret_context`), as packed
+    pairs; empty when there are none."""
 
     protocol: int
     lease: str
@@ -26,6 +29,12 @@ class LeaseRequest(Message, frozen=True):
     inputs_waiting: int
     now_us: int
     version: str = ""
+    sealed: bytes = b""
+
+
+def secret_context(lease: str) -> str:
+    """For what the secrets of a lease are sealed."""
+    return f"potluck lease {lease}"
 
 
 class LeaseGranted(Message, frozen=True):
