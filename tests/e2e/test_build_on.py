@@ -27,7 +27,7 @@ pytestmark = needs_pasta
 def mesh(tmp_path_factory):
     made = Mesh(tmp_path_factory.mktemp("mesh"))
     try:
-        caller = made.caller()
+        caller = made.caller("cas", "--trust", "mesh")
         made.provider("ann", "--build-for-others")
         made.provider("bob")
         wait_until(lambda: len(caller.status().peers) == 2, "finding both peers")

@@ -6,12 +6,13 @@ import queue
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import cloudpickle
 import pytest
 import trio
 from tests.e2e import state_sample as sample
-from tests.e2e.mesh import Mesh, wait_until
+from tests.e2e.mesh import Mesh, run_cli, wait_until
 
 import potluck
 from potluck import Dict, Queue, asking, calls
@@ -262,3 +263,11 @@ def test_a_put_that_was_acknowledged_survives_a_killed_node(tmp_path, use_node, 
         if calls._connection:
             calls._connection.close()
         mesh.stop()
+
+
+def test_the_example_runs(caller):
+    root = Path(__file__).resolve().parent.parent.parent
+    done = run_cli(caller, "run", "examples/word_count.py", cwd=root)
+    assert done.returncode == 0, done.stderr
+    assert "lines counted: 30" in done.stdout
+    assert "most frequent: to 40" in done.stdout
