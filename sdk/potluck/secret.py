@@ -63,6 +63,8 @@ class Secret(Absent):
         """One that the local node keeps: `potluck secret create`, or `Secret.objects.create`. When it is used, raises
         `NotFoundError` if there is none, `InvalidError` if it lacks a variable of `required_keys`. `environment_name`
         is passed over."""
+        if not isinstance(name, str) or not name:
+            raise InvalidError("Secret.from_name() takes a name.", fix="See `potluck secret list`.")
         required = tuple(required_keys)
         return cls("from_name", lambda: _kept(name, required), name)
 
