@@ -8,13 +8,13 @@ from __future__ import annotations
 import difflib
 import re
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from potluck import wire
 from potluck.errors import InputCancellation, InvalidError, NotFoundError
-from potluck.wire import Failure, control
+from potluck.wire import Failure, FunctionSpec, control
 from potluck.wire import apps as messages
 from potluck.wire.lease import InputLog
 from potluck_node.app_logs import Logs
@@ -78,6 +78,8 @@ class Apps:
         self._submit = submit
         self._deployed = store.all()
         self.logs = Logs()
+        # Where the gateway is reached, "" where it is turned off; raises `InvalidError`.
+        self.web_base: Callable[[], Awaitable[str]] = _nowhere
 
     def start(self) -> None:
         """Have the workers that deployed functions want at least."""
@@ -94,12 +96,12 @@ class Apps:
         """Raises `potluck.errors.Error`."""
         match question:
             case messages.DeployApp():
-                return self._deploy(question, client)
+                return await self._deploy(question, client)
             case messages.StartApp():
                 self._start(question.app, client)
                 return control.Done(question.question)
             case messages.AskApp():
-                return self._facts(question.question, question.app)
+                return await self._facts(question.question, question.app)
             case messages.AskApps():
                 return messages.Apps(question.question, tuple(self._all()))
             case messages.AskAppLogs():
@@ -109,8 +111,10 @@ class Apps:
 
     # Deployments
 
-    def _deploy(self, question: messages.DeployApp, client: AppClient) -> messages.AppFacts:
+    async def _deploy(self, question: messages.DeployApp, client: AppClient) -> messages.AppFacts:
         _check(question)
+        if _answers(question.functions):
+            await self.web_base()
         deployment = Deployment(question.functions, self._clock.now_us())
         mine, limit = (self._deployed, DEPLOYED_MAX) if question.lasting else (client.apps.serves, PER_CLIENT_MAX)
         _check_room(question.app, mine, limit, "deployed here")
@@ -121,15 +125,30 @@ class Apps:
             self._keep(question.app, deployment)
         else:
             client.apps.serves[question.app] = deployment
-        return self._facts(question.question, question.app)
+        return await self._facts(question.question, question.app)
 
-    def _facts(self, question: int, app: str) -> messages.AppFacts:
+    async def _facts(self, question: int, app: str) -> messages.AppFacts:
         """What is being served comes before what is deployed: its author is at work on it."""
         served = self._served().get(app)
         found = served or self._deployed.get(app)
         if found is None:
             raise self._unknown(app, [*self._served(), *self._deployed], "is deployed")
-        return messages.AppFacts(question, app, found.functions, found.at_us, "serving" if served else "deployed")
+        base = await self.web_base() if _answers(found.functions) else ""
+        urls = tuple((each.name, f"{base}/{app}/{each.spec.web.label}") for each in found.functions if each.spec.web)
+        state = "serving" if served else "deployed"
+        return messages.AppFacts(question, app, found.functions, found.at_us, state, urls if base else ())
+
+    def endpoint(self, app: str, label: str) -> FunctionSpec | None:
+        """The function that answers requests there now."""
+        found = self._served().get(app) or self._deployed.get(app)
+        specs = (
+            [each.spec for each in found.functions if each.spec.web and each.spec.web.label == label] if found else []
+        )
+        return specs[0] if specs else None
+
+    def answering(self) -> bool:
+        """Whether anything that is deployed answers requests."""
+        return any(_answers(each.functions) for each in self._deployed.values())
 
     def _served(self) -> dict[str, Deployment]:
         """Of two that serve an app, the later counts: so a new version takes over before the old one goes."""
@@ -229,6 +248,14 @@ def _state(served: bool, runs: bool, deployed: bool) -> str:
     return "running" if runs else "deployed" if deployed else "detached"
 
 
+async def _nowhere() -> str:
+    return ""
+
+
+def _answers(functions: Iterable[messages.NamedFunction]) -> bool:
+    return any(each.spec.web for each in functions)
+
+
 def _check(question: messages.DeployApp) -> None:
     """Raises `InvalidError`."""
     _check_name(question.app)
@@ -238,6 +265,13 @@ def _check(question: messages.DeployApp) -> None:
             f"The app {question.app} cannot be deployed.",
             why=f"it has {len(names)} functions and classes, {len(set(names))} of them with names of their own",
             fix=f"Give it from 1 to {messages.FUNCTIONS_MAX}, each under another name.",
+        )
+    labels = [each.spec.web.label for each in question.functions if each.spec.web]
+    if twice := {label for label in labels if labels.count(label) > 1}:
+        raise InvalidError(
+            f"The app {question.app} cannot be deployed.",
+            why=f"several of its functions answer at {', '.join(sorted(twice))}",
+            fix="Give each a label= of its own.",
         )
     for function in question.functions:
         if problem := nonsense(function.spec):

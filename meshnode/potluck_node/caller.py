@@ -48,6 +48,7 @@ RECEIPT_TIMEOUT_S = 5.0
 FromClients = (
     ev.InputAdded
     | ev.ItemsTaken
+    | ev.PieceAdded
     | ev.InputsEnded
     | ev.CallCancelled
     | ev.OffersChanged
@@ -62,6 +63,8 @@ class CallSink(Protocol):
 
     def deliver(self, action: ev.Deliver) -> None: ...
     def item(self, action: ev.DeliverItem) -> None: ...
+    def began(self, action: ev.Began) -> None: ...
+    def taken(self, action: ev.DeliverTaken) -> None: ...
     def ended(self, action: ev.CallEnded) -> None: ...
     def notice(self, action: ev.Notice) -> None: ...
     def log(self, call: str, index: int, message: messages.InputLog) -> None: ...
@@ -144,6 +147,14 @@ class Caller:
         elif isinstance(action, ev.DeliverItem):
             if action.call in self._sinks:
                 self._sinks[action.call].item(action)
+        elif isinstance(action, ev.Began):
+            if action.call in self._sinks:
+                self._sinks[action.call].began(action)
+        elif isinstance(action, ev.DeliverTaken):
+            if action.call in self._sinks:
+                self._sinks[action.call].taken(action)
+        elif isinstance(action, ev.SendPiece):
+            self._post(action.lease, messages.InputPiece(action.input, action.payload))
         elif isinstance(action, ev.AckItems):
             self._post(action.lease, messages.ItemsTaken(action.input, action.items))
         elif isinstance(action, ev.ScaleLease):
@@ -264,6 +275,8 @@ class Caller:
         elif isinstance(message, messages.InputItem):
             lease.meter.meter.add_item(message)
             self._engine.submit(ev.ItemYielded(name, message))
+        elif isinstance(message, messages.PiecesTaken):
+            self._engine.submit(ev.PiecesTaken(name, message.input, message.bytes))
         elif isinstance(message, messages.InputLog):
             self._log(message)
         elif isinstance(message, messages.InputStarted):

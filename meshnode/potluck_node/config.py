@@ -16,6 +16,8 @@ from potluck.network import ANYWHERE, checked_names
 from potluck_node.machine import cores, memory_mib
 
 CONFIG_FILE = "config.toml"
+# Where the gateway answers unless the owner says otherwise; on another port when this one is taken.
+GATEWAY = "127.0.0.1:8317"
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -47,6 +49,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     labels: dict[str, str] = {}
     state: str = ""
     state_gib: float = 10.0
+    gateway: str = GATEWAY
+    gateway_hosts: tuple[str, ...] = ()
+    gateway_cert: str = ""
+    gateway_key: str = ""
 
     @property
     def lent_network(self) -> tuple[str, ...]:
@@ -86,6 +92,10 @@ HELP = {
     "labels": "Free labels for functions that ask for them.",
     "state": "Where dicts and queues are: nothing for the node's own folder, or postgresql://USER@HOST/DATABASE.",
     "state_gib": "Upper bound of what dicts and queues hold, in GiB.",
+    "gateway": "Address and port at which functions answer web requests, once there are any; none turns that off.",
+    "gateway_hosts": "Names, beside its address, under which the gateway may be asked; the first is shown in URLs.",
+    "gateway_cert": "File with the gateway's TLS certificate chain; without one it speaks plain HTTP.",
+    "gateway_key": "File with the private key of that certificate.",
 }
 
 

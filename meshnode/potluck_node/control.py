@@ -24,6 +24,7 @@ from potluck.wire.lease import InputLog
 from potluck.wire.secrets import SecretQuestion
 from potluck.wire.spawned import SpawnCall, SpawnQuestion
 from potluck.wire.state import AskState, LeaveState, StateAnswered
+from potluck.wire.tokens import TokenQuestion
 from potluck_node.apps import AppClient, ClientApps
 from potluck_node.caller import Caller
 from potluck_node.core import events as ev
@@ -64,7 +65,9 @@ class Desk(Protocol):
     async def build(self, question: control.BuildImage, progress: Progress) -> tuple[str, str]: ...
     async def answer_images(self, question: control.ImageQuestion, say: Progress) -> wire.Message: ...
     async def answer_spawned(self, question: SpawnQuestion, show: Show) -> wire.Message: ...
-    async def answer_apps(self, question: AppQuestion | RunCommand, client: AppClient) -> wire.Message: ...
+    async def answer_apps(
+        self, question: AppQuestion | RunCommand | TokenQuestion, client: AppClient
+    ) -> wire.Message: ...
     def heard(self, app: str, function: str, message: InputLog) -> None: ...
     def pause(self, reason: str, now: bool) -> None: ...
     def resume(self) -> None: ...
@@ -249,7 +252,7 @@ class _Client:
             self._state.ask(message.question, message.payload)
         elif isinstance(message, LeaveState):
             self._state.leave(message.question)
-        elif isinstance(message, AppQuestion | RunCommand):
+        elif isinstance(message, AppQuestion | RunCommand | TokenQuestion):
             nursery.start_soon(self._answer_apps, message)
         else:
             self._answer(message)
@@ -364,7 +367,7 @@ class _Client:
         except Error as error:
             self._post(control.Refusal(message.question, Failure.of(error)))
 
-    async def _answer_apps(self, message: AppQuestion | RunCommand) -> None:
+    async def _answer_apps(self, message: AppQuestion | RunCommand | TokenQuestion) -> None:
         try:
             self._post(await self._desk.answer_apps(message, self))
         except Error as error:
@@ -391,6 +394,12 @@ class _Client:
         call = self._open.get(action.call)
         if call is not None:
             self._post(control.CallItem(call, action.index, action.item, action.payload))
+
+    def began(self, action: ev.Began) -> None:
+        """Clients send no requests: they have the gateway for it."""
+
+    def taken(self, action: ev.DeliverTaken) -> None:
+        """As `began`."""
 
     def ended(self, action: ev.CallEnded) -> None:
         self._forget(action.call)

@@ -65,6 +65,10 @@ class Home:
         return self.path / "state.sqlite"
 
     @property
+    def tokens(self) -> Path:
+        return self.path / "tokens.json"
+
+    @property
     def store(self) -> Path:
         return self.path / "store"
 

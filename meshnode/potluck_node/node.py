@@ -23,6 +23,7 @@ from potluck.wire.apps import AppQuestion, RunCommand
 from potluck.wire.lease import InputLog
 from potluck.wire.offer import Offer
 from potluck.wire.spawned import SpawnQuestion
+from potluck.wire.tokens import TokenQuestion
 from potluck_images.disk import DiskStore
 from potluck_ledger.journal import Journal
 from potluck_ledger.keys import KeyFileError, load_or_create
@@ -35,7 +36,7 @@ from potluck_node.caller import LEASE_PROTOCOL, Caller
 from potluck_node.chunks import CHUNKS_PROTOCOL
 from potluck_node.clock import Clock
 from potluck_node.commands import Commands
-from potluck_node.config import Settings
+from potluck_node.config import GATEWAY, Settings
 from potluck_node.control import ControlServer, Progress
 from potluck_node.core import events as ev
 from potluck_node.core import provider_events as pev
@@ -44,6 +45,7 @@ from potluck_node.core.pools import Capacity
 from potluck_node.devices.interface import Binding, Devices
 from potluck_node.discovery import Discovery
 from potluck_node.fetch import Caps, Fetcher
+from potluck_node.gateway import Gateway
 from potluck_node.home import Home
 from potluck_node.image_desk import ImageDesk
 from potluck_node.images import ImageService
@@ -55,6 +57,7 @@ from potluck_node.spawned import Show, SpawnedCalls
 from potluck_node.spawned_store import SpawnedStore
 from potluck_node.state.service import State
 from potluck_node.status import make_status
+from potluck_node.tokens import Tokens
 from potluck_node.transport.interface import RecordRank, Transport
 
 if TYPE_CHECKING:
@@ -125,12 +128,17 @@ class Node:
         self.control = ControlServer(parts.socket, self)
         self.secrets = SecretStore(self.home.secrets, vault, self._clock)
         self._app_store = AppStore(self.home.apps, vault)
-        self.apps = Apps(self._app_store, self.spawned, self.control.app_clients, self._clock, self.caller.submit)
+        self.tokens = Tokens(self.home.tokens)
+        self.gateway = Gateway(settings, GATEWAY, self.caller, self.tokens.admits)
+        self.apps = Apps(self._app_store, self.spawned, self._app_clients, self._clock, self.caller.submit)
         self.started_us = self._clock.now_us()
         self._sequence = self.home.next_sequence(self.started_us)
         self._scope, self._stopping, self._ended = trio.CancelScope(), trio.Event(), trio.Event()
         self._plain_offer = self._describe()
         self._wire_up()
+
+    def _app_clients(self) -> list[AppClient]:
+        return [*self.control.app_clients(), self.gateway]
 
     def _rank(self, key: str, value: bytes) -> int | None:
         return rank_offer(key, value, self._clock.now_us())
@@ -162,7 +170,8 @@ class Node:
         """Who tells whom."""
         self.caller.own_offer = self.own_offer
         self.caller.trusts = lambda peer: peer == self.key.peer or self.settings.trusts(peer)
-        self.spawned.on_log = self.apps.heard
+        self.spawned.on_log = self.gateway.heard = self.apps.heard
+        self.gateway.endpoints, self.apps.web_base = self.apps, self.gateway.base
         self.discovery.provided = self.images.provided
         self.discovery.changed = lambda: self.caller.submit(ev.OffersChanged())
         self.images.changed = self.discovery.touch
@@ -200,6 +209,9 @@ class Node:
                     await nursery.start(self.discovery.serve)
                     await nursery.start(self.spawned.serve)
                     self.apps.start()
+                    await nursery.start(self.gateway.serve)
+                    if self.apps.answering():
+                        await self._open_gateway()
                     await nursery.start(self.control.serve)
                     nursery.start_soon(self._end_when_stopped)
                     if self.embedded:
@@ -216,11 +228,18 @@ class Node:
             self.secrets.close()
             self.home.close()
 
+    async def _open_gateway(self) -> None:
+        """What was deployed answers again; a node that cannot listen does all else."""
+        try:
+            await self.gateway.base()
+        except InvalidError as error:
+            log.error("%s", error)
+
     async def _end_when_unused(self) -> None:
         last = trio.current_time()
         while trio.current_time() - last < EMBEDDED_IDLE_S:
             await trio.sleep(1)
-            if self.control.clients or self.spawned.running:
+            if self.control.clients or self.spawned.running or self.gateway.busy:
                 last = trio.current_time()
         self.stop()
 
@@ -314,7 +333,9 @@ class Node:
     async def answer_spawned(self, question: SpawnQuestion, show: Show) -> wire.Message:
         return await self.spawned.answer(question, show)
 
-    async def answer_apps(self, question: AppQuestion | RunCommand, client: AppClient) -> wire.Message:
+    async def answer_apps(self, question: AppQuestion | RunCommand | TokenQuestion, client: AppClient) -> wire.Message:
+        if isinstance(question, TokenQuestion):
+            return self.tokens.answer(question)
         if isinstance(question, RunCommand):
             return await self.commands.run(question)
         return await self.apps.answer(question, client)

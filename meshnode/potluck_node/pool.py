@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
@@ -13,15 +14,17 @@ from typing import Protocol
 import trio
 
 from potluck.errors import Error, PythonVersionError, SandboxError
-from potluck.wire import Failure
+from potluck.wire import Failure, FunctionSpec
 from potluck.wire.lease import LeaseProgress
 from potluck.wire.state import StateAsked, StateDropped, StateTold
 from potluck.wire.worker import (
+    InputPiece,
     InputRaised,
     InputRefused,
     InputSucceeded,
     InputYielded,
     ItemsTaken,
+    PiecesTaken,
     RunBatch,
     RunInput,
     StopInput,
@@ -110,10 +113,12 @@ class Pool:
         self._printed: dict[str, Printed] = {}
         self._image: ReadyImage | None = None
         self._zygote: Zygote | None = None
-        # Workers with GPUs have a sandbox each.
+        # Workers with GPUs have a sandbox each, and those that listen on a port.
         self._apart: dict[str, trio.CancelScope] = {}
         self._sandboxes: dict[str, Zygote] = {}
         self._workers: dict[str, Worker] = {}
+        # What each worker is sent, in order. The core bounds the inputs, and the pieces of each.
+        self._mail: dict[str, trio.MemorySendChannel[ToWorker]] = {}
         self._scope = trio.CancelScope()
         self._nursery: trio.Nursery | None = None
 
@@ -136,7 +141,7 @@ class Pool:
                 self._nursery.start_soon(image.serve)
                 self._image = image
                 progress(LeaseProgress("sandbox"))
-                if spec.resources.gpu:
+                if _apart(spec):
                     self._submit(ev.PoolReady(self._action.pool))
                     await trio.sleep_forever()
                 network = await self._open_network(self._nursery)
@@ -179,7 +184,7 @@ class Pool:
 
     def _spec(self, image: ReadyImage, binding: Binding, network: Path | None) -> SandboxSpec:
         spec = self._action.function
-        count = 1 if spec.resources.gpu else max(1, self._action.workers_max)
+        count = 1 if _apart(spec) else max(1, self._action.workers_max)
         limits = Limits(
             memory_mib=spec.resources.memory_mib * count + ZYGOTE_MIB,
             cpu_milli=max(1000, spec.resources.cpu_milli * count),
@@ -201,7 +206,7 @@ class Pool:
         self._scope.cancel()
 
     def spawn(self, worker: str, gpus: tuple[str, ...] = ()) -> None:
-        if self._nursery and gpus:
+        if self._nursery and _apart(self._action.function):
             self._apart[worker] = trio.CancelScope()
             self._nursery.start_soon(self._work_apart, worker, gpus)
         elif self._nursery:
@@ -218,6 +223,9 @@ class Pool:
         except SandboxError as error:
             return error.what
         self._workers[name], self._printed[name] = worker, Printed()
+        self._mail[name], mail = trio.open_memory_channel[ToWorker](math.inf)
+        assert self._nursery
+        self._nursery.start_soon(self._send_all, worker, mail)
         try:
             while True:
                 await self._take(name, await worker.receive())
@@ -225,6 +233,7 @@ class Pool:
             return end.reason
         finally:
             self._busy.pop(name, None)
+            self._mail.pop(name).close()
             del self._workers[name], self._printed[name]
 
     async def _work_apart(self, name: str, gpus: tuple[str, ...]) -> None:
@@ -248,7 +257,8 @@ class Pool:
     async def _sandbox_life(self, name: str, gpus: tuple[str, ...]) -> str:
         assert self._image
         async with trio.open_nursery() as nursery:
-            spec = self._spec(self._image, self._bind(gpus), await self._open_network(nursery))
+            binding = self._bind(gpus) if gpus else Binding()
+            spec = self._spec(self._image, binding, await self._open_network(nursery))
             zygote = await self._launcher.start(nursery, spec)
             self._sandboxes[name] = zygote
             try:
@@ -281,6 +291,8 @@ class Pool:
         elif isinstance(message, InputYielded):
             self._submit(ev.ItemCame(self._action.pool, name, message.input, message.item, message.payload))
             await self._flow(name, message.input)
+        elif isinstance(message, PiecesTaken):
+            self._submit(ev.PiecesTaken(self._action.pool, name, message.input, message.bytes))
         elif isinstance(message, WorkerReady):
             self._submit(ev.WorkerUp(self._action.pool, name))
         elif isinstance(message, StateAsked | StateDropped) and self._state:
@@ -301,37 +313,43 @@ class Pool:
             message: ToWorker = RunInput(action.numbers[0], action.payloads[0], action.plain)
             if action.together:
                 message = RunBatch(action.numbers, action.payloads, action.plain)
-            self._nursery.start_soon(self._send, self._workers[action.worker], message)
+            self._post(action.worker, message)
             self._busy[action.worker] += len(action.numbers)
             self._tell_refusals()
 
     def ack_items(self, worker: str, number: int, items: int) -> None:
-        if self._nursery and worker in self._workers:
-            self._nursery.start_soon(self._send, self._workers[worker], ItemsTaken(number, items))
+        self._post(worker, ItemsTaken(number, items))
+
+    def send_piece(self, worker: str, number: int, payload: bytes) -> None:
+        self._post(worker, InputPiece(number, payload))
 
     def tell(self, worker: str, message: StateTold) -> None:
         """The answer to what a worker asked."""
-        if self._nursery and worker in self._workers:
-            self._nursery.start_soon(self._send, self._workers[worker], message)
+        self._post(worker, message)
 
     def stop_input(self, worker: str, number: int) -> None:
-        if self._nursery and worker in self._workers:
-            self._nursery.start_soon(self._send, self._workers[worker], StopInput(number))
+        self._post(worker, StopInput(number))
 
-    async def _send(self, worker: Worker, message: ToWorker) -> None:
+    def _post(self, worker: str, message: ToWorker) -> None:
+        if worker in self._mail:
+            self._mail[worker].send_nowait(message)
+
+    async def _send_all(self, worker: Worker, mail: trio.MemoryReceiveChannel[ToWorker]) -> None:
         with suppress(WorkerEnded):  # `_work` reports it
-            await worker.send(message)
+            async for message in mail:
+                await worker.send(message)
 
     def stop(self, worker: str) -> None:
-        """End an idle worker; one of a class may run its exit methods first."""
-        if self._nursery and worker in self._workers and self._action.function.parameters:
+        """End an idle worker; one of a class may run its exit methods first, an application shut down."""
+        spec = self._action.function
+        if self._nursery and worker in self._workers and (spec.parameters or spec.web):
             self._nursery.start_soon(self._leave, worker)
         else:
             self.kill(worker)
 
     async def _leave(self, name: str) -> None:
         worker = self._workers[name]
-        await self._send(worker, StopWorker())
+        self._post(name, StopWorker())
         await trio.sleep(LEAVE_TIMEOUT_S)
         if self._workers.get(name) is worker:
             log.info("worker %s did not leave within %g s and is killed", name, LEAVE_TIMEOUT_S)
@@ -342,6 +360,11 @@ class Pool:
             self._apart[worker].cancel()
         elif self._nursery and worker in self._workers:
             self._nursery.start_soon(self._workers[worker].kill)
+
+
+def _apart(spec: FunctionSpec) -> bool:
+    """Whether each worker has a sandbox of its own: for GPUs and for a port, which it alone has."""
+    return bool(spec.resources.gpu) or (spec.web is not None and spec.web.kind == "server")
 
 
 def _merged(image: Mapping[str, str], devices: Mapping[str, str]) -> dict[str, str]:

@@ -156,6 +156,8 @@ class Provider:
     def _take(self, lease: str, message: object) -> None:
         if isinstance(message, messages.Input):
             self._engine.submit(ev.InputCame(lease, message))
+        elif isinstance(message, messages.InputPiece):
+            self._engine.submit(ev.PieceCame(lease, message.input, message.payload))
         elif isinstance(message, messages.CancelInput):
             self._engine.submit(ev.InputDropped(lease, message.input, message.reason))
         elif isinstance(message, messages.ItemsTaken):
@@ -195,6 +197,8 @@ class Provider:
                 self.gpus.hurry()
         elif isinstance(action, ev.AckItems):
             self._pools[action.pool].ack_items(action.worker, action.number, action.items)
+        elif isinstance(action, ev.SendPiece):
+            self._pools[action.pool].send_piece(action.worker, action.number, action.payload)
         elif isinstance(action, ev.StopInput):
             self._pools[action.pool].stop_input(action.worker, action.number)
         elif isinstance(action, ev.StopWorker):

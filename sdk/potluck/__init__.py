@@ -15,6 +15,7 @@ from potluck.retries import Retries
 from potluck.secret import Secret
 from potluck.sharing import batched, concurrent
 from potluck.variants import Cls
+from potluck.web import asgi_app, fastapi_endpoint, web_server, wsgi_app
 
 __all__ = [
     "App",
@@ -29,12 +30,16 @@ __all__ = [
     "Retries",
     "Secret",
     "__version__",
+    "asgi_app",
     "batched",
     "concurrent",
     "enable_output",
     "enter",
     "exit",
+    "fastapi_endpoint",
     "is_local",
     "method",
     "parameter",
+    "web_server",
+    "wsgi_app",
 ]

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from potluck.errors import Error
 
-_WEB = "web endpoints are not there yet: run a server of your own that calls functions"
+_WEB = "use @potluck.fastapi_endpoint(), asgi_app(), wsgi_app() or web_server() below @app.function()"
 _STORE = "it is not there yet: pass data as arguments and results"
 _SERVER = "there is no server and no account: everything is on your own node"
 _SANDBOX = "sandboxes without a function are not there yet: use `potluck shell`, or a function that runs a subprocess"
@@ -33,20 +33,16 @@ ABSENT = {
     "Tunnel": "functions cannot be connected to: they call out through a proxy",
     "Volume": _STORE + ", or add files to the image",
     "Workspace": _SERVER,
-    "asgi_app": _WEB,
     "billing": "nothing is billed: see `potluck ledger` for who gave what",
     "clustered": _CLUSTER,
     "current_function_call_id": "workers are not told the numbers of calls",
     "current_input_id": "workers are not told the numbers of inputs",
     "experimental": "there is nothing experimental",
-    "fastapi_endpoint": _WEB,
     "forward": "functions cannot be connected to: they call out through a proxy",
     "interact": "use `potluck container exec`, or `potluck shell FILE.py::FUNCTION`",
     "sessioned": _WEB,
     "types": "the one that carries over is potluck.functions.FunctionStats",
     "web_endpoint": _WEB,
-    "web_server": _WEB,
-    "wsgi_app": _WEB,
     "App.app_id": "an app is known by its name",
     "App.description": "an app is known by its name",
     "App.get_dashboard_url": _DASHBOARD,
@@ -70,13 +66,11 @@ ABSENT = {
     "Function.experimental_spawn_map": "use Function.spawn_map()",
     "Function.from_id": "a function is known by its app and name: use Function.from_name()",
     "Function.get_dashboard_url": _DASHBOARD,
-    "Function.get_web_url": _WEB,
     "Function.info": _DASHBOARD,
     "Function.logs": "use `potluck app logs`",
     "Function.metrics": "use `potluck status`",
     "Function.object_id": "a function is known by its app and name",
     "Function.stats": "use Function.get_current_stats()",
-    "Function.web_url": _WEB,
     "FunctionCall.client": _SERVER,
     "FunctionCall.get_call_graph": "functions cannot call each other from within a sandbox, so there is no graph",
     "FunctionCall.get_dashboard_url": _DASHBOARD,

@@ -40,6 +40,20 @@ def record(running: Running, app: App, name: str, *, lasting: bool) -> AppFacts:
             f"The app {app.name} has nothing to deploy.", fix="Decorate its functions with @app.function()."
         )
     running.grant(name)
+    return _record(running, functions, name, lasting)
+
+
+def record_web(running: Running, app: App) -> dict[str, str]:
+    """Let functions that answer requests do so for as long as the connection is open; returns their URLs by name."""
+    functions = [
+        NamedFunction(name, running.spec(function))
+        for name, function in app.registered_functions.items()
+        if function._web
+    ]
+    return dict(_record(running, functions, app.name, lasting=False).urls)
+
+
+def _record(running: Running, functions: list[NamedFunction], name: str, lasting: bool) -> AppFacts:
     named = tuple(replace(each, spec=replace(each.spec, app=name)) for each in functions)
     return running.client.ask(lambda number: DeployApp(number, name, named, lasting), AppFacts)
 

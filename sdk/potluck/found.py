@@ -18,6 +18,7 @@ from potluck.runner.codec import unpack
 from potluck.running import Link, check_python
 from potluck.spec import changed
 from potluck.variants import Cls
+from potluck.web import Web
 from potluck.wire import FunctionSpec
 from potluck.wire.apps import AppFacts, AskApp, MethodFacts, NamedFunction
 
@@ -114,6 +115,11 @@ class FoundFunction(Function[..., Any]):
         facts = self._facts()
         methods = {each.name: each.generator for each in facts.methods}
         return methods[self._method] if self._method else facts.spec.generator
+
+    @property
+    def _web(self) -> Web | None:
+        found = self._facts().spec.web
+        return Web(found.kind, found.label) if found else None
 
     def _facts(self) -> NamedFunction:
         facts = link().facts(self._app.name, self._found)

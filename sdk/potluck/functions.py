@@ -11,6 +11,7 @@ from potluck.calls import Spawn, SpawnMap, WithAio
 from potluck.errors import InvalidError
 from potluck.sharing import Sharing, checked_batching, checked_concurrency, joined, yields
 from potluck.ways import ForEach, Map, Remote, RemoteGen, StarMap
+from potluck.web import Web, labelled, web_of
 
 # Whatever calls need is imported by the first call: `import potluck` happens in every script, notebook and sandbox.
 if TYPE_CHECKING:
@@ -41,6 +42,8 @@ class Function(Absent, Generic[P, R]):
         self._prepare(app, options)
         if options.sharing.batch_size and self._yields:
             raise InvalidError(f"{self.name} is a generator, which cannot be batched.", fix="Return a list.")
+        if options.sharing.batch_size and self._web:
+            raise InvalidError(f"{self.name} answers requests, which cannot be batched.", fix="Leave @batched out.")
 
     def _prepare(self, app: App, options: Options) -> None:
         self._app, self._options = app, options
@@ -54,6 +57,7 @@ class Function(Absent, Generic[P, R]):
         self.get_current_stats = WithAio(self._get_current_stats)
         self.update_autoscaler = WithAio(self._update_autoscaler)
         self.hydrate = WithAio(self._hydrate)
+        self.get_web_url = WithAio(self._get_web_url)
 
     @staticmethod
     def from_name(app_name: str, name: str, *, environment_name: str | None = None) -> Function[..., Any]:
@@ -91,6 +95,12 @@ class Function(Absent, Generic[P, R]):
         """Whether it is a generator."""
         wanted = self._options.is_generator
         return yields(self._raw) if wanted is None else wanted
+
+    @property
+    def _web(self) -> Web | None:
+        """How it answers requests, if it does."""
+        found = web_of(self._raw)
+        return labelled(found, self.name) if found else None
 
     @property
     def _pool_yields(self) -> bool:
@@ -158,6 +168,20 @@ class Function(Absent, Generic[P, R]):
         self._link().spec(self)
         return self
 
+    def _get_web_url(self) -> str | None:
+        """Where it answers requests, while its app runs or is deployed; None for a function that is called."""
+        if self._web is None:
+            return None
+        from potluck.wire.apps import AppFacts, AskApp
+
+        facts = self._link().client.ask(lambda number: AskApp(number, self._app.name), AppFacts)
+        return dict(facts.urls).get(self.name)
+
+    @property
+    def web_url(self) -> str | None:
+        """As `get_web_url()`."""
+        return self._get_web_url()
+
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         raise InvalidError(
             f"{self.name}() was called like a plain function.",
@@ -180,7 +204,12 @@ class Function(Absent, Generic[P, R]):
         return self._link(), self._payload(args, kwargs)
 
     def _check_returns(self, way: str) -> None:
-        """Raises `InvalidError` for a generator."""
+        """Raises `InvalidError` for a generator, and for what answers requests."""
+        if self._web:
+            raise InvalidError(
+                f"{self.name} answers requests, and cannot be called.",
+                fix=f"Send a request to {self.name}.get_web_url(), or call {self.name}.local(…).",
+            )
         if self._yields:
             raise InvalidError(
                 f"{self.name} is a generator, which .{way} cannot call.",

@@ -23,6 +23,7 @@ from potluck import (
     Secret,
     __version__,
     app,
+    asgi_app,
     batched,
     calls,
     concurrent,
@@ -30,6 +31,7 @@ from potluck import (
     enable_output,
     enter,
     exit,
+    fastapi_endpoint,
     functions,
     image,
     is_local,
@@ -39,6 +41,8 @@ from potluck import (
     retries,
     secret,
     variants,
+    web_server,
+    wsgi_app,
 )
 from potluck import errors as exception
 from potluck.absent import ABSENT, absent
@@ -55,14 +59,18 @@ __all__ = [
     "Retries",
     "Secret",
     "__version__",
+    "asgi_app",
     "batched",
     "concurrent",
     "enable_output",
     "enter",
     "exit",
+    "fastapi_endpoint",
     "is_local",
     "method",
     "parameter",
+    "web_server",
+    "wsgi_app",
 ]
 
 # Modules of Modal whose names are those of one of ours.

@@ -85,10 +85,16 @@ class Running(Link):
         super().__init__(make_output(show_progress))
         self._app, self._build_on = app, build_on
         self._granted: set[wire.Message] = set()
+        # Of functions that answer requests while it runs, by name.
+        self.urls: dict[str, str] = {}
         self.client.ask(lambda number: StartApp(number, app.name), control.Done)
 
     def keep_warm(self) -> None:
         """Have workers started for functions that say how many there are to be at least. Raises as `spec`."""
+        if any(function._web for function in self._app.registered_functions.values()):
+            from potluck.deploy import record_web
+
+            self.urls = record_web(self, self._app)
         for function in self._app.registered_functions.values():
             if function._options.scaling.get("min_containers"):
                 self._keep(self.spec(function))

@@ -18,6 +18,7 @@ from potluck.wire.contents import join, split
 from potluck.wire.secrets import SecretReply
 from potluck.wire.spawned import SpawnReply
 from potluck.wire.state import StateAnswered
+from potluck.wire.tokens import TokenReply
 
 # Every so many items a generator is told that they were taken: a few times within what it may be ahead.
 ITEMS_ACKED = 16
@@ -207,7 +208,8 @@ class Session:
                 | SpawnReply
                 | AppReply
                 | SecretReply
-                | StateAnswered,
+                | StateAnswered
+                | TokenReply,
             )
             self._answer(message.question, message)
 

@@ -11,12 +11,13 @@ from msgspec.structs import replace
 from potluck.secret import joined, values
 from potluck.source import Reference
 from potluck.wire import FunctionSpec, Resources, RetryPolicy
-from potluck.wire.common import Scaling, Sharing
+from potluck.wire.common import Scaling, Sharing, Web
 
 if TYPE_CHECKING:
     from potluck.functions import Function
     from potluck.options import Options
     from potluck.retries import Retries
+    from potluck.web import Web as Asked
 
 # What a function gets that asks for nothing: one core, and memory for a worker with numpy and some data.
 DEFAULT_CPU_MILLI, DEFAULT_MEMORY_MIB = 1000, 512
@@ -47,8 +48,16 @@ def make_spec(function: Function[Any, Any], reference: Reference, image: str, py
         resources=Resources(cpu_milli=DEFAULT_CPU_MILLI, memory_mib=DEFAULT_MEMORY_MIB),
         parameters=function._parameters,
         generator=function._pool_yields,
+        web=_web(function._web),
     )
     return changed(plain, function._options, key)
+
+
+def _web(web: Asked | None) -> Web | None:
+    if web is None:
+        return None
+    startup_us = round(web.startup_timeout * 1e6)
+    return Web(web.kind, web.label, web.method, web.docs, web.private, web.port, startup_us)
 
 
 def changed(spec: FunctionSpec, options: Options, key: bytes) -> FunctionSpec:

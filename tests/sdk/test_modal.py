@@ -37,9 +37,9 @@ def test_other_names_are_ordinary_mistakes():
 
 def test_methods_that_are_not_there_say_so_too():
     function = potluck.App("tests").function()(len)
-    with pytest.raises(AbsentError, match=r"Function\.get_web_url"):
-        function.get_web_url()
-    assert not hasattr(function, "get_web_url")
+    with pytest.raises(AbsentError, match=r"Function\.get_dashboard_url"):
+        function.get_dashboard_url()
+    assert not hasattr(function, "get_dashboard_url")
     with pytest.raises(AttributeError, match="no attribute 'remotely'"):
         function.remotely  # noqa: B018
     with pytest.raises(AbsentError, match=r"App\.set_tags"):

@@ -18,6 +18,7 @@ INPUTS_MAX, BATCH_WAIT_MAX_US = 1000, 600_000_000
 # More workers than this no mesh has; what is summed up stays small.
 WORKERS_MAX = 100_000
 SALT_BYTES_MAX = 64
+WEB_KINDS = ("asgi", "wsgi", "fastapi", "server")
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,8 @@ def nonsense(spec: FunctionSpec) -> str:
         return f"{spec.tier[:32]!r} is no kind of sandbox"
     if spec.tier in NO_GPU_TIERS and need.gpu:
         return f"no GPU can be used in a {spec.tier} sandbox"
+    if spec.web and (spec.web.kind not in WEB_KINDS or spec.parameters or spec.sharing.batch_size):
+        return "it answers no requests that there are"
     if not spec.pickled and not (spec.module and spec.qualname):
         return "it names no function"
     return ""

@@ -58,6 +58,7 @@ class CallCore:
             ev.CallOpened: self._call_opened,
             ev.InputAdded: self._input_added,
             ev.ItemsTaken: self._items_taken,
+            ev.PieceAdded: self._piece_added,
             ev.InputsEnded: self._inputs_ended,
             ev.CallCancelled: self._call_cancelled,
             ev.FunctionKept: self._function_kept,
@@ -68,6 +69,7 @@ class CallCore:
             ev.LeaseStage: self._lease_stage,
             ev.InputBegan: self._input_began,
             ev.ItemYielded: self._item_yielded,
+            ev.PiecesTaken: self._pieces_taken,
             ev.InputFinished: self._input_finished,
             ev.LeaseLost: self._lease_lost,
             ev.OffersChanged: self._pump_all,
@@ -242,6 +244,7 @@ class CallCore:
         function = self._functions[lease.function]
         if event.input in lease.inputs:
             lease.inputs[event.input].began_us = now_us
+            self._began(event, function)
         if not lease.up:
             lease.up = True
             function.start_us = (function.start_us + max(1, now_us - lease.opened_us)) // 2
@@ -249,13 +252,22 @@ class CallCore:
             lease.stage = ""
             self._hiring.note(function, now_us)
 
+    def _began(self, event: ev.InputBegan, function: Function) -> None:
+        item = self._inputs.get(event.input)
+        if item:
+            item.began = True
+            if function.spec.web:
+                self._act(ev.Began(item.call, item.index, event.worker))
+
     def _item_yielded(self, event: ev.ItemYielded, now_us: int) -> None:
         lease, message = self._leases.get(event.lease), event.message
         item = self._inputs.get(message.input)
         sent = lease.inputs.get(message.input) if lease else None
         if not sent or not lease or not item or message.attempt != sent.attempt:
             return
-        if not self._trusts(lease.peer) and not is_data(message.payload):
+        # What answers a request is only ever passed on.
+        code = not self._functions[lease.function].spec.web and not is_data(message.payload)
+        if code and not self._trusts(lease.peer):
             refused = InputDone(message.input, message.attempt, 0, payload=message.payload)
             failure = only_data(refused, lease.peer).failure
             self._deliver(item, ev.Deliver(item.call, item.index, failure=failure), now_us)
@@ -268,12 +280,26 @@ class CallCore:
             self._act(ev.AckItems(event.lease, message.input, message.item + 1))
 
     def _items_taken(self, event: ev.ItemsTaken, _now_us: int) -> None:
-        call = self._calls.get(event.call)
+        for lease, number in self._sent(event.call, event.index):
+            self._act(ev.AckItems(lease, number, event.items))
+
+    def _piece_added(self, event: ev.PieceAdded, _now_us: int) -> None:
+        for lease, number in self._sent(event.call, event.index):
+            self._act(ev.SendPiece(lease, number, event.payload))
+
+    def _pieces_taken(self, event: ev.PiecesTaken, _now_us: int) -> None:
+        lease, item = self._leases.get(event.lease), self._inputs.get(event.input)
+        if lease and item and event.input in lease.inputs:
+            self._act(ev.DeliverTaken(item.call, item.index, event.bytes))
+
+    def _sent(self, name: str, index: int) -> Iterator[tuple[str, int]]:
+        """(lease, number) wherever an input is."""
+        call = self._calls.get(name)
         for number in call.waiting if call else ():
-            if self._inputs[number].index == event.index:
+            if self._inputs[number].index == index:
                 for lease in self._functions[call.function].leases if call else ():
                     if number in self._leases[lease].inputs:
-                        self._act(ev.AckItems(lease, number, event.items))
+                        yield lease, number
 
     def _input_finished(self, event: ev.InputFinished, now_us: int) -> None:
         lease, done = self._leases.get(event.lease), event.done
@@ -289,7 +315,8 @@ class CallCore:
         self._hiring.worked(lease)
         item = self._inputs.get(done.input)
         if item:
-            done = done if self._trusts(lease.peer) else only_data(done, lease.peer)
+            data = function.spec.web or self._trusts(lease.peer)
+            done = done if data else only_data(done, lease.peer)
             self._settle(function, item, done, now_us)
         self._hiring.pump(function, now_us)
 
@@ -338,7 +365,7 @@ class CallCore:
             self._deliver(item, ev.Deliver(item.call, item.index, failure=failure), now_us)
 
     def _may_retry(self, function: Function, item: Input, done: InputDone) -> bool:
-        if item.failures >= function.spec.retries.max_retries:
+        if function.spec.web or item.failures >= function.spec.retries.max_retries:
             return False
         return done.exception is not None or (done.failure is not None and done.failure.kind in _RETRIED_KINDS)
 
@@ -353,6 +380,11 @@ class CallCore:
 
     def _lost(self, function: Function, item: Input, why: str, now_us: int) -> None:
         item.losses += 1
+        if function.spec.web and item.began:
+            # It may have had its effect, and of what it was sent nothing is kept.
+            cut = ExecutionError(f"{function.spec.name} was lost while it answered.", why=why, fix="Send it again.")
+            self._deliver(item, ev.Deliver(item.call, item.index, failure=Failure.of(cut)), now_us)
+            return
         if item.losses > LOSSES_MAX:
             error = ExecutionError(
                 f"{function.spec.name} was lost on {item.losses} machines in a row.",

@@ -15,7 +15,8 @@ START_GUESS_US = 300_000
 
 @dataclass(slots=True)
 class Input:
-    """`items` is how many items of a generator were delivered: one that runs again elsewhere begins anew."""
+    """`items` is how many items of a generator were delivered: one that runs again elsewhere begins anew. `began` says
+    that a worker has had it."""
 
     number: int
     call: str
@@ -26,6 +27,7 @@ class Input:
     failures: int = 0
     not_before_us: int = 0
     items: int = 0
+    began: bool = False
 
 
 @dataclass(slots=True)

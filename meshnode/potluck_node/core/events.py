@@ -31,6 +31,15 @@ class ItemsTaken:
 
 
 @dataclass(frozen=True, slots=True)
+class PieceAdded:
+    """More of a request (`wire.web`) that a worker has begun."""
+
+    call: str
+    index: int
+    payload: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class InputsEnded:
     call: str
 
@@ -85,6 +94,15 @@ class ItemYielded:
 
 
 @dataclass(frozen=True, slots=True)
+class PiecesTaken:
+    """A worker has taken so many bytes of a request's pieces."""
+
+    lease: str
+    input: int
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class FunctionKept:
     """`holder` wants as many workers held up as `function.scaling` says, until `FunctionLeft`."""
 
@@ -129,6 +147,7 @@ Event = (
     CallOpened
     | InputAdded
     | ItemsTaken
+    | PieceAdded
     | InputsEnded
     | CallCancelled
     | LeaseAccepted
@@ -137,6 +156,7 @@ Event = (
     | InputBegan
     | InputFinished
     | ItemYielded
+    | PiecesTaken
     | FunctionKept
     | FunctionLeft
     | ScalingSet
@@ -172,6 +192,15 @@ class AckItems:
     lease: str
     input: int
     items: int
+
+
+@dataclass(frozen=True, slots=True)
+class SendPiece:
+    """More of a request."""
+
+    lease: str
+    input: int
+    payload: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,6 +247,24 @@ class DeliverItem:
 
 
 @dataclass(frozen=True, slots=True)
+class Began:
+    """A worker has begun a request."""
+
+    call: str
+    index: int
+    worker: str
+
+
+@dataclass(frozen=True, slots=True)
+class DeliverTaken:
+    """So many bytes of a request's pieces were taken."""
+
+    call: str
+    index: int
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class CallEnded:
     """Every input of the call has been delivered."""
 
@@ -234,5 +281,17 @@ class Notice:
 
 
 Action = (
-    OpenLease | SendInput | AckItems | ScaleLease | AbortInput | EndLease | Deliver | DeliverItem | CallEnded | Notice
+    OpenLease
+    | SendInput
+    | SendPiece
+    | AckItems
+    | ScaleLease
+    | AbortInput
+    | EndLease
+    | Deliver
+    | DeliverItem
+    | Began
+    | DeliverTaken
+    | CallEnded
+    | Notice
 )

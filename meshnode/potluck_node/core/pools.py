@@ -33,7 +33,8 @@ class Capacity:
 class Item:
     """One input; `worker` has it since `since_us`, in its run `batch`. `run_us` is its part of the worker's time.
 
-    `over` says why its outcome was told already, though it still runs.
+    `over` says why its outcome was told already, though it still runs, since `over_us`. Of its pieces, as many bytes
+    were `sent` to the worker, which has `taken` some.
     """
 
     lease: str
@@ -45,6 +46,9 @@ class Item:
     batch: int = 0
     run_us: int = 0
     over: str = ""
+    over_us: int = 0
+    sent: int = 0
+    taken: int = 0
 
 
 @dataclass(slots=True)

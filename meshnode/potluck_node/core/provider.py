@@ -9,8 +9,18 @@ from collections.abc import Callable, Iterator
 
 from potluck.errors import ExecutionError
 from potluck.wire import Failure, FunctionSpec
-from potluck.wire.lease import CloseLease, InputDone, InputItem, InputStarted, LeaseGranted, LeaseReady, LeaseRefused
+from potluck.wire.lease import (
+    CloseLease,
+    InputDone,
+    InputItem,
+    InputStarted,
+    LeaseGranted,
+    LeaseReady,
+    LeaseRefused,
+    PiecesTaken,
+)
 from potluck.wire.offer import OFFER_LIST_MAX
+from potluck.wire.web import AHEAD_BYTES_MAX, SOCKET_MESSAGE_BYTES_MAX
 from potluck_node.core import ends
 from potluck_node.core import provider_events as ev
 from potluck_node.core.admission import Machine, nonsense, refuse
@@ -19,12 +29,14 @@ from potluck_node.core.dealing import places
 from potluck_node.core.gpu_room import GpuRoom
 from potluck_node.core.meter import payload_digest
 from potluck_node.core.pools import Capacity, Item, Lease, Pool, Worker
-from potluck_node.core.staff import IDLE_US, Staff
+from potluck_node.core.staff import IDLE_US, Staff, overdue_us
 
 # A worker that dies this often before it took an input will not come up at all.
 STARTS_MAX = 3
 # A lease may have this many inputs with us beyond what its slots can hold ahead; more breaks the protocol.
 INPUTS_SLACK = 64
+# Bytes of one request's pieces that may wait for a worker: what it wants, and one WebSocket message beyond.
+PIECE_BYTES_AHEAD_MAX = AHEAD_BYTES_MAX + SOCKET_MESSAGE_BYTES_MAX + 1024
 
 
 class ProviderCore:
@@ -47,6 +59,8 @@ class ProviderCore:
             ev.WorkerUp: self._worker_up,
             ev.WorkerGone: self._worker_gone,
             ev.InputCame: self._input_came,
+            ev.PieceCame: self._piece_came,
+            ev.PiecesTaken: self._pieces_taken,
             ev.InputDropped: self._input_dropped,
             ev.ItemCame: self._item_came,
             ev.ItemsTaken: self._items_taken,
@@ -302,6 +316,26 @@ class ProviderCore:
             lease.meter.add_item(message)
             self._act(ev.Post(item.lease, message))
 
+    def _piece_came(self, event: ev.PieceCame, now_us: int) -> None:
+        lease = self._leases.get(event.lease)
+        pool = self._pools.get(lease.pool) if lease else None
+        for worker, number, item in pool.running() if pool else ():
+            if (item.lease, item.message.input) != (event.lease, event.input) or not pool:
+                continue
+            item.sent += len(event.payload)
+            if item.sent - item.taken > PIECE_BYTES_AHEAD_MAX:
+                self._end_early(pool, worker, number, "more was sent than the worker wanted", now_us)
+            else:
+                self._act(ev.SendPiece(pool.name, worker.name, number, event.payload))
+
+    def _pieces_taken(self, event: ev.PiecesTaken, _now_us: int) -> None:
+        pool = self._pools.get(event.pool)
+        worker = pool.workers.get(event.worker) if pool else None
+        item = worker.items.get(event.number) if worker else None
+        if item and not item.over and item.taken <= event.bytes <= item.sent:
+            item.taken = event.bytes
+            self._act(ev.Post(item.lease, PiecesTaken(item.message.input, event.bytes)))
+
     def _items_taken(self, event: ev.ItemsTaken, _now_us: int) -> None:
         lease = self._leases.get(event.lease)
         pool = self._pools.get(lease.pool) if lease else None
@@ -323,7 +357,7 @@ class ProviderCore:
             # A worker cannot have computed longer than it ran, whatever it says of itself.
             cpu_us = min(max(0, event.outcome.cpu_us), item.run_us)
             self._finish(item, cpu_us, ends.as_done(item, event.outcome), now_us)
-        if worker.items and not worker.live():
+        if worker.items and not worker.live() and not pool.spec.web:
             self._staff.kill(pool, worker, "nobody waits for what it runs")
         elif not worker.items and pool.spec.scaling.single_use and not worker.going:
             self._staff.retire(pool, worker)
@@ -348,12 +382,13 @@ class ProviderCore:
     def _end_early(
         self, pool: Pool, worker: Worker, number: int, why: str, now_us: int, failure: Failure | None = None
     ) -> None:
-        """End one input: by ending its worker, which alone stops a Python function, unless others run in there."""
+        """End one input: by ending its worker, which alone stops a Python function, unless others run in there. One
+        that answers requests is told first: clients leave all the time."""
         worker.reckon(now_us)
         item = worker.items[number]
-        item.over = why
+        item.over, item.over_us = why, now_us
         self._finish(item, 0, ends.failed(item, failure) if failure else ends.lost(item, why), now_us)
-        if worker.live():
+        if worker.live() or (pool.spec.web and not worker.going):
             self._act(ev.StopInput(pool.name, worker.name, number))
         elif not worker.killed:
             self._staff.kill(pool, worker, why)
@@ -403,4 +438,7 @@ class ProviderCore:
             for worker, number, item in list(pool.running()):
                 if now_us >= item.since_us + pool.spec.timeout_us:
                     self._end_early(pool, worker, number, "timeout", now_us, ends.timed_out(pool.spec))
+            for worker in list(pool.workers.values()):
+                if (due_us := overdue_us(pool, worker)) is not None and now_us >= due_us:
+                    self._staff.kill(pool, worker, "it did not end what nobody waits for")
         self._staff.rest(now_us)

@@ -88,6 +88,25 @@ class InputCame:
 
 
 @dataclass(frozen=True, slots=True)
+class PieceCame:
+    """More of a request."""
+
+    lease: str
+    input: int
+    payload: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class PiecesTaken:
+    """A worker has taken so many bytes of a request's pieces."""
+
+    pool: str
+    worker: str
+    number: int
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class InputDropped:
     """The caller cancels one input."""
 
@@ -169,6 +188,8 @@ Event = (
     | GpuSampled
     | LimitBroken
     | InputCame
+    | PieceCame
+    | PiecesTaken
     | InputDropped
     | ItemCame
     | ItemsTaken
@@ -200,7 +221,7 @@ class Hangup:
 class PreparePool:
     """Have the image, start the sandbox; then `PoolReady` or `PoolFailed`, and in the end `PoolGone`.
 
-    A function with GPUs has a sandbox for each worker, made by `SpawnWorker`.
+    A function with GPUs, or that listens on a port, has a sandbox for each worker, made by `SpawnWorker`.
     """
 
     pool: str
@@ -241,8 +262,18 @@ class AckItems:
 
 
 @dataclass(frozen=True, slots=True)
+class SendPiece:
+    """More of a request."""
+
+    pool: str
+    worker: str
+    number: int
+    payload: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class StopInput:
-    """Nobody waits for this input, but the worker has others."""
+    """Nobody waits for this input, but the worker has others, or answers requests."""
 
     pool: str
     worker: str
@@ -297,6 +328,7 @@ Action = (
     | SpawnWorker
     | Run
     | AckItems
+    | SendPiece
     | StopInput
     | StopWorker
     | KillWorker

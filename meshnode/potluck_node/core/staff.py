@@ -22,6 +22,8 @@ from potluck_node.core.room import Room
 POOLS_MAX = 16
 # How long a worker stays warm without work, unless owner and caller say otherwise; and the most: as Modal's.
 IDLE_US, IDLE_MAX_US = 60_000_000, 20 * 60_000_000
+# How long an application may tidy up after its client has gone: the runner cancels its part after 2 s.
+GRACE_US = 5_000_000
 # How long a zygote waits for its function to be called again; longer where the caller asked for snapshots.
 ZYGOTE_US, SNAPSHOT_US = 10 * 60_000_000, 60 * 60_000_000
 
@@ -182,12 +184,22 @@ class Staff:
         for pool in self.pools.values():
             for _, _, item in pool.running():
                 yield item.since_us + pool.spec.timeout_us
+            if pool.spec.web:
+                yield from (due for each in pool.workers.values() if (due := overdue_us(pool, each)) is not None)
             for worker in self._spare(pool)[:1]:
                 yield worker.since_us + self.idle_us(pool)
             if self._rests(pool):
                 yield pool.used_us + (self.idle_us(pool) if pool.leases else _zygote_us(pool))
             if (due := due_us(pool)) is not None:
                 yield due
+
+
+def overdue_us(pool: Pool, worker: Worker) -> int | None:
+    """When a worker that answers requests is killed for one that does not end, though its client has gone; None while
+    others run in there, which would suffer."""
+    if not pool.spec.web or not worker.items or worker.live() or worker.going:
+        return None
+    return min(item.over_us for item in worker.items.values()) + GRACE_US
 
 
 def _zygote_us(pool: Pool) -> int:

@@ -9,6 +9,8 @@ from potluck.cli.options import written_for
 from potluck.cli.show import as_json, named, print_json
 from potluck.wire.apps import AppFacts, NamedFunction
 
+NO_GATEWAY = 'web requests, but the setting `gateway` of this node is "none"'
+
 
 @click.command()
 @written_for
@@ -27,7 +29,9 @@ def deploy(target: str, name: str, quiet: bool, build_on: str, as_json: bool) ->
 
     facts = record(find_app(target), name=name, show_progress=False if quiet else None, build_on=build_on)
     if as_json:
-        print_json({"app": facts.app, "functions": [_facts(each) for each in facts.functions]})
+        urls = dict(facts.urls)
+        functions = [_facts(each) | ({"url": urls[each.name]} if each.name in urls else {}) for each in facts.functions]
+        print_json({"app": facts.app, "functions": functions})
     elif not quiet:
         _tell(facts)
 
@@ -43,7 +47,11 @@ def _facts(function: NamedFunction) -> dict[str, object]:
 
 def _tell(facts: AppFacts) -> None:
     click.echo(f"{facts.app} is deployed:")
+    urls = dict(facts.urls)
     for function in facts.functions:
+        if function.spec.web:
+            click.echo(f"  {function.name}  ←  {urls.get(function.name, NO_GATEWAY)}")
+            continue
         call = f'Function.from_name("{facts.app}", "{function.name}")'
         if function.methods:
             call = f'Cls.from_name("{facts.app}", "{function.name}")'

@@ -29,7 +29,9 @@ def main() -> None:
 
 
 def _register() -> None:
-    from potluck.cli import apps, completion, containers, deploy, doctor, image, ledger, node, run, secret, serve, shell
+    from potluck.cli import (
+        apps, completion, containers, deploy, doctor, image, ledger, node, run, secret, serve, shell, token,
+    )  # fmt: skip
 
     for command in (run.run, deploy.deploy, serve.serve, apps.app, containers.container, completion.completion):
         main.add_command(command)
@@ -39,6 +41,7 @@ def _register() -> None:
     main.add_command(image.image)
     main.add_command(secret.secret)
     main.add_command(shell.shell)
+    main.add_command(token.token)
     main.add_command(doctor.doctor)
 
 

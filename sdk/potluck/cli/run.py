@@ -43,7 +43,9 @@ def run(ctx: click.Context, target: str, quiet: bool, detach: bool, build_on: st
     chosen, arguments = _chosen(target, list(ctx.args))
     if detach:
         outlive_terminal()
-    with chosen.app.run(show_progress=False if quiet else None, build_on=build_on):
+    with chosen.app.run(show_progress=False if quiet else None, build_on=build_on) as app:
+        for name, url in app._run.urls.items() if app._run and not quiet else ():
+            click.secho(f"  {name}  ←  {url}", dim=True, err=True)
         if isinstance(chosen, LocalEntrypoint):
             _call(chosen.raw, arguments)
         else:

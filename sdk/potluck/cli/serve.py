@@ -54,6 +54,7 @@ class Version(NamedTuple):
     process: subprocess.Popen[bytes]
     app: str
     files: dict[str, int]
+    urls: dict[str, str]
 
 
 class Served:
@@ -77,6 +78,7 @@ class Served:
         if version is None:
             raise SystemExit(1)
         self._tell(f"{version.app} is served; Ctrl-C ends it.")
+        self._tell_urls(version.urls)
         connection = client()
         try:
             self._follow(connection, version)
@@ -108,7 +110,12 @@ class Served:
         self._tried = {}
         end_version(old)
         self._tell(f"{new.app} was loaded anew.")
+        self._tell_urls({name: url for name, url in new.urls.items() if old.urls.get(name) != url})
         return new
+
+    def _tell_urls(self, urls: dict[str, str]) -> None:
+        for name, url in urls.items():
+            self._tell(f"  {name}  ←  {url}")
 
     def _tell(self, text: str) -> None:
         if not self._quiet:
@@ -149,7 +156,7 @@ def start_version(target: str) -> Version | None:
         process.wait()
         return None
     facts = json.loads(text)
-    return Version(process, facts["app"], facts["files"])
+    return Version(process, facts["app"], facts["files"], facts["urls"])
 
 
 def end_version(version: Version) -> None:

@@ -26,10 +26,10 @@ def serve(target: str, report: int) -> None:
     files = {name: at_ns if at_ns < begun_ns else 0 for name, at_ns in stamps(_own_files(before)).items()}
     running = Running(app, False)
     try:
-        record(running, app, app.name, lasting=False)
+        urls = dict(record(running, app, app.name, lasting=False).urls)
         running.keep_warm()
         with open(report, "w") as out:
-            json.dump({"app": app.name, "files": files}, out)
+            json.dump({"app": app.name, "files": files, "urls": urls}, out)
         sys.stdin.buffer.read()
     finally:
         running.close()

@@ -52,6 +52,7 @@ FUNCTION_FIELDS = (
     "labels",
     "secrets",
     "salt",
+    "web",
 )
 
 # One read of the socket, bytes: the most that a Unix socket hands over at once by default.

@@ -35,6 +35,10 @@ def load(spec: dict[str, Any]) -> Function:
     if not callable(function):
         raise Refusal("invalid", f"{name!r} is a {type(function).__name__}, not a function.")
     _prepare(function)
+    if spec["web"]:
+        # What its workers would each import; forked processes share it.
+        modules = {"wsgi": "web_wsgi", "server": "web_server"}
+        importlib.import_module(f"{__package__}.{modules.get(spec['web'][0], 'web_asgi')}")
     return function  # type: ignore[no-any-return]
 
 

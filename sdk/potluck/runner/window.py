@@ -16,13 +16,14 @@ if TYPE_CHECKING:
 class _Window:
     """`sizes` are those of the items that were sent and not taken."""
 
-    def __init__(self) -> None:
+    def __init__(self, bytes_max: int) -> None:
         self.sizes: Any = deque()
         self.bytes = self.taken = 0
+        self._bytes_max = bytes_max
 
     def full(self, size: int) -> bool:
         """One item always has room, however large."""
-        many = len(self.sizes) >= ITEMS_AHEAD_MAX or self.bytes + size > ITEM_BYTES_AHEAD_MAX
+        many = len(self.sizes) >= ITEMS_AHEAD_MAX or self.bytes + size > self._bytes_max
         return many and bool(self.sizes)
 
     def add(self, size: int) -> None:
@@ -38,15 +39,15 @@ class _Window:
 class Windows:
     """One for each input. `wait` is called while one is full, and returns when `taken` may have made room."""
 
-    def __init__(self, wait: Callable[[], None]) -> None:
-        self._wait = wait
+    def __init__(self, wait: Callable[[], None], bytes_max: int = ITEM_BYTES_AHEAD_MAX) -> None:
+        self._wait, self._bytes_max = wait, bytes_max
         self._lock = _thread.allocate_lock()
         self._windows: dict[int, _Window] = {}
 
     def full(self, number: int, size: int) -> bool:
         """Whether an item of so many bytes has to wait."""
         with self._lock:
-            return self._windows.setdefault(number, _Window()).full(size)
+            return self._windows.setdefault(number, _Window(self._bytes_max)).full(size)
 
     def send(self, number: int, size: int) -> None:
         """Wait until an item may be sent, and count it."""

@@ -25,6 +25,12 @@ if TYPE_CHECKING:
 
 def run(socket: int, function: Function, spec: dict[str, Any]) -> None:
     """Serve the node on `socket`; returns when no more inputs come. `spec` has the fields of a `FunctionSpec`."""
+    if spec["web"]:
+        # Few functions answer requests, and all wait for imports.
+        from . import web
+
+        web.serve(socket, function, spec)
+        return
     Worker(socket, function, spec).serve()
 
 

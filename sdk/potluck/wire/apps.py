@@ -109,13 +109,14 @@ class CommandEnded(Message, frozen=True):
 
 
 class AppFacts(Message, frozen=True):
-    """`state` is deployed or serving (not lasting)."""
+    """`state` is deployed or serving (not lasting). `urls` are those of functions that answer requests, by name."""
 
     question: int
     app: str
     functions: tuple[NamedFunction, ...]
     created_us: int
     state: str
+    urls: tuple[tuple[str, str], ...] = ()
 
 
 class AppStatus(msgspec.Struct, frozen=True, array_like=True):

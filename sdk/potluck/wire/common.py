@@ -101,6 +101,22 @@ class Sharing(msgspec.Struct, frozen=True, array_like=True):
     batch_wait_us: int = 0
 
 
+class Web(msgspec.Struct, frozen=True, array_like=True):
+    """How a function answers requests: `kind` is asgi, wsgi, fastapi or server (`potluck.web`).
+
+    `label` is its part of the URL. `method` and `docs` are for fastapi; `port`, and how long it may take to open that
+    (`startup_us`), for server. `private` asks callers for a token.
+    """
+
+    kind: str
+    label: str
+    method: str = "GET"
+    docs: bool = False
+    private: bool = False
+    port: int = 0
+    startup_us: int = 0
+
+
 class FunctionSpec(msgspec.Struct, frozen=True, array_like=True):
     """One function as a provider needs to know it.
 
@@ -113,6 +129,7 @@ class FunctionSpec(msgspec.Struct, frozen=True, array_like=True):
     `generator` functions (or methods) may yield; `snapshot` lets the state after loading be kept between workers.
     `region` (any of them) and `labels` (all of them) are what a peer must say of itself.
     `secrets` are environment variables that are in no identity, log or status; `salt` changes with them.
+    With `web`, its inputs are requests (`potluck.wire.web`), and it runs none twice once it has begun.
     """
 
     app: str
@@ -139,6 +156,7 @@ class FunctionSpec(msgspec.Struct, frozen=True, array_like=True):
     labels: tuple[tuple[str, str], ...] = ()
     secrets: tuple[tuple[str, str], ...] = ()
     salt: bytes = b""
+    web: Web | None = None
 
     def __repr__(self) -> str:
         """Without the secrets, for logs."""

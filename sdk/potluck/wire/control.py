@@ -14,6 +14,7 @@ from potluck.wire.offer import GpuOffer
 from potluck.wire.secrets import SecretQuestion, SecretReply
 from potluck.wire.spawned import SpawnQuestion, SpawnReply
 from potluck.wire.state import AskState, LeaveState, StateAnswered
+from potluck.wire.tokens import TokenQuestion, TokenReply
 from potluck_images.definition import ImageDefinition
 from potluck_images.keep_facts import Change, ImageDetails, ImageFacts, Pruned, StoreFacts
 
@@ -415,6 +416,7 @@ ToNode = (
     | SecretQuestion
     | AskState
     | LeaveState
+    | TokenQuestion
 )
 FromNode = (
     Welcome
@@ -434,4 +436,5 @@ FromNode = (
     | AppReply
     | SecretReply
     | StateAnswered
+    | TokenReply
 )

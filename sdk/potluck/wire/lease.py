@@ -81,6 +81,13 @@ class Input(Message, frozen=True):
     plain: bool = False
 
 
+class InputPiece(Message, frozen=True):
+    """More of a request that goes on after it has begun (`wire.web`), as far as `PiecesTaken` allows."""
+
+    input: int
+    payload: bytes
+
+
 class CancelInput(Message, frozen=True):
     input: int
     reason: str
@@ -113,6 +120,13 @@ class ItemsTaken(Message, frozen=True):
 
     input: int
     items: int
+
+
+class PiecesTaken(Message, frozen=True):
+    """The worker has taken so many bytes of a request's pieces, and wants `wire.web.AHEAD_BYTES_MAX` more."""
+
+    input: int
+    bytes: int
 
 
 class ScaleWorkers(Message, frozen=True):
@@ -174,6 +188,7 @@ ToProvider = (
     | ItemsTaken
     | ScaleWorkers
     | Input
+    | InputPiece
     | CancelInput
     | CloseLease
     | ReceiptSigned
@@ -189,6 +204,7 @@ ToCaller = (
     | InputStarted
     | InputLog
     | InputItem
+    | PiecesTaken
     | InputDone
     | CloseLease
     | ReceiptOffered

@@ -91,6 +91,13 @@ class ItemsTaken(Message, frozen=True):
     items: int
 
 
+class InputPiece(Message, frozen=True):
+    """More of a request that has begun (`wire.web`)."""
+
+    input: int
+    payload: bytes
+
+
 class StopInput(Message, frozen=True):
     """Nobody waits for this input any more, but others run in the worker: end it if that can be done alone."""
 
@@ -125,6 +132,13 @@ class InputYielded(Message, frozen=True):
 ITEMS_AHEAD_MAX, ITEM_BYTES_AHEAD_MAX = 64, 64 << 20
 
 
+class PiecesTaken(Message, frozen=True):
+    """So many bytes of a request's pieces were taken: `wire.web.AHEAD_BYTES_MAX` more may come."""
+
+    input: int
+    bytes: int
+
+
 class InputSucceeded(Message, frozen=True):
     """`cpu_us` is this worker's processor time for the input (its own word, an upper bound is checked by the node)."""
 
@@ -149,7 +163,15 @@ class InputRefused(Message, frozen=True):
 
 ToZygote = StartZygote | SpawnWorker | KillWorker | ExecCommand
 FromZygote = ZygoteReady | ZygoteFailed | WorkerSpawned | WorkerExited
-ToWorker = RunInput | RunBatch | ItemsTaken | StopInput | StopWorker | StateTold
+ToWorker = RunInput | RunBatch | ItemsTaken | InputPiece | StopInput | StopWorker | StateTold
 FromWorker = (
-    WorkerReady | WorkerLog | InputYielded | InputSucceeded | InputRaised | InputRefused | StateAsked | StateDropped
+    WorkerReady
+    | WorkerLog
+    | InputYielded
+    | PiecesTaken
+    | InputSucceeded
+    | InputRaised
+    | InputRefused
+    | StateAsked
+    | StateDropped
 )

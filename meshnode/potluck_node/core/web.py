@@ -1,0 +1,239 @@
+"""What the gateway decides: where a request goes, whether it is taken, and what its client is told. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from potluck.wire.common import Failure, Message
+from potluck.wire.web import (
+    BodyPiece,
+    Headers,
+    ResponseHead,
+    SocketAccepted,
+    SocketBytes,
+    SocketClosed,
+    SocketText,
+)
+
+# Requests at once: each holds a task and at most some 2 MiB, for a client or a worker that is slow.
+REQUESTS_MAX = 2000
+# Those of one function, whether they run or wait for a worker: others must get through, too.
+FUNCTION_REQUESTS_MAX = 1000
+# Of one request: as much as the largest of today's browsers and servers send.
+HEADER_BYTES_MAX = 64 << 10
+# As Modal's, bytes.
+BODY_BYTES_MAX = 4 << 30
+# When to try again, seconds: soon where others are only ahead, later where a machine has to be found.
+RETRY_SOON_S, RETRY_LATER_S = 1, 10
+
+# Headers by which clients prove that they may call; workers never see them. Modal's names serve as well.
+KEY_HEADERS = (b"potluck-key", b"modal-key")
+SECRET_HEADERS = (b"potluck-secret", b"modal-secret")
+_OURS = frozenset((*KEY_HEADERS, *SECRET_HEADERS))
+
+
+class Route(NamedTuple):
+    """`root` is the part of the path that says which function it is."""
+
+    app: str
+    label: str
+    root: str
+
+
+class Answer(NamedTuple):
+    """What the gateway says itself."""
+
+    status: int
+    text: str
+    retry_after_s: int = 0
+
+    @property
+    def headers(self) -> Headers:
+        plain = ((b"content-type", b"text/plain; charset=utf-8"), (b"content-length", b"%d" % len(self.body)))
+        return (*plain, (b"retry-after", b"%d" % self.retry_after_s)) if self.retry_after_s else plain
+
+    @property
+    def body(self) -> bytes:
+        return f"{self.text}\n".encode()
+
+
+NO_HOST = Answer(421, "This gateway does not answer under that name: add it to `gateway_hosts`.")
+NOT_FOUND = Answer(404, "Nothing answers here. `potluck deploy` and `potluck serve` print the URLs.")
+NO_TOKEN = Answer(401, "This needs the headers Potluck-Key and Potluck-Secret: see `potluck token`.")
+TOO_MANY_HEADERS = Answer(431, f"The headers are larger than {HEADER_BYTES_MAX >> 10} KiB.")
+TOO_LARGE = Answer(413, f"The body is larger than {BODY_BYTES_MAX >> 30} GiB.")
+TOO_SLOW = Answer(408, "The request did not arrive in time.")
+OVERLOADED = Answer(503, "The gateway answers as many requests as it can.", RETRY_SOON_S)
+BUSY = Answer(429, "As many requests as there may be wait for this function.", RETRY_SOON_S)
+NO_WORKER = Answer(503, "No machine has begun to answer in time.", RETRY_LATER_S)
+RAISED = Answer(500, "The application raised an exception; `potluck app logs` shows it.")
+STOPPED = Answer(503, "The application was stopped.", RETRY_LATER_S)
+
+
+def route(path: str) -> Route | None:
+    """`/APP/LABEL` and all below; None for another path."""
+    found = re.fullmatch(r"(/([A-Za-z0-9_.-]{1,64})/([a-z0-9-]{1,63}))(/.*)?", path, re.DOTALL)
+    return Route(found[2], found[3], found[1]) if found else None
+
+
+def names_us(headers: Headers, hosts: Iterable[str]) -> bool:
+    """Whether the request is for one of our names: a page elsewhere can have its own name lead to this machine (DNS
+    rebinding), but not send another one in its place."""
+    given = [value.decode("latin-1").lower() for name, value in headers if name.lower() in (b"host", b":authority")]
+    names = {re.sub(r":\d*$", "", value) for value in given}
+    return bool(names) and names <= set(hosts)
+
+
+def header_bytes(headers: Headers) -> int:
+    return sum(len(name) + len(value) + 4 for name, value in headers)
+
+
+def proof(headers: Headers) -> tuple[str, str]:
+    """The key and the secret that a client gave, or ""."""
+    return _first(headers, KEY_HEADERS), _first(headers, SECRET_HEADERS)
+
+
+def _first(headers: Headers, names: tuple[bytes, ...]) -> str:
+    return next((value.decode("latin-1") for name, value in headers if name.lower() in names), "")
+
+
+def passed_on(headers: Headers) -> Headers:
+    """What workers see."""
+    return tuple((name.lower(), value) for name, value in headers if name.lower() not in _OURS)
+
+
+def body_bytes(headers: Headers) -> int | None:
+    """How long the body says that it is: 0 without any, None where only its end will tell."""
+    fields = {name.lower(): value for name, value in headers}
+    if b"transfer-encoding" in fields:
+        return None
+    length = fields.get(b"content-length", b"0")
+    return int(length) if length.isdigit() else None
+
+
+def failed(failure: Failure) -> Answer:
+    """What a client is told of an input that failed: nothing of the inside, which `potluck app logs` shows."""
+    if failure.kind == "timeout":
+        return Answer(504, "The application did not answer within its timeout.")
+    if failure.kind == "cancelled":
+        return STOPPED
+    if failure.kind in ("no-peer", "refused", "connection", "sandbox"):
+        return Answer(503, "No machine can answer now.", RETRY_LATER_S)
+    return Answer(502, "The application could not answer; `potluck app logs` shows why.")
+
+
+@dataclass
+class Doors:
+    """Counts requests, of all and of each function."""
+
+    total: int = 0
+    functions: Counter[str] = field(default_factory=Counter)
+
+    def enter(self, function: str) -> Answer | None:
+        """None when it may; then `leave` follows."""
+        if self.total >= REQUESTS_MAX:
+            return OVERLOADED
+        if self.functions[function] >= FUNCTION_REQUESTS_MAX:
+            return BUSY
+        self.total += 1
+        self.functions[function] += 1
+        return None
+
+    def leave(self, function: str) -> None:
+        self.total -= 1
+        self.functions[function] -= 1
+        if not self.functions[function]:
+            del self.functions[function]
+
+
+class Broken(Exception):  # noqa: N818 - an event of the protocol
+    """The worker says what makes no sense now: what follows of its answer cannot be trusted."""
+
+
+@dataclass
+class Reply:
+    """What a worker answers, held to the order that ASGI demands, whatever it sends. `socket` for a WebSocket.
+
+    start ─head─▶ body ─last piece─▶ over        start ─accepted─▶ open ─closed─▶ over
+    """
+
+    socket: bool = False
+    state: str = "start"
+
+    @property
+    def begun(self) -> bool:
+        """Whether the client was told anything."""
+        return self.state != "start"
+
+    @property
+    def over(self) -> bool:
+        return self.state == "over"
+
+    def take(self, item: Message) -> Iterator[dict[str, object]]:
+        """ASGI messages for the client. Raises `Broken`."""
+        if isinstance(item, ResponseHead) and self.state == "start":
+            yield from self._head(item)
+        elif isinstance(item, BodyPiece) and self.state == "body":
+            yield self._body(item.data, item.more)
+        elif isinstance(item, SocketAccepted) and self.socket and self.state == "start":
+            self.state = "open"
+            yield {"type": "websocket.accept", "subprotocol": item.subprotocol, "headers": _checked(item.headers)}
+        elif isinstance(item, SocketText) and self.state == "open":
+            yield {"type": "websocket.send", "text": item.text}
+        elif isinstance(item, SocketBytes) and self.state == "open":
+            yield {"type": "websocket.send", "bytes": item.data}
+        elif isinstance(item, SocketClosed) and self.state in ("start", "open") and self.socket:
+            self.state = "over"
+            yield {"type": "websocket.close", "code": close_code(item.code), "reason": item.reason[:REASON_MAX]}
+        else:
+            raise Broken(f"{type(item).__name__} came when the answer was at {self.state!r}")
+
+    def answer(self, answer: Answer) -> Iterator[dict[str, object]]:
+        """Say it instead of the worker, if nothing was said yet."""
+        if self.state == "start":
+            yield from self._head(ResponseHead(answer.status, answer.headers, answer.body))
+        elif self.state == "open":
+            self.state = "over"
+            yield {"type": "websocket.close", "code": INTERNAL_ERROR, "reason": ""}
+
+    def _head(self, head: ResponseHead) -> Iterator[dict[str, object]]:
+        if not 200 <= head.status <= 599:
+            raise Broken(f"{head.status} is no status of a response")
+        yield {"type": f"{self._prefix}.start", "status": head.status, "headers": _checked(head.headers)}
+        self.state = "body"
+        yield self._body(head.body, head.more)
+
+    def _body(self, data: bytes, more: bool) -> dict[str, object]:
+        if not more:
+            self.state = "over"
+        return {"type": f"{self._prefix}.body", "body": data, "more_body": more}
+
+    @property
+    def _prefix(self) -> str:
+        return "websocket.http.response" if self.socket else "http.response"
+
+
+# RFC 6455: a reason fits into a frame with the code; 1011 is an unexpected condition.
+REASON_MAX, INTERNAL_ERROR, NORMAL = 30, 1011, 1000
+# What concerns the connection is the gateway's, as RFC 9110, section 7.6.1, has it.
+_HOP = frozenset((b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade"))
+_NAME = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+
+
+def close_code(code: int) -> int:
+    """One that may be sent: others stand for what happened without any."""
+    return code if 3000 <= code <= 4999 or code in (1000, 1001, 1002, 1003, 1007, 1008, 1009, 1011) else NORMAL
+
+
+def _checked(headers: Headers) -> list[tuple[bytes, bytes]]:
+    """Raises `Broken` for what would let a worker write another response into the client's connection."""
+    if header_bytes(headers) > HEADER_BYTES_MAX:
+        raise Broken("the headers of the response are too large")
+    for name, value in headers:
+        if not _NAME.fullmatch(name) or re.search(rb"[\r\n\0]", value):
+            raise Broken(f"{name!r:.60} is no header")
+    return [(name.lower(), value.strip()) for name, value in headers if name.lower() not in _HOP]

@@ -1,0 +1,321 @@
+"""The gateway: an HTTP server whose requests are answered by functions on the mesh.
+
+Hypercorn speaks the protocol, one connection at a time; here are the limits, the routes, and the end of it.
+"""
+
+from __future__ import annotations
+
+import errno
+import itertools
+import logging
+import os
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, cast
+
+import trio
+from hypercorn.app_wrappers import ASGIWrapper
+from hypercorn.config import Config
+from hypercorn.trio.tcp_server import TCPServer
+from hypercorn.trio.worker_context import WorkerContext
+from hypercorn.typing import ConnectionState
+
+from potluck.errors import InvalidError
+from potluck.wire import Failure, FunctionSpec, web
+from potluck_node.apps import ClientApps
+from potluck_node.caller import Caller
+from potluck_node.core.web import (
+    HEADER_BYTES_MAX,
+    NO_HOST,
+    NO_TOKEN,
+    NOT_FOUND,
+    TOO_MANY_HEADERS,
+    Answer,
+    Doors,
+    Reply,
+    Route,
+    header_bytes,
+    names_us,
+    passed_on,
+    proof,
+    route,
+)
+from potluck_node.web_visit import BodyError, ClientLeft, Heard, Receive, Send, Visit, first_part
+
+if TYPE_CHECKING:
+    from trio_typing import TaskStatus
+
+log = logging.getLogger("potluck.gateway")
+
+# Connections at once: each costs a descriptor and some 50 KiB; half of what the node may have.
+CONNECTIONS_MAX = 4096
+# A connection without a request, or with the half of one, is closed after this, seconds.
+IDLE_S = 20.0
+# How long a client may take to read what it is sent next (at most some 64 KiB), seconds.
+WRITE_TIMEOUT_S = 60.0
+HANDSHAKE_TIMEOUT_S = 10.0
+# A WebSocket whose client does not answer this often is dead, seconds.
+PING_S = 20.0
+# When no more descriptors are to be had, seconds until the next try.
+ACCEPT_PAUSE_S = 0.1
+# Under these names every machine means itself.
+LOCAL_NAMES = ("localhost", "127.0.0.1", "[::1]")
+
+
+class Endpoints(Protocol):
+    """The functions that answer."""
+
+    def endpoint(self, app: str, label: str) -> FunctionSpec | None: ...
+
+
+class Binding(Protocol):
+    """The settings of the gateway (`config.Settings`)."""
+
+    @property
+    def gateway(self) -> str: ...
+    @property
+    def gateway_hosts(self) -> tuple[str, ...]: ...
+    @property
+    def gateway_cert(self) -> str: ...
+    @property
+    def gateway_key(self) -> str: ...
+
+
+class Gateway:
+    """Listens from the first `base` on. `admits` takes the key and the secret of a client."""
+
+    def __init__(self, settings: Binding, default: str, caller: Caller, admits: Callable[[str, str], bool]) -> None:
+        self._settings, self._default, self._caller, self._admits = settings, default, caller, admits
+        self.endpoints: Endpoints | None = None
+        self.heard: Heard = lambda app, function, message: None
+        # As a client of the apps: its calls end with their app.
+        self.apps = ClientApps(os.getpid())
+        self._doors, self._numbers = Doors(), itertools.count(1)
+        self._visits: dict[str, Visit] = {}
+        self._streams: set[ClientStream] = set()
+        self._hosts: tuple[str, ...] = ()
+        self._url = ""
+        self._nursery: trio.Nursery | None = None
+        self._opening = trio.Lock()
+
+    async def serve(self, *, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Answer until cancelled."""
+        try:
+            async with trio.open_nursery() as self._nursery:
+                task_status.started()
+                await trio.sleep_forever()
+        finally:
+            for stream in self._streams:
+                stream.abort()
+
+    @property
+    def busy(self) -> bool:
+        return bool(self._visits)
+
+    async def base(self) -> str:
+        """Where it is reached, "" when it is turned off. Raises `InvalidError` when it cannot listen there."""
+        async with self._opening:
+            if not self._url and self._settings.gateway != "none":
+                assert self._nursery, "the gateway is not being served"
+                listener, scheme = self._listen(), "https" if self._settings.gateway_cert else "http"
+                host, port = listener.socket.getsockname()[:2]
+                shown = f"[{host}]" if ":" in host else host
+                if host in ("0.0.0.0", "::"):
+                    shown = (self._settings.gateway_hosts or (socket.gethostname(),))[0]
+                self._hosts = (*LOCAL_NAMES, shown.lower(), *(each.lower() for each in self._settings.gateway_hosts))
+                self._nursery.start_soon(self._accept_all, listener, self._config())
+                self._url = f"{scheme}://{shown}:{port}"
+                log.info("the gateway answers at %s", self._url)
+        return self._url
+
+    def _listen(self) -> trio.SocketListener:
+        where = self._settings.gateway
+        host, _, port = where.rpartition(":")
+        try:
+            return _bound(host, int(port))
+        except (OSError, ValueError) as error:
+            if where == self._default and getattr(error, "errno", 0) == errno.EADDRINUSE:
+                return _bound(host, 0)
+            raise InvalidError(
+                f"The gateway cannot listen on {where}.",
+                why=str(error),
+                fix='Set `gateway` to another address and port of this machine, or to "none".',
+            ) from None
+
+    def _config(self) -> Config:
+        config = Config()
+        config.errorlog, config.accesslog = log, None
+        config.h11_max_incomplete_size = HEADER_BYTES_MAX
+        config.h2_max_header_list_size = HEADER_BYTES_MAX
+        config.keep_alive_timeout = IDLE_S
+        config.keep_alive_max_requests = 1 << 30
+        config.ssl_handshake_timeout = HANDSHAKE_TIMEOUT_S
+        config.websocket_max_message_size = web.SOCKET_MESSAGE_BYTES_MAX
+        config.websocket_ping_interval = PING_S
+        config.include_server_header = False
+        for name in ("cert", "key"):
+            path = getattr(self._settings, f"gateway_{name}")
+            if path and not Path(path).is_file():
+                raise InvalidError(f"There is no file {path}.", fix=f"Mend the setting `gateway_{name}`.")
+            setattr(config, f"{name}file", path or None)
+        return config
+
+    async def _accept_all(self, listener: trio.SocketListener, config: Config) -> None:
+        assert self._nursery
+        context, secure = WorkerContext(None), config.create_ssl_context()
+        while True:
+            try:
+                accepted: Any = await listener.accept()
+            except OSError as error:
+                log.warning("the gateway cannot accept a connection: %s", error)
+                await trio.sleep(ACCEPT_PAUSE_S)
+                continue
+            if len(self._streams) >= CONNECTIONS_MAX:
+                await trio.aclose_forcefully(accepted)
+                continue
+            if secure:
+                accepted = trio.SSLStream(accepted, secure, server_side=True, https_compatible=True)
+            self._nursery.start_soon(self._connection, ClientStream(accepted), config, context)
+
+    async def _connection(self, stream: ClientStream, config: Config, context: WorkerContext) -> None:
+        self._streams.add(stream)
+        app = ASGIWrapper(cast(Any, self._take))
+        try:
+            await TCPServer(app, config, context, ConnectionState({}), cast(Any, stream)).run()
+        except Exception:
+            # Whatever a client makes of a protocol must not end the node.
+            log.exception("a connection to the gateway failed")
+        finally:
+            self._streams.discard(stream)
+
+    # Requests
+
+    async def _take(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
+        if scope["type"] not in ("http", "websocket"):
+            return
+        headers: web.Headers = tuple((bytes(name), bytes(value)) for name, value in scope["headers"])
+        found = self._look_up(scope["path"], headers)
+        if isinstance(found, Answer):
+            await self._refuse(scope, send, found)
+            return
+        function, where = found
+        key = f"{function.app}/{function.name}"
+        if refused := self._doors.enter(key):
+            await self._refuse(scope, send, refused)
+            return
+        try:
+            await self._visit(function, where, scope, headers, receive, send)
+        finally:
+            self._doors.leave(key)
+
+    def _look_up(self, path: str, headers: web.Headers) -> Answer | tuple[FunctionSpec, Route]:
+        if not names_us(headers, self._hosts):
+            return NO_HOST
+        if header_bytes(headers) > HEADER_BYTES_MAX:
+            return TOO_MANY_HEADERS
+        where = route(path)
+        function = self.endpoints.endpoint(where.app, where.label) if where and self.endpoints else None
+        if function is None or where is None:
+            return NOT_FOUND
+        if function.web and function.web.private and not self._admits(*proof(headers)):
+            return NO_TOKEN
+        return function, where
+
+    async def _visit(
+        self, function: FunctionSpec, where: Route, scope: dict[str, Any], headers: web.Headers, receive: Receive,
+        send: Send,
+    ) -> None:  # fmt: skip
+        call = f"web.{next(self._numbers)}"
+        visit = self._visits[call] = Visit(call, function, self._caller, self.heard)
+        try:
+            if scope["type"] == "websocket":
+                await receive()  # it always begins with its connecting
+                request: web.HttpRequest | web.SocketRequest = _socket_request(scope, where, headers)
+            else:
+                request = _http_request(scope, where, headers, *await first_part(headers, receive))
+            await visit.serve(request, receive, send)
+        except BodyError as error:
+            await self._refuse(scope, send, error.answer)
+        except ClientLeft:
+            pass
+        finally:
+            del self._visits[call]
+
+    async def _refuse(self, scope: dict[str, Any], send: Send, answer: Answer) -> None:
+        for message in Reply(socket=scope["type"] == "websocket").answer(answer):
+            await send(message)
+
+    # As a client of the apps
+
+    def open_apps(self) -> list[str]:
+        return [visit.function.app for visit in self._visits.values()]
+
+    def cancel_app(self, app: str, failure: Failure) -> int:
+        visits = [visit for visit in self._visits.values() if visit.function.app == app]
+        for visit in visits:
+            visit.stop(failure)
+        return len(visits)
+
+
+class ClientStream:
+    """A client's connection, as Hypercorn uses it, but that writing ends: it shields its writes from cancellation."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+        self._writing: set[trio.CancelScope] = set()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    async def send_all(self, data: bytes) -> None:
+        with trio.move_on_after(WRITE_TIMEOUT_S) as scope:
+            self._writing.add(scope)
+            try:
+                await self._stream.send_all(data)
+            finally:
+                self._writing.discard(scope)
+            return
+        await trio.aclose_forcefully(self._stream)
+        raise trio.BrokenResourceError("the client does not read")
+
+    def abort(self) -> None:
+        """Whoever writes ends."""
+        for scope in self._writing:
+            scope.cancel()
+
+
+def _bound(host: str, port: int) -> trio.SocketListener:
+    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host.strip("[]"), port))
+        listener.listen()
+    except BaseException:
+        listener.close()
+        raise
+    return trio.SocketListener(trio.socket.from_stdlib_socket(listener))
+
+
+def _http_request(
+    scope: dict[str, Any], where: Route, headers: web.Headers, body: bytes, more: bool
+) -> web.HttpRequest:
+    return web.HttpRequest(scope["method"], **_common(scope, where, headers), body=body, more=more)
+
+
+def _socket_request(scope: dict[str, Any], where: Route, headers: web.Headers) -> web.SocketRequest:
+    return web.SocketRequest(**_common(scope, where, headers), subprotocols=tuple(scope["subprotocols"]))
+
+
+def _common(scope: dict[str, Any], where: Route, headers: web.Headers) -> dict[str, Any]:
+    client = scope.get("client")
+    return {
+        "scheme": scope["scheme"],
+        "http_version": scope["http_version"],
+        "root": where.root,
+        "path": scope["path"],
+        "raw_path": scope["raw_path"],
+        "query": scope["query_string"],
+        "headers": passed_on(headers),
+        "client": (str(client[0]), int(client[1])) if client else None,
+    }

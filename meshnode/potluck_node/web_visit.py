@@ -1,0 +1,271 @@
+"""One request on its way: from its client to a worker as an input and pieces, and back as items."""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import trio
+
+from potluck import wire
+from potluck.errors import RemoteProtocolError
+from potluck.wire import web
+from potluck.wire.lease import InputLog
+from potluck_node.caller import Caller
+from potluck_node.core import events as ev
+from potluck_node.core.web import (
+    BODY_BYTES_MAX,
+    NO_WORKER,
+    RAISED,
+    TOO_LARGE,
+    TOO_SLOW,
+    Answer,
+    Broken,
+    Reply,
+    body_bytes,
+    failed,
+)
+
+log = logging.getLogger("potluck.gateway")
+
+# How long a request may wait until a worker begins it: an image may have to travel, and a model to load.
+BEGIN_TIMEOUT_S = 300.0
+# How long the next part of a body may take to come: a client that sends nothing holds a worker.
+PART_TIMEOUT_S = 60.0
+# After its client closed a WebSocket, how long an application may take to end its part, seconds.
+CLOSE_TIMEOUT_S = 10.0
+# What may wait here for a slow client, bytes: what the worker's window allows, and one WebSocket message beyond.
+HELD_BYTES_MAX = web.AHEAD_BYTES_MAX + web.SOCKET_MESSAGE_BYTES_MAX + 1024
+
+Receive = Callable[[], Awaitable[dict[str, Any]]]
+Send = Callable[[dict[str, Any]], Awaitable[None]]
+Heard = Callable[[str, str, InputLog], None]
+
+
+class ClientLeft(Exception):  # noqa: N818 - what clients do
+    """Nobody waits for the answer."""
+
+
+class Visit:
+    """The sink of its call. `heard` takes what the worker prints."""
+
+    def __init__(self, call: str, function: wire.FunctionSpec, caller: Caller, heard: Heard) -> None:
+        self.call, self.function = call, function
+        self._caller, self._heard = caller, heard
+        self._items: deque[bytes] = deque()
+        self._held = self._taken = 0
+        self._allowed: int | None = None
+        self._outcome: ev.Deliver | None = None
+        self._begun = self._broken = False
+        self._change = trio.Event()
+
+    async def serve(self, request: web.HttpRequest | web.SocketRequest, receive: Receive, send: Send) -> None:
+        """Have it answered. Returns when the answer is complete, or the client has gone."""
+        reply = Reply(socket=isinstance(request, web.SocketRequest))
+        self._caller.open(self.call, self.function, self)
+        self._caller.submit(ev.InputAdded(self.call, 0, wire.encode(request)))
+        self._caller.submit(ev.InputsEnded(self.call))
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._pass_on, request, receive, reply, send, nursery.cancel_scope)
+                await self._answer(reply, send)
+                nursery.cancel_scope.cancel()
+        finally:
+            if self._outcome is None:
+                self._caller.submit(ev.CallCancelled(self.call, "the client left"))
+
+    # From the client
+
+    async def _pass_on(
+        self, request: web.HttpRequest | web.SocketRequest, receive: Receive, reply: Reply, send: Send,
+        scope: trio.CancelScope,
+    ) -> None:  # fmt: skip
+        """Until the client has gone, or the answer is complete."""
+        try:
+            if isinstance(request, web.SocketRequest):
+                await self._pass_on_messages(receive)
+            elif request.more:
+                await self._pass_on_body(len(request.body), receive)
+            while (await receive())["type"] != "http.disconnect":
+                pass
+        except ClientLeft:
+            pass
+        except BodyError as error:
+            with trio.CancelScope(shield=True), trio.move_on_after(PART_TIMEOUT_S):
+                for message in reply.answer(error.answer):
+                    await send(message)
+        scope.cancel()
+
+    async def _pass_on_body(self, size: int, receive: Receive) -> None:
+        while True:
+            event = await next_part(receive)
+            size += len(event["body"])
+            if size > BODY_BYTES_MAX:
+                raise BodyError(TOO_LARGE)
+            await self._send_piece(web.BodyPiece(event["body"], event["more_body"]))
+            if not event["more_body"]:
+                return
+
+    async def _pass_on_messages(self, receive: Receive) -> None:
+        while True:
+            event = await receive()
+            if event["type"] == "websocket.disconnect":
+                await self._send_piece(web.SocketClosed(event.get("code") or 1005, event.get("reason") or ""))
+                # The application may still tidy up; its part ends by itself, or is ended with the call.
+                with trio.move_on_after(CLOSE_TIMEOUT_S):
+                    while self._outcome is None:
+                        await self._changed()
+                raise ClientLeft
+            if event["type"] == "websocket.receive" and event.get("text") is not None:
+                await self._send_piece(web.SocketText(event["text"]))
+            elif event["type"] == "websocket.receive":
+                await self._send_piece(web.SocketBytes(event.get("bytes") or b""))
+
+    async def _send_piece(self, piece: wire.Message) -> None:
+        """Wait until the worker wants it."""
+        payload = wire.encode(piece)
+        while not self._has_room(len(payload)):
+            await self._changed()
+        self._taken += len(payload)
+        self._caller.submit(ev.PieceAdded(self.call, 0, payload))
+
+    def _has_room(self, size: int) -> bool:
+        """One always has room, however large, when little is on its way."""
+        if self._allowed is None:
+            return False
+        ahead = self._taken - self._allowed
+        return ahead < web.TELL_BYTES or ahead + size <= web.AHEAD_BYTES_MAX
+
+    # To the client
+
+    async def _answer(self, reply: Reply, send: Send) -> None:
+        try:
+            async for item in self._came():
+                for message in reply.take(wire.decode(item, web.FromApp)):
+                    await send(message)
+        except (Broken, RemoteProtocolError) as error:
+            log.warning("%s/%s: a worker's answer makes no sense: %s", self.function.app, self.function.name, error)
+            self._broken = True
+        if not reply.over:
+            for message in reply.answer(self._answer_of_ours()):
+                await send(message)
+
+    async def _came(self) -> AsyncIterator[bytes]:
+        """Items, then a short answer that is the outcome itself."""
+        count = 0
+        with trio.move_on_after(BEGIN_TIMEOUT_S):
+            while not self._begun and self._outcome is None:
+                await self._changed()
+        while self._begun or self._outcome:
+            while self._items:
+                payload = self._items.popleft()
+                yield payload
+                count += 1
+                self._held -= len(payload)
+                self._caller.submit(ev.ItemsTaken(self.call, 0, count))
+            if self._broken or (self._outcome and not self._items):
+                break
+            await self._changed()
+        if not self._broken and self._outcome and self._outcome.payload:
+            yield self._outcome.payload
+
+    def _answer_of_ours(self) -> Answer:
+        outcome = self._outcome
+        if outcome and outcome.failure:
+            self._note(outcome.failure)
+            return failed(outcome.failure)
+        if outcome and outcome.exception:
+            return RAISED
+        if self._broken or outcome:
+            return failed(wire.Failure("execution", "the answer was no answer"))
+        return NO_WORKER
+
+    def _note(self, failure: wire.Failure) -> None:
+        """For whoever reads the app's logs: clients are told less."""
+        text = f"potluck: a request failed: {failure.what} {failure.why} {failure.fix}".strip() + "\n"
+        self._heard(self.function.app, self.function.name, InputLog(0, "gateway", 2, text.encode()))
+
+    def stop(self, failure: wire.Failure) -> None:
+        """The app is stopped."""
+        if self._outcome is None:
+            self._caller.submit(ev.CallCancelled(self.call, failure.why))
+            self.deliver(ev.Deliver(self.call, 0, failure=failure))
+
+    async def _changed(self) -> None:
+        await self._change.wait()
+
+    def _changes(self) -> None:
+        """Wake whoever waits."""
+        change, self._change = self._change, trio.Event()
+        change.set()
+
+    # The sink of its call
+
+    def deliver(self, action: ev.Deliver) -> None:
+        self._outcome = action
+        self._changes()
+
+    def item(self, action: ev.DeliverItem) -> None:
+        self._begun = True
+        self._held += len(action.payload)
+        # The worker's own window is its business, and not to be trusted.
+        self._broken = self._broken or self._held > HELD_BYTES_MAX
+        if not self._broken:
+            self._items.append(bytes(action.payload))
+        self._changes()
+
+    def began(self, action: ev.Began) -> None:
+        self._begun = True
+        self._changes()
+
+    def taken(self, action: ev.DeliverTaken) -> None:
+        if action.bytes >= (self._allowed or 0):
+            self._allowed = action.bytes
+        self._changes()
+
+    def ended(self, action: ev.CallEnded) -> None:
+        self._changes()
+
+    def notice(self, action: ev.Notice) -> None:
+        """There is nobody to tell."""
+
+    def log(self, call: str, index: int, message: InputLog) -> None:
+        self._heard(self.function.app, self.function.name, message)
+
+    async def drained(self) -> None:
+        """What waits here is bounded by windows instead."""
+
+
+class BodyError(Exception):
+    """The body cannot be taken."""
+
+    def __init__(self, answer: Answer) -> None:
+        super().__init__(answer)
+        self.answer = answer
+
+
+async def next_part(receive: Receive) -> dict[str, Any]:
+    """The next `http.request`. Raises `ClientLeft`, `BodyError`."""
+    with trio.move_on_after(PART_TIMEOUT_S):
+        event = await receive()
+        if event["type"] != "http.request":
+            raise ClientLeft
+        return {"body": event.get("body", b""), "more_body": event.get("more_body", False)}
+    raise BodyError(TOO_SLOW)
+
+
+async def first_part(headers: web.Headers, receive: Receive) -> tuple[bytes, bool]:
+    """The whole body when it is short, else nothing; and whether more follows. Raises `ClientLeft`, `BodyError`."""
+    expected = body_bytes(headers)
+    if expected is not None and expected > BODY_BYTES_MAX:
+        raise BodyError(TOO_LARGE)
+    if expected is None or expected > web.INLINE_BODY_BYTES_MAX:
+        return b"", True
+    parts = []
+    while True:
+        part = await next_part(receive)
+        parts.append(part["body"])
+        if not part["more_body"]:
+            return b"".join(parts), False

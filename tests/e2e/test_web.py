@@ -1,0 +1,324 @@
+"""Functions that answer web requests: a real node, its gateway, sandboxes and clients."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import h11
+import httpx
+import pytest
+from tests.e2e import web_sample as sample
+from tests.e2e.mesh import PATIENCE_S, Mesh, run_cli, wait_until
+from wsproto import ConnectionType, WSConnection
+from wsproto.events import AcceptConnection, BytesMessage, CloseConnection, Ping, Request, TextMessage
+
+from potluck.errors import InvalidError
+
+ROOT = Path(__file__).resolve().parents[2]
+# Any free port: several of these run at once.
+GATEWAY = ("--gateway", "127.0.0.1:0", "--cpus", "2", "--memory-mib", "3000")
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory) -> Iterator[Mesh]:
+    """A node that answers for the sample, while it runs."""
+    mesh = Mesh(tmp_path_factory.mktemp("site"))
+    patch = pytest.MonkeyPatch()
+    try:
+        node = mesh.node("solo", *GATEWAY)
+        patch.setenv("POTLUCK_HOME", str(node.home))
+        with sample.app.run(show_progress=False):
+            yield mesh
+    finally:
+        patch.undo()
+        mesh.stop()
+
+
+@pytest.fixture
+def raw(site) -> str:
+    url = sample.asgi.get_web_url()
+    assert url is not None
+    return url
+
+
+@pytest.fixture
+def client() -> Iterator[httpx.Client]:
+    with httpx.Client(timeout=PATIENCE_S) as made:
+        yield made
+
+
+def facts(client, raw):
+    return eval(client.get(raw).text)
+
+
+def logs(site):
+    done = run_cli(site.nodes[0], "app", "logs", "site")
+    return done.stdout + done.stderr
+
+
+def test_an_application_sees_the_request_and_none_of_our_secrets(client, raw):
+    headers = {"Potluck-Key": "k", "Modal-Secret": "s", "X-Own": "1"}
+    seen = eval(client.post(f"{raw}/facts?a=1&b=%20", headers=headers, content=b"body").text)
+    assert (seen["method"], seen["query"], seen["root"]) == ("POST", "a=1&b=%20", "/site/raw")
+    assert seen["path"] == "/site/raw/facts"
+    assert seen["headers"]["x-own"] == "1"
+    assert not {"potluck-key", "modal-secret"} & seen["headers"].keys()
+    assert seen["started"] == 1
+
+
+def test_events_are_seen_as_they_come(client, raw):
+    with client.stream("GET", f"{raw}/numbers") as response:
+        assert response.headers["content-type"] == "text/event-stream"
+        assert list(response.iter_text()) == [f"data: {number}\n\n" for number in range(3)]
+
+
+def test_much_is_streamed_both_ways(client, raw):
+    digest, size = 0, 0
+    with client.stream("GET", f"{raw}/large") as response:
+        for piece in response.iter_bytes():
+            size += len(piece)
+            digest += sum(piece[:1])
+    assert size == 50_000_000
+
+    def parts():
+        for _ in range(300):
+            yield bytes(100_000)
+
+    assert client.post(f"{raw}/upload", content=parts()).text == "30000000"
+    assert client.post(f"{raw}/upload", content=bytes(30_000_000)).text == "30000000"
+    assert client.post(f"{raw}/upload", content=b"short").text == "5"
+
+
+def test_a_slow_client_holds_up_its_own_answer_only(site, client, raw):
+    with client.stream("GET", f"{raw}/large") as slow:
+        pieces = slow.iter_bytes()
+        next(pieces)
+        before = site.nodes[0].status()
+        for _ in range(20):
+            assert client.get(f"{raw}/pid").status_code == 200
+        assert memory_mib(site.nodes[0]) < before.memory_mib
+        assert sum(map(len, pieces)) > 40_000_000
+
+
+def memory_mib(node):
+    text = Path(f"/proc/{node.process.pid}/status").read_text()
+    return int(text.split("VmRSS:")[1].split()[0]) // 1024
+
+
+def test_a_client_that_leaves_ends_its_request(client, raw):
+    with client.stream("GET", f"{raw}/wait") as response:
+        assert next(response.iter_bytes()) == b"begun"
+    wait_until(lambda: facts(client, raw)["left"] == "told and cancelled", "the application being told")
+
+
+def test_an_exception_is_a_500_that_tells_nothing(site, client, raw):
+    response = client.get(f"{raw}/raises")
+    assert response.status_code == 500
+    assert "secret" not in response.text
+    wait_until(lambda: "ValueError: a secret detail" in logs(site), "the traceback in the log")
+
+
+def test_a_worker_that_dies_cuts_its_answer_and_another_takes_over(client, raw):
+    with pytest.raises(httpx.RemoteProtocolError):
+        client.get(f"{raw}/dies")
+    assert client.get(f"{raw}/pid").status_code == 200
+
+
+def test_a_worker_that_dies_before_it_answers_is_a_502(client, raw):
+    pid = int(client.get(f"{raw}/pid").text)
+    assert pid
+    with httpx.Client(timeout=PATIENCE_S) as other:
+        slow = other.build_request("GET", f"{raw}/kill")
+        assert other.send(slow).status_code == 502
+
+
+def test_many_requests_share_a_worker(raw):
+    with httpx.Client(timeout=PATIENCE_S, limits=httpx.Limits(max_connections=20)) as client:
+        client.get(f"{raw}/pid")
+        begun = time.monotonic()
+        import concurrent.futures
+
+        with concurrent.futures.ThreadPoolExecutor(10) as pool:
+            answers = list(pool.map(lambda _: client.get(f"{raw}/sleeps?2").text, range(10)))
+        assert answers == ["slept"] * 10
+        assert time.monotonic() - begun < 15
+
+
+def test_wsgi(client, site):
+    url = sample.old_style.web_url
+    response = client.post(f"{url}/a%20b?c", content=bytes(300_000))
+    assert (response.status_code, response.text) == (201, "/site/old-style 300000")
+    assert response.headers["x-path"] == "/a b"
+
+
+def test_a_server_of_ones_own(client, site):
+    url = sample.own_server.web_url
+    assert client.get(f"{url}/a%20b?c=d").text == "/a%20b?c=d /site/own-server"
+    assert client.post(url, content=bytes(3_000_000)).text == "hellohellohello"
+
+
+def test_a_token_opens_what_is_private(site, client):
+    url = sample.private.web_url
+    assert client.get(url).status_code == 401
+    made = json.loads(run_cli(site.nodes[0], "token", "create", "--note", "me", "--json").stdout)
+    good = {"Potluck-Key": made["key"], "Potluck-Secret": made["secret"]}
+    assert client.get(url, headers=good).status_code == 200
+    modal = {"Modal-Key": made["key"], "Modal-Secret": made["secret"]}
+    assert client.get(url, headers=modal).status_code == 200
+    assert client.get(url, headers={**good, "Potluck-Secret": "guess"}).status_code == 401
+    assert made["secret"] not in (site.nodes[0].home / "tokens.json").read_text()
+    assert "me" in run_cli(site.nodes[0], "token", "ls").stdout
+    assert run_cli(site.nodes[0], "token", "rm", made["key"]).returncode == 0
+    assert client.get(url, headers=good).status_code == 401
+
+
+def test_what_is_missing_in_the_image_is_named_in_the_log(site, client):
+    assert client.get(sample.needs_fastapi.web_url).status_code == 502
+    wait_until(lambda: 'image.uv_pip_install("fastapi[standard]")' in logs(site), "the fix in the log")
+
+
+def test_names_that_are_not_ours_are_refused(client, raw):
+    assert client.get(raw, headers={"Host": "evil.example"}).status_code == 421
+    assert client.get(f"{raw}x").status_code == 404
+
+
+def test_limits_on_what_comes(raw):
+    port = int(raw.split(":")[2].split("/")[0])
+    with dialled(port) as connection:
+        connection.sendall(b"GET /site/raw HTTP/1.1\r\nHost: localhost\r\nX: " + b"y" * (1 << 17))
+        assert answer(connection).status_code in (400, 431)
+    with dialled(port) as connection:
+        head = b"POST /site/raw/upload HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99999999999\r\n\r\n"
+        connection.sendall(head)
+        assert answer(connection).status_code == 413
+
+
+@contextmanager
+def dialled(port) -> Iterator[socket.socket]:
+    with socket.create_connection(("127.0.0.1", port), PATIENCE_S) as connection:
+        yield connection
+
+
+def answer(connection):
+    parser = h11.Connection(h11.CLIENT)
+    parser.send(h11.Request(method="GET", target="/", headers=[("Host", "x")]))
+    while (event := parser.next_event()) is h11.NEED_DATA:
+        parser.receive_data(connection.recv(65536))
+    return event
+
+
+class Socket:
+    """A WebSocket's client."""
+
+    def __init__(self, url):
+        host, _, path = url.removeprefix("http://").partition("/")
+        self.connection = socket.create_connection(tuple(host.split(":")), PATIENCE_S)
+        self.protocol = WSConnection(ConnectionType.CLIENT)
+        self.events = iter(())
+        self.send(Request(host=host, target=f"/{path}"))
+        assert isinstance(self.next(), AcceptConnection)
+
+    def send(self, event):
+        self.connection.sendall(self.protocol.send(event))
+
+    def next(self):
+        """The next event, pings answered."""
+        while True:
+            for event in self.events:
+                if not isinstance(event, Ping):
+                    return event
+                self.send(event.response())
+            self.protocol.receive_data(self.connection.recv(65536) or None)
+            self.events = self.protocol.events()
+
+    def message(self):
+        parts = [self.next()]
+        while not parts[-1].message_finished:
+            parts.append(self.next())
+        return type(parts[0].data)().join(part.data for part in parts)
+
+
+def test_websockets(client, raw):
+    channel = Socket(raw)
+    for text in ("one", "zwei", "x" * 900_000):
+        channel.send(TextMessage(data=text))
+        assert channel.message() == text
+    for _ in range(200):
+        channel.send(BytesMessage(data=bytes(10_000)))
+        assert channel.message() == bytes(10_000)
+    channel.send(TextMessage(data="bye"))
+    end = channel.next()
+    assert isinstance(end, CloseConnection)
+    assert (end.code, end.reason) == (4001, "as asked")
+    channel.connection.close()
+
+
+def test_a_websocket_whose_client_is_gone_is_closed(client, raw):
+    channel = Socket(raw)
+    channel.connection.close()
+    wait_until(lambda: facts(client, raw)["left"].startswith("closed"), "the application being told")
+
+
+def test_what_answers_requests_is_not_called(site):
+    with pytest.raises(InvalidError, match="answers requests"):
+        sample.asgi.remote()
+
+
+def test_versions_change_without_a_failed_request(mesh, use_node, tmp_path):
+    """A new version is deployed under requests; each is answered, by one of the two, and the URL stays."""
+    node = use_node(mesh.node("solo", *GATEWAY))
+    source = (ROOT / "tests" / "e2e" / "web_version.py").read_text()
+    program = tmp_path / "version.py"
+    program.write_text(source)
+    first = deploy(node, program)
+    client = httpx.Client(timeout=PATIENCE_S)
+    assert client.get(first).text == "one"
+    program.write_text(source.replace('"one"', '"two"'))
+    with subprocess.Popen(
+        [sys.executable, "-m", "potluck.cli.main", "deploy", "-q", str(program)], env=node.env
+    ) as deploying:
+        seen = set()
+        while deploying.poll() is None or "two" not in seen:
+            response = client.get(first)
+            assert response.status_code == 200
+            seen.add(response.text)
+    assert deploying.returncode == 0
+    assert seen == {"one", "two"}
+    node.stop()
+    node.start()
+    again = json.loads(run_cli(node, "deploy", "--json", str(program)).stdout)["functions"][0]["url"]
+    assert client.get(again).text == "two"
+    run_cli(node, "app", "stop", "version")
+    assert client.get(again).status_code == 404
+
+
+def deploy(node, program):
+    done = run_cli(node, "deploy", "--json", str(program))
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)["functions"][0]["url"]
+
+
+def test_the_example_is_served(mesh, use_node):
+    node = use_node(mesh.node("solo", *GATEWAY))
+    with subprocess.Popen(
+        [sys.executable, "-u", "-m", "potluck.cli.main", "serve", str(ROOT / "examples" / "web.py")],
+        env=node.env, stderr=subprocess.PIPE, text=True,
+    ) as serving:  # fmt: skip
+        assert serving.stderr
+        urls = {}
+        while len(urls) < 3:
+            name, arrow, url = serving.stderr.readline().partition("←")
+            if arrow:
+                urls[name.strip()] = url.strip()
+        client = httpx.Client(timeout=PATIENCE_S)
+        assert client.get(urls["stream"]).text == "data: 0\n\ndata: 1\n\ndata: 2\n\n"
+        assert client.get(urls["hello"] + "/you").text == "Hello from /you\n"
+        assert "Directory listing" in client.get(urls["files"] + "/").text
+        os.kill(serving.pid, signal.SIGINT)
