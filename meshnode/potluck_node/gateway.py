@@ -101,13 +101,13 @@ class Gateway:
 
     async def serve(self, *, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Answer until cancelled."""
-        try:
-            async with trio.open_nursery() as self._nursery:
-                task_status.started()
+        async with trio.open_nursery() as self._nursery:
+            task_status.started()
+            try:
                 await trio.sleep_forever()
-        finally:
-            for stream in self._streams:
-                stream.abort()
+            finally:
+                for stream in self._streams:
+                    stream.abort()
 
     @property
     def busy(self) -> bool:
@@ -264,12 +264,13 @@ class ClientStream:
     def __init__(self, stream: Any) -> None:
         self._stream = stream
         self._writing: set[trio.CancelScope] = set()
+        self._aborted = False
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
 
     async def send_all(self, data: bytes) -> None:
-        with trio.move_on_after(WRITE_TIMEOUT_S) as scope:
+        with trio.move_on_after(0 if self._aborted else WRITE_TIMEOUT_S) as scope:
             self._writing.add(scope)
             try:
                 await self._stream.send_all(data)
@@ -281,6 +282,7 @@ class ClientStream:
 
     def abort(self) -> None:
         """Whoever writes ends."""
+        self._aborted = True
         for scope in self._writing:
             scope.cancel()
 

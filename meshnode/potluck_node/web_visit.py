@@ -96,7 +96,10 @@ class Visit:
             with trio.CancelScope(shield=True), trio.move_on_after(PART_TIMEOUT_S):
                 for message in reply.answer(error.answer):
                     await send(message)
-        scope.cancel()
+            scope.cancel()
+        if not reply.over:
+            # The last of an answer must not be cancelled: the connection goes on after it.
+            scope.cancel()
 
     async def _pass_on_body(self, size: int, receive: Receive) -> None:
         while True:

@@ -1,11 +1,7 @@
 """Functions that answer web requests: a real node, its gateway, sandboxes and clients."""
 
 import json
-import os
-import signal
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,12 +12,11 @@ import httpx
 import pytest
 from tests.e2e import web_sample as sample
 from tests.e2e.mesh import PATIENCE_S, Mesh, run_cli, wait_until
-from wsproto import ConnectionType, WSConnection
-from wsproto.events import AcceptConnection, BytesMessage, CloseConnection, Ping, Request, TextMessage
+from tests.e2e.websocket import Socket
+from wsproto.events import BytesMessage, CloseConnection, TextMessage
 
 from potluck.errors import InvalidError
 
-ROOT = Path(__file__).resolve().parents[2]
 # Any free port: several of these run at once.
 GATEWAY = ("--gateway", "127.0.0.1:0", "--cpus", "2", "--memory-mib", "3000")
 
@@ -214,37 +209,6 @@ def answer(connection):
     return event
 
 
-class Socket:
-    """A WebSocket's client."""
-
-    def __init__(self, url):
-        host, _, path = url.removeprefix("http://").partition("/")
-        self.connection = socket.create_connection(tuple(host.split(":")), PATIENCE_S)
-        self.protocol = WSConnection(ConnectionType.CLIENT)
-        self.events = iter(())
-        self.send(Request(host=host, target=f"/{path}"))
-        assert isinstance(self.next(), AcceptConnection)
-
-    def send(self, event):
-        self.connection.sendall(self.protocol.send(event))
-
-    def next(self):
-        """The next event, pings answered."""
-        while True:
-            for event in self.events:
-                if not isinstance(event, Ping):
-                    return event
-                self.send(event.response())
-            self.protocol.receive_data(self.connection.recv(65536) or None)
-            self.events = self.protocol.events()
-
-    def message(self):
-        parts = [self.next()]
-        while not parts[-1].message_finished:
-            parts.append(self.next())
-        return type(parts[0].data)().join(part.data for part in parts)
-
-
 def test_websockets(client, raw):
     channel = Socket(raw)
     for text in ("one", "zwei", "x" * 900_000):
@@ -269,56 +233,3 @@ def test_a_websocket_whose_client_is_gone_is_closed(client, raw):
 def test_what_answers_requests_is_not_called(site):
     with pytest.raises(InvalidError, match="answers requests"):
         sample.asgi.remote()
-
-
-def test_versions_change_without_a_failed_request(mesh, use_node, tmp_path):
-    """A new version is deployed under requests; each is answered, by one of the two, and the URL stays."""
-    node = use_node(mesh.node("solo", *GATEWAY))
-    source = (ROOT / "tests" / "e2e" / "web_version.py").read_text()
-    program = tmp_path / "version.py"
-    program.write_text(source)
-    first = deploy(node, program)
-    client = httpx.Client(timeout=PATIENCE_S)
-    assert client.get(first).text == "one"
-    program.write_text(source.replace('"one"', '"two"'))
-    with subprocess.Popen(
-        [sys.executable, "-m", "potluck.cli.main", "deploy", "-q", str(program)], env=node.env
-    ) as deploying:
-        seen = set()
-        while deploying.poll() is None or "two" not in seen:
-            response = client.get(first)
-            assert response.status_code == 200
-            seen.add(response.text)
-    assert deploying.returncode == 0
-    assert seen == {"one", "two"}
-    node.stop()
-    node.start()
-    again = json.loads(run_cli(node, "deploy", "--json", str(program)).stdout)["functions"][0]["url"]
-    assert client.get(again).text == "two"
-    run_cli(node, "app", "stop", "version")
-    assert client.get(again).status_code == 404
-
-
-def deploy(node, program):
-    done = run_cli(node, "deploy", "--json", str(program))
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)["functions"][0]["url"]
-
-
-def test_the_example_is_served(mesh, use_node):
-    node = use_node(mesh.node("solo", *GATEWAY))
-    with subprocess.Popen(
-        [sys.executable, "-u", "-m", "potluck.cli.main", "serve", str(ROOT / "examples" / "web.py")],
-        env=node.env, stderr=subprocess.PIPE, text=True,
-    ) as serving:  # fmt: skip
-        assert serving.stderr
-        urls = {}
-        while len(urls) < 3:
-            name, arrow, url = serving.stderr.readline().partition("←")
-            if arrow:
-                urls[name.strip()] = url.strip()
-        client = httpx.Client(timeout=PATIENCE_S)
-        assert client.get(urls["stream"]).text == "data: 0\n\ndata: 1\n\ndata: 2\n\n"
-        assert client.get(urls["hello"] + "/you").text == "Hello from /you\n"
-        assert "Directory listing" in client.get(urls["files"] + "/").text
-        os.kill(serving.pid, signal.SIGINT)
