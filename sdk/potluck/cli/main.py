@@ -30,8 +30,20 @@ def main() -> None:
 
 def _register() -> None:
     from potluck.cli import (
-        apps, completion, containers, deploy, doctor, image, ledger, node, run, secret, serve, shell, token,
-    )  # fmt: skip
+        apps,
+        completion,
+        containers,
+        deploy,
+        doctor,
+        image,
+        ledger,
+        node,
+        run,
+        secret,
+        serve,
+        shell,
+        token,
+    )
 
     for command in (run.run, deploy.deploy, serve.serve, apps.app, containers.container, completion.completion):
         main.add_command(command)
