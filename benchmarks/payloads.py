@@ -1,5 +1,7 @@
 """Arrays there and back: on one node, through a second node, and through Ray, in the same run.
 
+Through a second node thrice: by a lane, its results read as data; "trusted", as pickles; "stream", without the lane.
+
 python benchmarks/payloads.py [--sizes 10 200] [--times 20] [--rounds 3]   (sizes in MB)
 """
 
@@ -70,8 +72,8 @@ def one_node(times: int, sizes: list[str]) -> dict[str, float]:
         return potluck_figures(env, times, sizes)
 
 
-def two_nodes(times: int, sizes: list[str]) -> dict[str, float]:
-    with node("--name", "caller", "--no-offer") as caller:
+def two_nodes(times: int, sizes: list[str], *flags: str) -> dict[str, float]:
+    with node("--name", "caller", "--no-offer", *flags) as caller:
         address = status(caller)["addresses"][0]
         with node("--name", "provider", "--cpus", "2", "--bootstrap", address):
             while not any(peer["state"] == "open" for peer in status(caller)["peers"]):
@@ -92,13 +94,19 @@ def main() -> None:
     parser.add_argument("--sizes", nargs="+", default=["10", "200"])
     parser.add_argument("--times", type=int, default=20)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--only", nargs="+", default=["one", "two", "ray"])
+    parser.add_argument("--only", nargs="+", default=["one", "two", "trusted", "stream", "ray"])
     parser.add_argument("--measure", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.measure:
         measure(options.times, [int(size) for size in options.sizes])
         return
-    run = {"one": one_node, "two": two_nodes, "ray": ray}
+    run = {
+        "one": one_node,
+        "two": two_nodes,
+        "trusted": lambda times, sizes: two_nodes(times, sizes, "--trust", "mesh"),
+        "stream": lambda times, sizes: two_nodes(times, sizes, "--no-lane"),
+        "ray": ray,
+    }
     rounds = [{name: run[name](options.times, options.sizes) for name in options.only} for _ in range(options.rounds)]
     figures: dict[str, Any] = {"rounds": len(rounds), "times": options.times}
     for size in options.sizes:
