@@ -195,6 +195,21 @@ async def test_an_answer_with_the_certificate_of_another_is_not_taken(monkeypatc
         assert isinstance(stream._pipe, MuxedPipe)
 
 
+@pytest.mark.parametrize("answer", [b"", b"nonsense", wire.encode(LaneGranted(b"short", b"")), None])
+async def test_an_answer_that_is_none_becomes_a_stream(monkeypatch, answer):
+    async with world() as (a, b, _):
+
+        async def say(stream):
+            if answer is not None:
+                await stream.send(answer)
+
+        monkeypatch.setattr(b._live.lanes, "answer", say)
+        stream = await a.open(b.peer, suite.ECHO)
+        assert isinstance(stream._pipe, MuxedPipe)
+        await stream.send(b"hello")
+        assert await stream.receive() == b"hello"
+
+
 async def test_unknown_protocols_get_no_lane():
     async with world() as (a, b, _):
         assert isinstance(await ask(a, b, protocol="/potluck/test/unknown/1"), LaneRefused)

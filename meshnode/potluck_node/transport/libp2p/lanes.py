@@ -109,7 +109,7 @@ class Lanes:
             with trio.fail_after(OPEN_TIMEOUT_S):
                 granted = await self._ask(peer, protocol)
                 return await self._connect(peer, granted) if granted else None
-        except (LaneError, PeerUnreachableError, StreamClosedError, RemoteProtocolError, ValueError) as error:
+        except (LaneError, PeerUnreachableError, ValueError) as error:
             self._remember(peer, str(error))
         except trio.TooSlowError:
             self._remember(peer, f"none within {OPEN_TIMEOUT_S} s")
@@ -123,16 +123,20 @@ class Lanes:
             self._without.popitem(last=False)
 
     async def _ask(self, peer: str, protocol: str) -> LaneGranted | None:
-        raw = await self._dialer.open(peer, LANE_PROTOCOL)
-        stream = FramedStream(MuxedPipe(raw), peer)
+        stream = FramedStream(MuxedPipe(await self._dialer.open(peer, LANE_PROTOCOL)), peer)
+        why = ""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(stream.run)
             try:
                 await stream.send(wire.encode(LaneWanted(protocol, self._own.der)))
                 answer = wire.decode(await stream.receive(), LaneGranted | LaneRefused)
+            except (StreamClosedError, RemoteProtocolError) as error:
+                why = str(error)  # raised only outside of the nursery, which would make a group of it
             finally:
                 with trio.CancelScope(shield=True):
                     await stream.aclose()
+        if why:
+            raise LaneError(why)
         if isinstance(answer, LaneRefused):
             log.debug("%s gives no lane: %s", peer, answer.reason)
             return None
@@ -176,11 +180,11 @@ class Lanes:
             raise
 
     async def _secure(self, tcp: BufferedTcp, theirs: bytes, *, server_side: bool) -> TlsPipe:
-        context = tls_context(self._own, theirs, server_side=server_side)
-        pipe = TlsPipe(tcp.stream, context, server_side=server_side)
         try:
+            context = tls_context(self._own, theirs, server_side=server_side)
+            pipe = TlsPipe(tcp.stream, context, server_side=server_side)
             await pipe.handshake()
-        except OSError as error:
+        except (OSError, ValueError) as error:
             raise LaneError(f"the other side cannot prove who it is: {error}") from None
         if pipe.certificate() != theirs:
             raise LaneError("the other side shows another certificate")
