@@ -319,9 +319,15 @@ class Caller:
             assert self.state
             name, spec = lease.action.lease, lease.action.function
             asker = Asker(f"lease {name}", spec.app, self.trusts(lease.action.peer))
-            lease.desk = self.state.desk(
-                asker, lambda number, payload, failure: self._post(name, StateTold(number, payload, failure))
-            )
+
+            async def ready() -> None:
+                if lease.link:
+                    await lease.link.drained()
+
+            def tell(number: int, payload: bytes, failure: Failure | None) -> None:
+                self._post(name, StateTold(number, payload, failure))
+
+            lease.desk = self.state.desk(asker, tell, ready)
         return lease.desk
 
     def _log(self, message: messages.InputLog) -> None:

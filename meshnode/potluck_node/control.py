@@ -176,7 +176,7 @@ class _Client:
         # Calls that were ended here, while their client may still send inputs.
         self._stopped: dict[int, Failure] = {}
         self._gone = False
-        self._state = desk.state.desk(Asker(f"client {number}"), self._tell_state)
+        self._state = desk.state.desk(Asker(f"client {number}"), self._tell_state, self.drained)
 
     async def run(self) -> None:
         try:

@@ -279,7 +279,7 @@ class Provider:
             failure = Failure.of(
                 RefusedError("There is no way to the caller's node now.", fix="Ask while an input runs.")
             )
-            self._pools[pool].tell(worker, StateTold(message.number, failure=failure))
+            await self._pools[pool].refuse(worker, message.number, failure)
             return
         held.link.post(StateAsked(passed.number, message.payload))
         await held.link.drained()

@@ -7,12 +7,13 @@ it can be shared, and a clock that stands still until it is moved.
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, suppress
 from typing import Any, NamedTuple
 
 import trio
 import trio.testing
 
+from potluck import wire
 from potluck.errors import AlreadyExistsError, InvalidError, NotFoundError, RefusedError, SerializationError
 from potluck.runner import plain
 from potluck.wire import state as messages
@@ -251,6 +252,41 @@ async def check_an_item_nobody_waited_for_is_put_back(world: World) -> None:
             assert await values(one, messages.Peek(q, wait_us=FOREVER)) == (b"1", b"2")
 
 
+async def check_nonsense_ends_nothing(world: World) -> None:
+    """What a database cannot take is refused, and what came with it is done."""
+    async with world() as (one, _, _clock), trio.open_nursery() as nursery:
+        d, q = await make(one, DICT), await make(one, QUEUE)
+        for request in (messages.Peek(q, after=(1 << 64) - 1), messages.Dequeue(q, most=-1), messages.Get(d, b"x")):
+            nursery.start_soon(_asked, one, request)
+            nursery.start_soon(one.ask, messages.Put(d, (key(request.id),), (b"",)), OWNER)
+    async with world() as (one, _, _clock):
+        assert await one.ask(messages.ListHolders(DICT, (1 << 63) - 1), OWNER) == messages.Holders(())
+
+
+async def _asked(state: State, request: messages.StateRequest) -> None:
+    with suppress(InvalidError):
+        await state.ask(request, OWNER)
+
+
+async def check_a_desk_answers_all_and_each_once(world: World) -> None:
+    async with world() as (one, _, _clock):
+        q = await make(one, QUEUE)
+        told: list[tuple[int, bytes, object]] = []
+        desk = one.desk(OWNER, lambda *answer: told.append(answer))
+        # More than have a turn at a time: whoever waits for an item must not keep others from putting one.
+        for number in range(50):
+            desk.ask(number, wire.encode(messages.Dequeue(q, wait_us=FOREVER)))
+        desk.ask(7, b"a number that is taken")
+        desk.ask(100, b"nonsense")
+        desk.ask(101, wire.encode(messages.Enqueue(q, (b"item",) * 49)))
+        await _until(lambda: len(told) == 52)
+        desk.leave(next(number for number in range(50) if number not in [each[0] for each in told]))
+        await _until(lambda: len(told) == 53)
+        assert sum(failure is not None for _, _, failure in told) == 3
+        assert sorted(number for number, *_ in told) == sorted([*range(50), 7, 100, 101])
+        desk.close()
+
+
 # Names and rights
 
 
@@ -312,6 +348,8 @@ CHECKS = (
     check_looking_leaves_items_to_those_who_take,
     check_partitions_expire,
     check_an_item_nobody_waited_for_is_put_back,
+    check_nonsense_ends_nothing,
+    check_a_desk_answers_all_and_each_once,
     check_names,
     check_unnamed_ones_end_with_their_maker,
     check_rights_of_strangers,

@@ -29,7 +29,7 @@ def mesh(tmp_path_factory):
     try:
         caller = made.caller("cas", "--trust", "mesh")
         made.provider("ann", "--build-for-others")
-        made.provider("bob")
+        made.provider("bob", "--trust", "mesh")
         wait_until(lambda: len(caller.status().peers) == 2, "finding both peers")
         yield made
     finally:

@@ -42,7 +42,8 @@ def dequeue(work: Work, request: messages.Dequeue, _asker: Asker) -> Outcome:
     found = _partition(work, request.id, request.partition)
     if found is None or request.most < 1:
         return Outcome(messages.Values())
-    numbers, _ = _first(work, request.id, request.partition, 0, min(request.most, messages.ITEMS_MAX))
+    most = min(request.most, messages.ITEMS_MAX)
+    numbers, _ = _first(work, request.id, request.partition, 0, most, messages.TAKEN_BYTES)
     # The first so many: all up to the last of them.
     query = delete(ITEMS).where(*_in(request.id, request.partition), ITEMS.c.number <= numbers[-1])
     rows = sorted(tuple(row) for row in work.db.execute(query.returning(ITEMS.c.number, ITEMS.c.value)))
@@ -75,7 +76,8 @@ def peek(work: Work, request: messages.Peek, _asker: Asker) -> Outcome:
     work.holder(messages.QUEUE, request.id)
     if _partition(work, request.id, request.partition) is None:
         return Outcome(messages.Page(last=request.after))
-    numbers, more = _first(work, request.id, request.partition, request.after, messages.PAGE_ITEMS)
+    at = request.id, request.partition, request.after
+    numbers, more = _first(work, *at, messages.PAGE_ITEMS, messages.PAGE_BYTES)
     if not numbers:
         return Outcome(messages.Page(last=request.after))
     span = ITEMS.c.number.between(numbers[0], numbers[-1])
@@ -139,7 +141,7 @@ def _count(work: Work, holder: str, name: str, now: tuple[int, int], expires_us:
         work.db.execute(delete(PARTITIONS).where(*_here(holder, name)))
 
 
-def _first(work: Work, holder: str, partition: str, after: int, most: int) -> tuple[list[int], bool]:
+def _first(work: Work, holder: str, partition: str, after: int, most: int, most_bytes: int) -> tuple[list[int], bool]:
     """The numbers of the first items that one answer takes, and whether there are more."""
     query = select(ITEMS.c.number, func.length(ITEMS.c.value)).where(*_in(holder, partition), ITEMS.c.number > after)
     taken: list[int] = []
@@ -147,7 +149,7 @@ def _first(work: Work, holder: str, partition: str, after: int, most: int) -> tu
     rows = work.db.execute(query.order_by(ITEMS.c.number).limit(most + 1)).all()
     for number, size in rows[:most]:
         total += size
-        if taken and total > messages.PARTITION_BYTES_MAX:
+        if taken and total > most_bytes:
             break
         taken.append(number)
     return taken, len(taken) < len(rows)

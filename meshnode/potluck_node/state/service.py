@@ -70,15 +70,12 @@ class State:
                 await trio.sleep(EXPIRE_S)
                 self._batches.post(expiring)
 
-    async def answer(self, payload: bytes, asker: Asker) -> bytes:
-        """Raises `potluck.errors.Error`."""
-        request = wire.decode(payload, messages.StateRequest)
-        return wire.encode(await self.ask(request, asker))
-
-    async def ask(self, request: messages.StateRequest, asker: Asker) -> messages.StateAnswer:
-        """As `answer`, unpacked."""
+    async def ask(self, request: messages.StateRequest, asker: Asker, turn: Turn | None = None) -> messages.StateAnswer:
+        """Raises `potluck.errors.Error`. With a `turn`, only during it is anything looked up; it still lasts when this returns."""
+        turn = turn or Turn()
         if isinstance(request, messages.Enqueue | messages.Dequeue | messages.Peek):
-            return await self._patiently(request, asker)
+            return await self._patiently(request, asker, turn)
+        await turn.begin()
         answer = (await self._batches.run(doing(request, asker), lambda made: self._left_behind(request, made))).answer
         if isinstance(answer, messages.Holder) and isinstance(request, messages.Open) and not request.name:
             self._made[asker.name][answer.id] = messages.Delete(answer.kind, answer.id)
@@ -105,14 +102,15 @@ class State:
         assert self._nursery, "shared state is not being served"
         self._nursery.start_soon(task, *args)
 
-    def desk(self, asker: Asker, tell: Tell) -> Desk:
-        """Where one client, or one lease, asks; `tell` is given the answers."""
-        return Desk(self, asker, tell)
+    def desk(self, asker: Asker, tell: Tell, ready: Ready = trio.lowlevel.checkpoint) -> Desk:
+        """Where one client, or one lease, asks. `tell` is given the answers; `ready` waits while too many of them wait
+        to be sent."""
+        return Desk(self, asker, tell, ready)
 
     # Waiting
 
     async def _patiently(
-        self, request: messages.Enqueue | messages.Dequeue | messages.Peek, asker: Asker
+        self, request: messages.Enqueue | messages.Dequeue | messages.Peek, asker: Asker, turn: Turn
     ) -> messages.StateAnswer:
         """Try, then again whenever there is news, until the time is over."""
         spot = Spot(request.id, request.partition, _WAITS_FOR[type(request)])
@@ -123,9 +121,11 @@ class State:
                 # First the event: news that come while we try must not be lost.
                 news = self._waiters[number] = trio.Event()
                 self._waiting.wait(spot, number)
+                await turn.begin()
                 outcome = await self._batches.run(doing(request, asker), lambda taken: self._put_back(spot, taken))
                 if not request.wait_us or not _in_vain(outcome.answer):
                     return outcome.answer
+                turn.end()
                 await self._sleep(news, deadline)
                 if not news.is_set():
                     return outcome.answer
@@ -177,17 +177,45 @@ def _in_vain(answer: messages.StateAnswer) -> bool:
     return False
 
 
+# Requests of one lease that may be large, or whose answer may be, are handled so many at a time.
+AT_ONCE = 8
+# A request of this size is large, in bytes.
+LARGE_BYTES = 1 << 20
+
+_SMALL_ANSWERS = (messages.Put, messages.Enqueue, messages.Has, messages.Count)
+
+
+class Turn:
+    """One place among those of `places`, from `begin` to `end`; without places there is always one. Both may be said
+    twice."""
+
+    def __init__(self, places: trio.Semaphore | None = None) -> None:
+        self._places, self._has = places, False
+
+    async def begin(self) -> None:
+        if self._places and not self._has:
+            await self._places.acquire()
+            self._has = True
+
+    def end(self) -> None:
+        if self._places and self._has:
+            self._places.release()
+            self._has = False
+
+
 _LEFT: Failure | None = Failure.of(InputCancellation("Nobody waited for this any more."))
 
 # Takes the number of the request, and the answer or why there is none.
 Tell = Callable[[int, bytes, Failure | None], None]
+Ready = Callable[[], Awaitable[None]]
 
 
 class Desk:
     """Made by `State.desk`. Requests have the asker's numbers."""
 
-    def __init__(self, state: State, asker: Asker, tell: Tell) -> None:
-        self._state, self._asker, self._tell = state, asker, tell
+    def __init__(self, state: State, asker: Asker, tell: Tell, ready: Ready) -> None:
+        self._state, self._asker, self._tell, self._ready = state, asker, tell, ready
+        self._places = trio.Semaphore(AT_ONCE)
         self._open: dict[int, trio.CancelScope] = {}
 
     def ask(self, number: int, payload: bytes) -> None:
@@ -213,12 +241,23 @@ class Desk:
         self._state.left(self._asker.name)
 
     async def _answer(self, number: int, payload: bytes) -> None:
-        answer, failure = b"", _LEFT
+        """What is read into memory waits until what was read before is on its way."""
+        answer, failure, turn = b"", _LEFT, Turn(self._places)
         try:
             with self._open[number]:
-                answer, failure = await self._state.answer(payload, self._asker), None
+                answer, failure = await self._answered(payload, turn), None
         except Error as error:
             failure = Failure.of(error)
         finally:
             del self._open[number]
-        self._tell(number, answer, failure)
+            self._tell(number, answer, failure)
+            turn.end()
+
+    async def _answered(self, payload: bytes, turn: Turn) -> bytes:
+        if len(payload) > LARGE_BYTES:
+            await turn.begin()
+        request = wire.decode(payload, messages.StateRequest)
+        small = isinstance(request, _SMALL_ANSWERS) and len(payload) <= LARGE_BYTES
+        if not small:
+            await self._ready()
+        return wire.encode(await self._state.ask(request, self._asker, Turn() if small else turn))

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import SQLAlchemyError
 
-from potluck.errors import ConnectionError, Error, NotFoundError, SerializationError, StoreFullError
+from potluck.errors import ConnectionError, Error, InvalidError, NotFoundError, SerializationError, StoreFullError
 from potluck.wire import state as messages
 from potluck_node.core.trust import is_data
 from potluck_node.state import dicts, holders, queues
 from potluck_node.state.work import Asker, Outcome, Spot, Work
+
+log = logging.getLogger("potluck.state")
 
 # The channel on which nodes of one PostgreSQL database tell each other where there is news.
 CHANNEL = "potluck_state"
@@ -45,7 +48,7 @@ class StateStore:
         """Do all of it, on disk when this returns. Each is done whole, or not at all and has an error."""
         try:
             return self._transact(work, now_us)
-        except SQLAlchemyError as error:
+        except Exception as error:  # noqa: BLE001 - whatever a driver makes of what a stranger sent must end nothing else
             if len(work) == 1:
                 return Done([_failure(error)], {})
         # One of them cannot be done: the others must not suffer.
@@ -147,8 +150,11 @@ def _sum(parts: Sequence[dict[Spot, int]]) -> dict[Spot, int]:
     return total
 
 
-def _failure(error: SQLAlchemyError) -> Error:
+def _failure(error: Exception) -> Error:
     why = str(getattr(error, "orig", None) or error)
+    if not isinstance(error, SQLAlchemyError):
+        log.warning("a request for shared state cannot be done", exc_info=error)
+        return InvalidError("The database of shared state does not take this.", why=why)
     if "connect" in why or getattr(error, "connection_invalidated", False):
         return ConnectionError(
             "The database of shared state does not answer.",

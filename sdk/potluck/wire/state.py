@@ -30,6 +30,8 @@ HOLDERS_MAX = 10_000
 NAME_MAX = 64
 # What one page of an iteration carries, unless its first entry alone is larger.
 PAGE_BYTES, PAGE_ITEMS = 1 << 20, 1000
+# What items that are taken together have at most, unless the first alone is larger.
+TAKEN_BYTES = 16 << 20
 
 DICT, QUEUE = "dict", "queue"
 
