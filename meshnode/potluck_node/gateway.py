@@ -310,13 +310,14 @@ def _socket_request(scope: dict[str, Any], where: Route, headers: web.Headers) -
 
 
 def _common(scope: dict[str, Any], where: Route, headers: web.Headers) -> dict[str, Any]:
-    client = scope.get("client")
+    """An application has a root, also when the URL that was printed is asked for as it is."""
+    client, bare = scope.get("client"), "/" if scope["path"] == where.root else ""
     return {
         "scheme": scope["scheme"],
         "http_version": scope["http_version"],
         "root": where.root,
-        "path": scope["path"],
-        "raw_path": scope["raw_path"],
+        "path": scope["path"] + bare,
+        "raw_path": scope["raw_path"] + bare.encode(),
         "query": scope["query_string"],
         "headers": passed_on(headers),
         "client": (str(client[0]), int(client[1])) if client else None,

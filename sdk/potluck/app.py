@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar, Unpack, cast, dataclass_transform, overload
 
 from potluck.absent import Absent
-from potluck.cls import Method, move, register
+from potluck.cls import Method, move, register, web_methods
 from potluck.errors import InvalidError
 from potluck.functions import Function
 from potluck.image import Image
@@ -115,6 +115,8 @@ class App(Absent):
             equip(raw)
             self._check_new(raw.__name__, "classes", "Rename one.")
             self.registered_classes[raw.__name__] = raw
+            for each in web_methods(raw):
+                self.registered_functions[each.name] = each
             return raw
 
         return decorate

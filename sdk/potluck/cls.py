@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Protocol
 from potluck.errors import InvalidError
 from potluck.functions import Function
 from potluck.options import Options
-from potluck.parameters import PARAMETERS, construct, prepare_parameters
+from potluck.parameters import PARAMETERS, checked_values, construct, packed, parameters_of, prepare_parameters
 from potluck.runner.service import ENTER, ENTERED, EXIT, MARK, SNAP, hooks, members, run_apart
 from potluck.sharing import Sharing, is_method, joined, sharing_of, yields
+from potluck.web import Web, web_of
 
 if TYPE_CHECKING:
     from potluck.app import App
@@ -205,6 +206,47 @@ class MethodFunction(Function[P, R]):
 
     def _payload(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bytes:
         return super()._payload((self._method, *args), kwargs)
+
+
+class WebMethod(Function[..., Any]):
+    """A method that answers requests, on an object of its own in each worker, made without arguments."""
+
+    def __init__(self, cls: type, name: str, raw: Callable[..., Any], registration: Registration) -> None:
+        self._cls, self._attribute = cls, name
+        self._parameters = packed(cls.__name__, checked_values(cls.__name__, parameters_of(cls), (), {}))
+        super().__init__(registration.app, raw, registration.options)
+
+    @property
+    def name(self) -> str:
+        return f"{self._cls.__name__}.{self._attribute}"
+
+    @property
+    def _origin(self) -> Callable[..., Any]:
+        return self._cls
+
+    @property
+    def _web(self) -> Web | None:
+        found = super()._web
+        return found._replace(attribute=self._attribute) if found else None
+
+    def _with(self, options: Options) -> Function[..., Any]:
+        raise InvalidError(f"{self.name} answers requests as its class says.", fix="Change the class's own settings.")
+
+    def local(self, *args: Any, **kwargs: Any) -> Any:
+        raise InvalidError(f"{self.name} answers requests.", fix="Write what is to be called here as a function.")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return getattr, (self._cls, self._attribute)
+
+
+def web_methods(cls: type) -> list[WebMethod]:
+    """Make functions of those methods of a registered class that answer requests, in their places."""
+    registration: Registration = vars(cls)[REGISTRATION]
+    marked = {name: member for name, member in members(cls).items() if web_of(member) and callable(member)}
+    made = [WebMethod(cls, name, member, registration) for name, member in marked.items()]
+    for each in made:
+        setattr(cls, each._attribute, each)
+    return made
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec.structs import replace
 
-from potluck.cls import Method
+from potluck.cls import Method, WebMethod
 from potluck.errors import InvalidError
 from potluck.functions import Function
 from potluck.parameters import PARAMETERS, Parameter
@@ -65,6 +65,8 @@ def _functions(running: Running, app: App) -> Iterator[NamedFunction]:
 
 def _classes(running: Running, app: App) -> Iterator[NamedFunction]:
     for name, cls in app.registered_classes.items():
+        if not _methods(cls) and any(isinstance(member, WebMethod) for member in vars(cls).values()):
+            continue
         facts = tuple(MethodFacts(key, member.yields) for key, member in _methods(cls).items())
         yield NamedFunction(name, running.spec(of_no_object(cls)), facts, tuple(_parameters(cls)))
 

@@ -100,11 +100,15 @@ def _kind(cls: type, name: str) -> type:
     )
 
 
+def parameters_of(cls: type) -> dict[str, Parameter]:
+    """Those that an object can be made with."""
+    return {key: each for key, each in members(cls).items() if isinstance(each, Parameter) and each.init}
+
+
 def construct(self: object, *args: Any, **kwargs: Any) -> None:
     """The `__init__` of every `@app.cls()` class."""
     name = type(self).__name__
-    known = {key: each for key, each in members(type(self)).items() if isinstance(each, Parameter) and each.init}
-    values = checked_values(name, known, args, kwargs)
+    values = checked_values(name, parameters_of(type(self)), args, kwargs)
     for key, value in values.items():
         setattr(self, key, value)
     vars(self)[PARAMETERS] = packed(name, values)

@@ -57,7 +57,7 @@ def _web(web: Asked | None) -> Web | None:
     if web is None:
         return None
     startup_us = round(web.startup_timeout * 1e6)
-    return Web(web.kind, web.label, web.method, web.docs, web.private, web.port, startup_us)
+    return Web(web.kind, web.label, web.method, web.docs, web.private, web.port, startup_us, web.attribute)
 
 
 def changed(spec: FunctionSpec, options: Options, key: bytes) -> FunctionSpec:

@@ -32,6 +32,7 @@ class Web(NamedTuple):
     private: bool = False
     port: int = 0
     startup_timeout: float = 0.0
+    attribute: str = ""
 
 
 def fastapi_endpoint(
@@ -44,8 +45,8 @@ def fastapi_endpoint(
 ) -> Callable[[F], F]:
     """Let a function answer HTTP requests, its parameters taken from them as FastAPI does, which must be in the image.
 
-    It stands below `@app.function()`. `label` is the last part of its URL, by default its name; with `docs` there are
-    pages about it at `/docs`. Raises `InvalidError`.
+    It stands below `@app.function()`, or makes a method of an `@app.cls()` class answer, as its kin do. `label` is the
+    last part of its URL, by default its name; with `docs` there are pages about it at `/docs`. Raises `InvalidError`.
     """
     if method.upper() not in METHODS:
         raise InvalidError(f"{method!r} is no method of HTTP.", fix=f"Give one of {', '.join(METHODS)}.")
@@ -130,15 +131,11 @@ def _decorator(web: Web, name: str) -> Callable[[F], F]:
 def _check(raw: Any, web: Web, name: str) -> None:
     if not callable(raw) or hasattr(raw, "get_raw_f") or isinstance(raw, type):
         raise InvalidError(
-            f"@potluck.{name}() decorates plain functions.",
+            f"@potluck.{name}() decorates plain functions and methods.",
             fix="Write it with parentheses, directly above the function and below @app.function().",
-        )
-    if is_method(raw):
-        raise InvalidError(
-            f"@potluck.{name}() cannot decorate methods yet.", fix="Decorate a function, and load what it needs there."
         )
     if web_of(raw):
         raise InvalidError(f"{raw.__name__} answers requests already.", fix="Decorate it once.")
     code = getattr(raw, "__code__", None)
-    if web.kind != "fastapi" and code is not None and code.co_argcount - len(raw.__defaults__ or ()):
+    if web.kind != "fastapi" and code is not None and code.co_argcount - len(raw.__defaults__ or ()) > is_method(raw):
         raise InvalidError(f"{raw.__name__} takes arguments, which nobody gives it.", fix="Leave them out.")

@@ -153,6 +153,15 @@ def test_wsgi(client, site):
     assert response.headers["x-path"] == "/a b"
 
 
+def test_a_method_answers_with_what_its_object_has_loaded(client, site):
+    url = sample.Model.page.get_web_url()
+    assert url.endswith("/site/model-page")
+    assert client.get(url).text == "loaded loaded loaded"
+    assert sample.Model().count.remote() == 3
+    with pytest.raises(InvalidError, match="answers requests"):
+        sample.Model.page.remote()
+
+
 def test_a_server_of_ones_own(client, site):
     url = sample.own_server.web_url
     assert client.get(f"{url}/a%20b?c=d").text == "/a%20b?c=d /site/own-server"

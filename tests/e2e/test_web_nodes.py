@@ -10,6 +10,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from tests.e2e import web_fastapi
 from tests.e2e import web_sample as sample
 from tests.e2e.mesh import PATIENCE_S, run_cli, wait_until
 from tests.e2e.websocket import Socket
@@ -45,6 +46,18 @@ def test_another_machine_answers_and_its_end_cuts_what_it_answers(mesh, use_node
                 next(pieces)
         mesh.provider("eve")
         assert client.get(f"{raw}/pid").status_code == 200
+
+
+def test_fastapi(mesh, use_node, client):
+    use_node(mesh.node("solo", *GATEWAY))
+    with web_fastapi.app.run(show_progress=False):
+        url = web_fastapi.add.get_web_url()
+        assert client.get(f"{url}?left=2&right=3").json() == {"sum": 5}
+        assert client.get(f"{url}?left=x").status_code == 422
+        assert "Swagger" in client.get(f"{url}/docs").text
+        stream = f"{web_fastapi.words.get_web_url()}/stream/4"
+        assert client.get(stream).text == "0 1 2 3 "
+        assert client.post(web_fastapi.Model.predict.get_web_url(), json={"x": 5}).json() == 105
 
 
 def test_versions_change_without_a_failed_request(mesh, use_node, tmp_path):

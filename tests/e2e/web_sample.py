@@ -201,6 +201,27 @@ def needs_fastapi() -> str:
     return "never"
 
 
+@app.cls(cpu=0.5)
+@potluck.concurrent(max_inputs=5)
+class Model:
+    size: int = potluck.parameter(default=3)
+
+    @potluck.enter()
+    async def load(self):
+        self.words = ["loaded"] * self.size
+
+    @potluck.asgi_app()
+    def page(self):
+        async def answer(scope, receive, send):
+            await respond(send, 200, " ".join(self.words).encode())
+
+        return answer
+
+    @potluck.method()
+    def count(self) -> int:
+        return len(self.words)
+
+
 @app.function(cpu=0.5)
 def plain(number: int) -> int:
     time.sleep(0)

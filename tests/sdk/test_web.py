@@ -4,6 +4,7 @@ import pytest
 
 import potluck
 from potluck.errors import InvalidError
+from potluck.parameters import packed
 from potluck.runner import memory, web, web_frames
 from potluck.source import Reference
 from potluck.spec import make_spec
@@ -46,10 +47,26 @@ def test_what_cannot_be_is_refused(make, words):
         make()
 
 
-def test_methods_cannot_answer_yet():
-    with pytest.raises(InvalidError, match="methods"):
+def test_methods_answer_with_an_object_made_without_arguments():
+    app = potluck.App("tests")
 
-        class Model:
+    @app.cls()
+    class Model:
+        size: int = potluck.parameter(default=3)
+
+        @potluck.asgi_app()
+        def page(self): ...
+
+    assert list(app.registered_functions) == ["Model.page"]
+    spec = make_spec(app.registered_functions["Model.page"], Reference("m", "Model"), "image", "3.11", b"key")
+    assert spec.web == Web("asgi", "model-page", attribute="page")
+    assert spec.parameters == packed("Model", {"size": 3})
+    with pytest.raises(InvalidError, match="needs the parameter"):
+
+        @app.cls()
+        class Needy:
+            size: int = potluck.parameter()
+
             @potluck.asgi_app()
             def page(self): ...
 

@@ -81,8 +81,10 @@ def nonsense(spec: FunctionSpec) -> str:
         return f"{spec.tier[:32]!r} is no kind of sandbox"
     if spec.tier in NO_GPU_TIERS and need.gpu:
         return f"no GPU can be used in a {spec.tier} sandbox"
-    if spec.web and (spec.web.kind not in WEB_KINDS or spec.parameters or spec.sharing.batch_size):
+    if spec.web and (spec.web.kind not in WEB_KINDS or bool(spec.web.attribute) != bool(spec.parameters)):
         return "it answers no requests that there are"
+    if spec.web and spec.sharing.batch_size:
+        return "it answers requests in batches"
     if not spec.pickled and not (spec.module and spec.qualname):
         return "it names no function"
     return ""

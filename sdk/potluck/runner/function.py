@@ -29,16 +29,16 @@ def load(spec: dict[str, Any]) -> Function:
     name = spec["name"] or spec["qualname"] or "the function"
     for module in spec["imports"]:
         _guarded(f"Function {name!r}", importlib.import_module, module)
+    if spec["web"]:
+        # What its workers would each import; forked processes share it.
+        modules = {"wsgi": "web_wsgi", "server": "web_server"}
+        importlib.import_module(f"{__package__}.{modules.get(spec['web'][0], 'web_asgi')}")
     if spec["parameters"]:
         return _guarded(f"Class {name!r}", _serve, spec, "making it, or its enter(snap=True),")  # type: ignore[no-any-return]
     function = _guarded(f"Function {name!r}", _find, spec)
     if not callable(function):
         raise Refusal("invalid", f"{name!r} is a {type(function).__name__}, not a function.")
     _prepare(function)
-    if spec["web"]:
-        # What its workers would each import; forked processes share it.
-        modules = {"wsgi": "web_wsgi", "server": "web_server"}
-        importlib.import_module(f"{__package__}.{modules.get(spec['web'][0], 'web_asgi')}")
     return function  # type: ignore[no-any-return]
 
 

@@ -80,16 +80,20 @@ class Service:
         """The plain function of a method, None when there is none."""
         return self._methods.get(method)
 
+    def bound(self, method: str) -> Callable[..., Any]:
+        """A method of the object, which has entered."""
+        self._enter()
+        raw = self._methods.get(method)
+        if raw is None:
+            raise Refusal("not-found", f"{type(self._instance).__name__} has no method {method!r} in its image.")
+        return types.MethodType(raw, self._instance)
+
     def begin(self, method: str, /, *args: Any, **kwargs: Any) -> object:
         """Call a method; a coroutine or generator is still to run."""
         failure, self._failure = self._failure, None
         if failure is not None:
             raise failure
-        self._enter()
-        raw = self._methods.get(method)
-        if raw is None:
-            raise Refusal("not-found", f"{type(self._instance).__name__} has no method {method!r} in its image.")
-        return raw(self._instance, *args, **kwargs)
+        return self.bound(method)(*args, **kwargs)
 
     def leave(self) -> None:
         """Run every exit hook, then raise what they raised."""

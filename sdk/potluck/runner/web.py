@@ -18,6 +18,7 @@ from .failures import Refusal, exception_message
 from .inbox import Inbox
 from .jobs import PAUSE_S
 from .output import Output
+from .service import Service
 from .window import Windows
 
 TYPE_CHECKING = False
@@ -59,18 +60,27 @@ def serve(socket: int, function: Function, spec: dict[str, Any]) -> None:
 
 
 def make_site(function: Function, spec: dict[str, Any]) -> Site:
-    kind, _, method, docs, _, port, startup_us = spec["web"][:7]
+    kind, _, method, docs, _, port, startup_us, attribute = spec["web"][:8]
+    service = function if isinstance(function, Service) else None
+
+    def raw() -> Any:
+        """The function, or the method of an object that has entered."""
+        return service.bound(attribute) if service else function
+
     if kind == "wsgi":
         from .web_wsgi import WsgiSite
 
-        return WsgiSite(function)
+        return WsgiSite(lambda: raw()())
     if kind == "server":
         from .web_server import ServerSite
 
-        return ServerSite(function, port, startup_us / 1e6)
+        return ServerSite(lambda: raw()(), port, startup_us / 1e6)
     from .web_asgi import AsgiSite, fastapi_app
 
-    return AsgiSite(function if kind == "asgi" else lambda: fastapi_app(function, spec["name"], method, docs))
+    site = AsgiSite(lambda: fastapi_app(raw(), spec["name"], method, docs) if kind == "fastapi" else raw()())
+    if service is not None:
+        service.finish = site.finish
+    return site
 
 
 class Exchange:
@@ -151,7 +161,7 @@ class WebWorker:
         self._inbox = Inbox(socket, self._asking.told)
         self._asking.listen = self._inbox.listen
         self.windows = Windows(lambda: time.sleep(PAUSE_S), AHEAD_BYTES_MAX)
-        self._site = make_site(function, spec)
+        self._function, self._site = function, make_site(function, spec)
         self._started, self._starting = False, _thread.allocate_lock()
         self._exchanges: dict[int, Exchange] = {}
         self._cpu_us, self._lock = 0, _thread.allocate_lock()
@@ -203,6 +213,8 @@ class WebWorker:
                     exchange.feed(None)
             case ["StopWorker", *_]:
                 self._site.stop()
+                if isinstance(self._function, Service):
+                    self._function.leave()
                 return False
             case None:
                 self.output.flush()

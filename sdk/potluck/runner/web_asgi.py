@@ -45,6 +45,7 @@ class AsgiSite:
 
     def __init__(self, make: Callable[[], Any]) -> None:
         self._make, self._loop = make, Loop()
+        self.finish = self._loop.finish
         self._app: Any = None
         self._state: dict[str, Any] = {}
         self._lifespan: Lifespan | None = None

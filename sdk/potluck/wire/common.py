@@ -105,7 +105,8 @@ class Web(msgspec.Struct, frozen=True, array_like=True):
     """How a function answers requests: `kind` is asgi, wsgi, fastapi or server (`potluck.web`).
 
     `label` is its part of the URL. `method` and `docs` are for fastapi; `port`, and how long it may take to open that
-    (`startup_us`), for server. `private` asks callers for a token.
+    (`startup_us`), for server. `private` asks callers for a token. Where the function is a
+    class, `attribute` is the method of its object.
     """
 
     kind: str
@@ -115,6 +116,7 @@ class Web(msgspec.Struct, frozen=True, array_like=True):
     private: bool = False
     port: int = 0
     startup_us: int = 0
+    attribute: str = ""
 
 
 class FunctionSpec(msgspec.Struct, frozen=True, array_like=True):

@@ -267,6 +267,8 @@ def test_functions_that_answer_nothing_there_is_are_refused():
     assert not nonsense(SITE)
     assert nonsense(spec(web=Web("gopher", "x")))
     assert nonsense(spec(web=Web("asgi", "x"), parameters=b"p"))
+    assert nonsense(spec(web=Web("asgi", "x", attribute="page")))
+    assert not nonsense(spec(web=Web("asgi", "x", attribute="page"), parameters=b"p"))
 
 
 def test_web_is_part_of_the_identity():
