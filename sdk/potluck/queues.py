@@ -72,8 +72,8 @@ class Queue(Handle):
     def _get_many(
         self, n_values: int, block: bool = True, timeout: float | None = None, *, partition: str | None = None
     ) -> Steps[list[Any]]:
-        """Take the next items out, as many as there are but at most `n_values` (and 16 MiB). When there is none, as `get`; without
-        `block` the list is empty."""
+        """Take the next items out, as many as there are but at most `n_values` (and 16 MiB). When there is none, as
+        `get`; without `block` the list is empty."""
         from potluck.wire.state import Dequeue
 
         name, wait_us = _name(partition), _wait_us(block, timeout)
