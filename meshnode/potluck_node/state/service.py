@@ -71,7 +71,7 @@ class State:
                 self._batches.post(expiring)
 
     async def ask(self, request: messages.StateRequest, asker: Asker, turn: Turn | None = None) -> messages.StateAnswer:
-        """Raises `potluck.errors.Error`. With a `turn`, things are looked up during it alone; it lasts when this returns."""
+        """Raises `potluck.errors.Error`. With a `turn`, looks things up during it alone; it goes on after this."""
         turn = turn or Turn()
         if isinstance(request, messages.Enqueue | messages.Dequeue | messages.Peek):
             return await self._patiently(request, asker, turn)
