@@ -330,7 +330,8 @@ class Pool:
     async def refuse(self, worker: str, number: int, failure: Failure) -> None:
         """No to what a worker asked; nothing more is read from it until it has taken that."""
         if worker in self._workers:
-            await self._send(self._workers[worker], StateTold(number, failure=failure))
+            with suppress(WorkerEnded):  # `_work` reports it
+                await self._workers[worker].send(StateTold(number, failure=failure))
 
     def stop_input(self, worker: str, number: int) -> None:
         self._post(worker, StopInput(number))
