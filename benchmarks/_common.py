@@ -50,9 +50,10 @@ def wall_ms(command: list[str | Path], env: dict[str, str] | None = None) -> flo
 
 
 @contextmanager
-def node(*flags: str) -> Iterator[dict[str, str]]:
-    """A node process of its own; yields the environment that points to it."""
+def node(*flags: str, config: str = "") -> Iterator[dict[str, str]]:
+    """A node process of its own, with a `config.toml`; yields the environment that points to it."""
     with tempfile.TemporaryDirectory(prefix="potluck-bench-") as home:
+        (Path(home) / "config.toml").write_text(config)
         env = os.environ | {"POTLUCK_HOME": home}
         with (Path(home) / "node.log").open("wb") as log:
             process = subprocess.Popen(

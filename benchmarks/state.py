@@ -58,9 +58,9 @@ def redis(*flags: str) -> Iterator[Callable[[int], dict[str, float]]]:
 
 
 @contextmanager
-def potluck(*flags: str) -> Iterator[Callable[[int], dict[str, float]]]:
+def potluck(config: str = "") -> Iterator[Callable[[int], dict[str, float]]]:
     """A node of its own."""
-    with node("--no-offer", *flags) as env:
+    with node("--no-offer", config=config) as env:
         yield lambda count: asked(sys.executable, "potluck", count, env)
 
 
@@ -72,7 +72,7 @@ def postgres() -> Iterator[Callable[[int], dict[str, float]]]:
 
     server = Postgres()
     try:
-        with potluck("--state", server.url) as measure:
+        with potluck(f'state = "{server.url}"') as measure:
             yield measure
     finally:
         server.stop()
