@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import itertools
 import logging
+import math
 import os
 import socket
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 import trio
 from hypercorn.app_wrappers import ASGIWrapper
 from hypercorn.config import Config
+from hypercorn.events import Event, Updated
 from hypercorn.trio.tcp_server import TCPServer
 from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import ConnectionState
@@ -148,7 +150,6 @@ class Gateway:
         config.errorlog, config.accesslog = log, None
         config.h11_max_incomplete_size = HEADER_BYTES_MAX
         config.h2_max_header_list_size = HEADER_BYTES_MAX
-        config.keep_alive_timeout = IDLE_S
         config.keep_alive_max_requests = 1 << 30
         config.ssl_handshake_timeout = HANDSHAKE_TIMEOUT_S
         config.websocket_max_message_size = web.SOCKET_MESSAGE_BYTES_MAX
@@ -182,7 +183,7 @@ class Gateway:
         self._streams.add(stream)
         app = ASGIWrapper(cast(Any, self._take))
         try:
-            await TCPServer(app, config, context, ConnectionState({}), cast(Any, stream)).run()
+            await _Connection(app, config, context, ConnectionState({}), cast(Any, stream)).run()
         except Exception:
             # Whatever a client makes of a protocol must not end the node.
             log.exception("a connection to the gateway failed")
@@ -258,16 +259,52 @@ class Gateway:
         return len(visits)
 
 
+class _Connection(TCPServer):
+    """With one deadline for a connection that is idle, in place of a task for each time that it is."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.idle_task = cast(Any, _NoTask())
+
+    async def protocol_send(self, event: Event) -> None:
+        if isinstance(event, Updated):
+            cast(ClientStream, self.stream).set_idle(event.idle)
+        else:
+            await super().protocol_send(event)
+
+
+class _NoTask:
+    async def restart(self, *args: object) -> None: ...
+
+    async def stop(self) -> None: ...
+
+
 class ClientStream:
-    """A client's connection, as Hypercorn uses it, but that writing ends: it shields its writes from cancellation."""
+    """A client's connection, as Hypercorn uses it, but that an idle one is closed and that writing ends: Hypercorn
+    shields its writes from cancellation."""
 
     def __init__(self, stream: Any) -> None:
         self._stream = stream
+        self._idle_until = trio.current_time() + IDLE_S
+        self._reading: trio.CancelScope | None = None
         self._writing: set[trio.CancelScope] = set()
         self._aborted = False
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
+
+    def set_idle(self, idle: bool) -> None:
+        """Whether it waits for a request, which must then come within `IDLE_S` as a whole."""
+        self._idle_until = trio.current_time() + IDLE_S if idle else math.inf
+        if self._reading:
+            self._reading.deadline = self._idle_until
+
+    async def receive_some(self, max_bytes: int) -> bytes:
+        """Nothing once it was idle for too long, as if the client had gone."""
+        with trio.CancelScope(deadline=self._idle_until) as self._reading:
+            data: bytes = await self._stream.receive_some(max_bytes)
+            return data
+        return b""
 
     async def send_all(self, data: bytes) -> None:
         with trio.move_on_after(0 if self._aborted else WRITE_TIMEOUT_S) as scope:

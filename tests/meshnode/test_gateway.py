@@ -110,7 +110,36 @@ async def test_a_short_answer_is_the_outcome_alone():
 async def test_a_connection_that_never_asks_is_closed(monkeypatch):
     monkeypatch.setattr(module, "IDLE_S", 0.2)
     async with serving(Mesh(succeed)) as (_, port):
-        assert await ask(port, b"GET /app/site HT") == b""
+        assert await ask(port, b"") == b""
+        assert b"HTTP/1.1 400" in await ask(port, b"GET /app/site HT")
+
+
+async def test_nor_does_a_trickle_or_the_time_after_an_answer_keep_it_open(monkeypatch):
+    monkeypatch.setattr(module, "IDLE_S", 0.3)
+    async with serving(Mesh(succeed)) as (_, port):
+        stream = await trio.open_tcp_stream("127.0.0.1", port)
+        async with stream:
+            await stream.send_all(request().replace(b"Connection: close\r\n", b""))
+            answer = await said(stream)
+            assert b"HTTP/1.1 200" in answer
+            assert answer.endswith(b"ok")
+        stream = await trio.open_tcp_stream("127.0.0.1", port)
+        with trio.fail_after(20), pytest.raises((trio.BrokenResourceError, trio.ClosedResourceError)):
+            while True:
+                await stream.send_all(b"G")
+                await trio.sleep(0.05)
+        await stream.aclose()
+
+
+async def test_a_request_in_work_is_not_idle(monkeypatch):
+    monkeypatch.setattr(module, "IDLE_S", 0.2)
+    mesh = Mesh(lambda sink, call: sink.began(ev.Began(call, 0, "w")))
+    async with serving(mesh) as (_, port), await trio.open_tcp_stream("127.0.0.1", port) as stream:
+        await stream.send_all(request())
+        await until(lambda: mesh.sinks)
+        await trio.sleep(0.5)
+        succeed(mesh.sinks["web.1"], "web.1")
+        assert b"HTTP/1.1 200" in await said(stream)
 
 
 async def test_connections_have_a_limit(monkeypatch):
