@@ -11,8 +11,8 @@ import logging
 import math
 import os
 import socket
+import ssl
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import trio
@@ -120,13 +120,14 @@ class Gateway:
         async with self._opening:
             if not self._url and self._settings.gateway != "none":
                 assert self._nursery, "the gateway is not being served"
-                listener, scheme = self._listen(), "https" if self._settings.gateway_cert else "http"
+                config, secure = self._config()
+                listener, scheme = self._listen(), "https" if secure else "http"
                 host, port = listener.socket.getsockname()[:2]
                 shown = f"[{host}]" if ":" in host else host
                 if host in ("0.0.0.0", "::"):
                     shown = (self._settings.gateway_hosts or (socket.gethostname(),))[0]
                 self._hosts = (*LOCAL_NAMES, shown.lower(), *(each.lower() for each in self._settings.gateway_hosts))
-                self._nursery.start_soon(self._accept_all, listener, self._config())
+                self._nursery.start_soon(self._accept_all, listener, config, secure)
                 self._url = f"{scheme}://{shown}:{port}"
                 log.info("the gateway answers at %s", self._url)
         return self._url
@@ -145,7 +146,7 @@ class Gateway:
                 fix='Set `gateway` to another address and port of this machine, or to "none".',
             ) from None
 
-    def _config(self) -> Config:
+    def _config(self) -> tuple[Config, ssl.SSLContext | None]:
         config = Config()
         config.errorlog, config.accesslog = log, None
         config.h11_max_incomplete_size = HEADER_BYTES_MAX
@@ -155,16 +156,24 @@ class Gateway:
         config.websocket_max_message_size = web.SOCKET_MESSAGE_BYTES_MAX
         config.websocket_ping_interval = PING_S
         config.include_server_header = False
-        for name in ("cert", "key"):
-            path = getattr(self._settings, f"gateway_{name}")
-            if path and not Path(path).is_file():
-                raise InvalidError(f"There is no file {path}.", fix=f"Mend the setting `gateway_{name}`.")
-            setattr(config, f"{name}file", path or None)
-        return config
+        cert, key = self._settings.gateway_cert, self._settings.gateway_key
+        config.certfile, config.keyfile = cert or None, key or None
+        if not cert and not key:
+            return config, None
+        try:
+            if not (cert and key):
+                raise ValueError("one of the two settings is missing")
+            return config, config.create_ssl_context()
+        except (OSError, ValueError) as error:
+            raise InvalidError(
+                f"The gateway cannot use the certificate {cert or 'of no name'}.",
+                why=str(error),
+                fix="Mend the settings `gateway_cert` and `gateway_key`: both name files in PEM.",
+            ) from None
 
-    async def _accept_all(self, listener: trio.SocketListener, config: Config) -> None:
+    async def _accept_all(self, listener: trio.SocketListener, config: Config, secure: ssl.SSLContext | None) -> None:
         assert self._nursery
-        context, secure = WorkerContext(None), config.create_ssl_context()
+        context = WorkerContext(None)
         while True:
             try:
                 accepted: Any = await listener.accept()
@@ -189,6 +198,8 @@ class Gateway:
             log.exception("a connection to the gateway failed")
         finally:
             self._streams.discard(stream)
+            # Hypercorn leaves one open whose TLS handshake failed.
+            await stream.close()
 
     # Requests
 
@@ -314,8 +325,12 @@ class ClientStream:
             finally:
                 self._writing.discard(scope)
             return
-        await trio.aclose_forcefully(self._stream)
+        await self.close()
         raise trio.BrokenResourceError("the client does not read")
+
+    async def close(self) -> None:
+        """At once, without a word."""
+        await trio.aclose_forcefully(self._stream)
 
     def abort(self) -> None:
         """Whoever writes ends."""

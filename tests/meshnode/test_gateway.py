@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import datetime
+import ssl
 from collections.abc import Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+import httpx
 import pytest
 import trio
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 from tests.meshnode.core.worlds import spec
 
 from potluck import wire
@@ -275,3 +282,49 @@ async def test_where_it_cannot_listen_is_said():
             assert (await other.base()).startswith("http://127.0.0.1:")
             assert await off.base() == ""
             nursery.cancel_scope.cancel()
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory) -> tuple[str, str]:
+    """Files with a certificate for localhost, signed by itself, and its key."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
+    now = datetime.datetime.now(datetime.UTC)
+    made = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    folder = tmp_path_factory.mktemp("certificate")
+    plain = serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    (folder / "cert.pem").write_bytes(made.public_bytes(serialization.Encoding.PEM))
+    (folder / "key.pem").write_bytes(key.private_bytes(serialization.Encoding.PEM, *plain))
+    return str(folder / "cert.pem"), str(folder / "key.pem")
+
+
+@pytest.mark.parametrize("http2", [False, True])
+async def test_with_a_certificate_it_speaks_tls(certificate, http2):
+    cert, key = certificate
+    async with serving(Mesh(succeed), gateway_cert=cert, gateway_key=key) as (gateway, port):
+        assert (await gateway.base()).startswith("https://")
+        trusting = ssl.create_default_context(cafile=cert)
+        async with httpx.AsyncClient(verify=trusting, http2=http2, timeout=20) as client:
+            for _ in range(3):
+                answer = await client.get(f"https://localhost:{port}/app/site")
+                assert (answer.status_code, answer.text) == (200, "ok")
+                assert answer.http_version == ("HTTP/2" if http2 else "HTTP/1.1")
+        assert b"200" not in await ask(port, request())
+
+
+@pytest.mark.parametrize("cert", ["/nowhere.pem", __file__, ""])
+async def test_a_certificate_that_is_none_is_named(cert):
+    settings = Binding(gateway_cert=cert, gateway_key=__file__)
+    wrong = Gateway(settings, "", Mesh(), lambda key, secret: False)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(wrong.serve)
+        with pytest.raises(InvalidError, match="certificate"):
+            await wrong.base()
+        nursery.cancel_scope.cancel()
