@@ -334,6 +334,9 @@ async def check_rights_of_strangers(world: World) -> None:
         assert await make(one, QUEUE, "own", STRANGER) == q
         await refused(SerializationError, one, messages.Enqueue(q, (b"\x80\x05pickle",)), STRANGER)
         await refused(RefusedError, one, messages.Open(QUEUE, "own"), Asker("lease 2", "other", trusted=False))
+        for number in range(messages.APP_NAMES_MAX - 1):
+            await make(one, DICT, f"own{number}", STRANGER)
+        await refused(RefusedError, one, messages.Open(DICT, "one-more", create=True), STRANGER)
         await one.ask(messages.Grant(DICT, "private", "app"), OWNER)
         assert await make(two, DICT, "private", STRANGER) == d
 

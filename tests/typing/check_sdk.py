@@ -18,6 +18,24 @@ async def greet(name: str) -> str:
     return f"hello {name}"
 
 
+counts = potluck.Dict.from_name("counts", create_if_missing=True)
+jobs = potluck.Queue.from_name("jobs")
+
+
+async def share() -> None:
+    assert_type(counts.len(), int)
+    assert_type(counts.put("a", 1, skip_if_exists=True), bool)
+    assert_type(await counts.contains.aio("a"), bool)
+    assert_type(list(counts.items()), list[tuple[Any, Any]])
+    assert_type(await jobs.get_many.aio(3, timeout=1), list[Any])
+    assert_type(jobs.put(1, partition="p"), None)
+    assert_type(potluck.Dict.objects.list(), list[potluck.Dict])
+    with potluck.Queue.ephemeral() as queue:
+        assert_type(queue, potluck.Queue)
+    async for item in jobs.iterate.aio(item_poll_timeout=1.0):
+        assert_type(item, Any)
+
+
 @app.function(secrets=[potluck.Secret.from_dict({"A": "b"})], region=["eu", "us"], labels={"disk": "fast"})
 @potluck.concurrent(max_inputs=10, target_inputs=8)
 async def ask(question: str) -> int:

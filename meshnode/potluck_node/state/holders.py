@@ -36,6 +36,8 @@ def open_one(work: Work, request: messages.Open, asker: Asker) -> Outcome:
         raise AlreadyExistsError(f"There is a {kind} named {name} already.", fix="Give allow_existing=True.")
     if found is not None:
         return Outcome(_facts(found))
+    if not may:
+        _check_app(work, asker.app)
     made = _make(work, kind, name)
     if not may:
         work.db.execute(insert(GRANTS).values(kind=kind, name=name, app=asker.app))
@@ -117,6 +119,14 @@ def _named(work: Work, kind: str, name: str) -> Any:
 def _granted(work: Work, kind: str, name: str, app: str) -> bool:
     query = select(GRANTS.c.app).where(GRANTS.c.kind == kind, GRANTS.c.name == name, GRANTS.c.app == app)
     return work.db.execute(query).one_or_none() is not None
+
+
+def _check_app(work: Work, app: str) -> None:
+    query = select(func.count()).select_from(GRANTS).where(GRANTS.c.app == app)
+    if work.db.execute(query).scalar_one() >= messages.APP_NAMES_MAX:
+        raise RefusedError(
+            f"Workers of {app} have {messages.APP_NAMES_MAX} names already.", fix="Use one dict for more."
+        )
 
 
 def _facts(row: Any) -> messages.Holder:

@@ -75,6 +75,7 @@ class State:
         turn = turn or Turn()
         if isinstance(request, messages.Enqueue | messages.Dequeue | messages.Peek):
             return await self._patiently(request, asker, turn)
+        self._check_unnamed(request, asker)
         await turn.begin()
         answer = (await self._batches.run(doing(request, asker), lambda made: self._left_behind(request, made))).answer
         if isinstance(answer, messages.Holder) and isinstance(request, messages.Open) and not request.name:
@@ -82,6 +83,11 @@ class State:
         elif isinstance(request, messages.Delete) and asker.name in self._made:
             self._made[asker.name].pop(request.id, None)
         return answer
+
+    def _check_unnamed(self, request: messages.StateRequest, asker: Asker) -> None:
+        unnamed = isinstance(request, messages.Open) and not request.name
+        if unnamed and len(self._made.get(asker.name, ())) >= messages.UNNAMED_MAX:
+            raise RefusedError(f"{messages.UNNAMED_MAX} dicts and queues without a name are in use.", fix="End some.")
 
     @property
     def waiting(self) -> int:

@@ -27,6 +27,9 @@ PARTITIONS_MAX, PARTITION_NAME_MAX = 100_000, 64
 TTL_S_MAX = 24 * 3600
 # Dicts and queues of one node or database; each is a row, and looking for a name is one of an index.
 HOLDERS_MAX = 10_000
+# Of these, names that one app's workers on peers that are not trusted may make or be given, and unnamed ones of one
+# program or lease.
+APP_NAMES_MAX, UNNAMED_MAX = 100, 1000
 NAME_MAX = 64
 # What one page of an iteration carries, unless its first entry alone is larger.
 PAGE_BYTES, PAGE_ITEMS = 1 << 20, 1000
