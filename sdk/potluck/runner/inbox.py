@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from .codec import Message
-
 
 class Inbox:
     """`told` takes each answer (number, payload, failure), in whichever thread reads."""
@@ -26,9 +24,9 @@ class Inbox:
         self._fd, self._told = fd, told
         self._lock = _thread.allocate_lock()
         self._reading = self._wanted = self._apart = False
-        self._queue: SimpleQueue[Message | Exception | None] = SimpleQueue()
+        self._queue: SimpleQueue[list[Any] | Exception | None] = SimpleQueue()
 
-    def get(self) -> Message | None:
+    def get(self) -> list[Any] | None:
         """In the main thread: the next message that is no answer, None at the end. Raises as `read_message`."""
         while not self._begin():
             message = read_message(self._fd)
@@ -74,7 +72,7 @@ class Inbox:
             self._queue.put(error)
         self._queue.put(None)
 
-    def _take(self, message: Message | None) -> bool:
+    def _take(self, message: list[Any] | None) -> bool:
         """Whether it was an answer."""
         match message:
             case ["StateTold", int(number), payload, failure, *_]:
