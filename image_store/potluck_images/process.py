@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import queue
+import signal
 import subprocess
 import threading
 import time
@@ -20,6 +23,9 @@ HEARTBEAT_S = 0.5
 LAST_LINES = 20
 # A longer line is cut: a progress bar without line ends, or a flood.
 LINE_BYTES_MAX = 4 << 10
+# Waits until nobody holds its standard input open, and kills a group: else what a program had started, that was itself
+# still starting, would outlive a node that is killed.
+_GUARD = 'read -r _; kill -s KILL -- "-$1"'
 # Lines read and not yet said; then the program waits.
 _LINES_AHEAD_MAX = 1000
 
@@ -57,6 +63,10 @@ def run(
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )
+    guard = subprocess.Popen(
+        ["sh", "-c", _GUARD, "sh", str(process.pid)], stdin=subprocess.PIPE, start_new_session=True
     )
     lines: queue.Queue[str | None] = queue.Queue(_LINES_AHEAD_MAX)
     stopped = threading.Event()
@@ -64,12 +74,17 @@ def run(
     reader.start()
     try:
         last = _follow(lines, say, timeout_s, lambda: watch(process.pid))
-        return Ended(process.wait(), last)
+        # Not reaped yet, so that its group is still its own.
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
     finally:
         stopped.set()
-        process.kill()
+        guard.kill()
+        guard.communicate()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
         process.wait()
         reader.join()
+    return Ended(process.returncode, last)
 
 
 def _read_lines(

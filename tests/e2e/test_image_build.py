@@ -44,11 +44,10 @@ def test_a_failed_step_is_shown_with_its_last_lines():
 
 
 def test_a_shell_shows_the_state_before_a_failed_step(two):
-    """The image has no shell, so it is its Python that answers."""
     with pictures.app.run(show_progress=False), pytest.raises(ImageBuildError) as caught:
         pictures.never.remote()
     words = caught.value.fix.partition("potluck shell ")[2].split()
-    code = "print(open('/made').read()); open('/made', 'w').write('changed')\n"
+    code = "read -r line </made; echo $line; echo changed >/made\n"
     for _ in range(2):
         done = run_cli(two.nodes[0], "shell", words[0], stdin=code)
         assert done.stdout.splitlines()[0] == "by a command", done.stderr
