@@ -129,7 +129,7 @@ def _client() -> Client:
     from potluck import start
     from potluck.output import make_output
 
-    if _connection is None or _connection.lost:
+    if _connection is None or _connection.gone:
         _connection = start.connect(make_output(False))
     return _connection
 

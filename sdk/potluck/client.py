@@ -51,6 +51,19 @@ class Client:
         """End the connection; the node cancels whatever was still running for it."""
         self._socket.close()
 
+    @property
+    def gone(self) -> bool:
+        """Whether the node has closed the connection, be it that nobody has read that yet."""
+        with self._turn:
+            if self.lost or self._reading:
+                return self.lost
+            try:
+                return not self._socket.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                return False
+            except OSError:
+                return True
+
     def ask(
         self,
         make: Callable[[int], wire.Message],

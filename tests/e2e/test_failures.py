@@ -159,6 +159,15 @@ def test_a_peer_whose_clock_is_an_hour_off_is_named_and_not_used(mesh, use_node)
     assert "60 min ahead" in caught.value.why
 
 
+def test_a_program_spawns_on_after_its_node_was_restarted(mesh, use_node):
+    node = use_node(mesh.node("ann", "--cpus", "1"))
+    for _ in range(2):
+        with sample.app.run(show_progress=False):
+            assert sample.add.spawn(1, 2).get() == 3
+        node.kill()
+        node.start()
+
+
 def test_two_nodes_on_one_data_folder(mesh):
     first = mesh.caller()
     second = subprocess.run(
