@@ -11,17 +11,10 @@ import logging
 import math
 import os
 import socket
-import ssl
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol
 
 import trio
-from hypercorn.app_wrappers import ASGIWrapper
-from hypercorn.config import Config
-from hypercorn.events import Event, Updated
-from hypercorn.trio.tcp_server import TCPServer
-from hypercorn.trio.worker_context import WorkerContext
-from hypercorn.typing import ConnectionState
 
 from potluck.errors import InvalidError
 from potluck.wire import Failure, FunctionSpec, web
@@ -48,6 +41,8 @@ from potluck_node.web_visit import BodyError, ClientLeft, Heard, Receive, Send, 
 if TYPE_CHECKING:
     from trio_typing import TaskStatus
 
+    from potluck_node.gateway_protocol import Protocols
+
 log = logging.getLogger("potluck.gateway")
 
 # Connections at once: each costs a descriptor and some 50 KiB; half of what the node may have.
@@ -56,9 +51,6 @@ CONNECTIONS_MAX = 4096
 IDLE_S = 20.0
 # How long a client may take to read what it is sent next (at most some 64 KiB), seconds.
 WRITE_TIMEOUT_S = 60.0
-HANDSHAKE_TIMEOUT_S = 10.0
-# A WebSocket whose client does not answer this often is dead, seconds.
-PING_S = 20.0
 # When no more descriptors are to be had, seconds until the next try.
 ACCEPT_PAUSE_S = 0.1
 # Under these names every machine means itself.
@@ -120,14 +112,17 @@ class Gateway:
         async with self._opening:
             if not self._url and self._settings.gateway != "none":
                 assert self._nursery, "the gateway is not being served"
-                config, secure = self._config()
-                listener, scheme = self._listen(), "https" if secure else "http"
+                # Here, since few nodes answer anybody and it would be a tenth of every node's start.
+                from potluck_node.gateway_protocol import Protocols
+
+                protocols = Protocols(self._take, self._settings.gateway_cert, self._settings.gateway_key)
+                listener, scheme = self._listen(), "https" if protocols.secure else "http"
                 host, port = listener.socket.getsockname()[:2]
                 shown = f"[{host}]" if ":" in host else host
                 if host in ("0.0.0.0", "::"):
                     shown = (self._settings.gateway_hosts or (socket.gethostname(),))[0]
                 self._hosts = (*LOCAL_NAMES, shown.lower(), *(each.lower() for each in self._settings.gateway_hosts))
-                self._nursery.start_soon(self._accept_all, listener, config, secure)
+                self._nursery.start_soon(self._accept_all, listener, protocols)
                 self._url = f"{scheme}://{shown}:{port}"
                 log.info("the gateway answers at %s", self._url)
         return self._url
@@ -146,34 +141,8 @@ class Gateway:
                 fix='Set `gateway` to another address and port of this machine, or to "none".',
             ) from None
 
-    def _config(self) -> tuple[Config, ssl.SSLContext | None]:
-        config = Config()
-        config.errorlog, config.accesslog = log, None
-        config.h11_max_incomplete_size = HEADER_BYTES_MAX
-        config.h2_max_header_list_size = HEADER_BYTES_MAX
-        config.keep_alive_max_requests = 1 << 30
-        config.ssl_handshake_timeout = HANDSHAKE_TIMEOUT_S
-        config.websocket_max_message_size = web.SOCKET_MESSAGE_BYTES_MAX
-        config.websocket_ping_interval = PING_S
-        config.include_server_header = False
-        cert, key = self._settings.gateway_cert, self._settings.gateway_key
-        config.certfile, config.keyfile = cert or None, key or None
-        if not cert and not key:
-            return config, None
-        try:
-            if not (cert and key):
-                raise ValueError("one of the two settings is missing")
-            return config, config.create_ssl_context()
-        except (OSError, ValueError) as error:
-            raise InvalidError(
-                f"The gateway cannot use the certificate {cert or 'of no name'}.",
-                why=str(error),
-                fix="Mend the settings `gateway_cert` and `gateway_key`: both name files in PEM.",
-            ) from None
-
-    async def _accept_all(self, listener: trio.SocketListener, config: Config, secure: ssl.SSLContext | None) -> None:
+    async def _accept_all(self, listener: trio.SocketListener, protocols: Protocols) -> None:
         assert self._nursery
-        context = WorkerContext(None)
         while True:
             try:
                 accepted: Any = await listener.accept()
@@ -184,15 +153,14 @@ class Gateway:
             if len(self._streams) >= CONNECTIONS_MAX:
                 await trio.aclose_forcefully(accepted)
                 continue
-            if secure:
-                accepted = trio.SSLStream(accepted, secure, server_side=True, https_compatible=True)
-            self._nursery.start_soon(self._connection, ClientStream(accepted), config, context)
+            if protocols.secure:
+                accepted = trio.SSLStream(accepted, protocols.secure, server_side=True, https_compatible=True)
+            self._nursery.start_soon(self._connection, ClientStream(accepted), protocols)
 
-    async def _connection(self, stream: ClientStream, config: Config, context: WorkerContext) -> None:
+    async def _connection(self, stream: ClientStream, protocols: Protocols) -> None:
         self._streams.add(stream)
-        app = ASGIWrapper(cast(Any, self._take))
         try:
-            await _Connection(app, config, context, ConnectionState({}), cast(Any, stream)).run()
+            await protocols.speak(stream)
         except Exception:
             # Whatever a client makes of a protocol must not end the node.
             log.exception("a connection to the gateway failed")
@@ -268,26 +236,6 @@ class Gateway:
         for visit in visits:
             visit.stop(failure)
         return len(visits)
-
-
-class _Connection(TCPServer):
-    """With one deadline for a connection that is idle, in place of a task for each time that it is."""
-
-    def __init__(self, *args: Any) -> None:
-        super().__init__(*args)
-        self.idle_task = cast(Any, _NoTask())
-
-    async def protocol_send(self, event: Event) -> None:
-        if isinstance(event, Updated):
-            cast(ClientStream, self.stream).set_idle(event.idle)
-        else:
-            await super().protocol_send(event)
-
-
-class _NoTask:
-    async def restart(self, *args: object) -> None: ...
-
-    async def stop(self) -> None: ...
 
 
 class ClientStream:

@@ -191,7 +191,7 @@ class App(Absent):
         if self._run is None and not is_local():
             raise InvalidError(
                 f"{function} cannot be called remotely from within a sandbox.",
-                why="sandboxes have no way to the node, so that nobody's code can place calls in another's name",
+                why="calls are placed by programs alone, so that nobody's code can place them in another's name",
                 fix=f"Write {function}.local(…), or return what is to be called to the program.",
             )
         if self._run is None:
