@@ -11,7 +11,7 @@ import potluck.modal
 from potluck.absent import ABSENT
 
 PAGE = Path(__file__).parent.parent / "docs" / "coming-from-modal.md"
-CLASSES = ("App", "Cls", "Dict", "Function", "FunctionCall", "Image", "Queue", "Retries", "Secret")
+CLASSES = ("App", "Cls", "Dict", "Function", "FunctionCall", "Image", "Queue", "Retries", "Sandbox", "Secret")
 APP = potluck.App("names")
 
 
@@ -30,6 +30,7 @@ OBJECTS = {
     "Image": potluck.Image.local_python(),
     "Queue": potluck.Queue("names", "qu-1"),
     "Retries": potluck.Retries(max_retries=1),
+    "Sandbox": potluck.Sandbox("fc-1"),
     "Secret": potluck.Secret.from_dict({}),
 }
 

@@ -53,6 +53,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     gateway_hosts: tuple[str, ...] = ()
     gateway_cert: str = ""
     gateway_key: str = ""
+    tunnels: str = "127.0.0.1"
 
     @property
     def lent_network(self) -> tuple[str, ...]:
@@ -96,6 +97,7 @@ HELP = {
     "gateway_hosts": "Names, beside its address, under which the gateway may be asked; the first is shown in URLs.",
     "gateway_cert": "File with the gateway's TLS certificate chain; without one it speaks plain HTTP.",
     "gateway_key": "File with the private key of that certificate.",
+    "tunnels": "Address at which ports that functions forward are reached; none refuses to forward any.",
 }
 
 

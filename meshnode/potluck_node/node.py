@@ -117,10 +117,10 @@ class Node:
             settings.build_for_others and not self._own_only(),
         )
         self.caller = Caller(self.transport, self.key, self.book, self.journal, self._clock)
+        place, state_bytes = settings.state or self.home.state, int(settings.state_gib * (1 << 30))
+        self.state = State(place, self.key.peer, self._clock, state_bytes, settings.tunnels)
         self._spawned_store = SpawnedStore(self.home.spawned, vault)
-        self.spawned = SpawnedCalls(self._spawned_store, self.caller, self._clock)
-        place = settings.state or self.home.state
-        self.state = State(place, self.key.peer, self._clock, int(settings.state_gib * (1 << 30)))
+        self.spawned = SpawnedCalls(self._spawned_store, self.caller, self._clock, self.state.errands)
         self.caller.state = self.state
         self.provider = self._make_provider() if settings.offer and parts.launcher else None
         self.commands = Commands(self.provider, self.key.peer)

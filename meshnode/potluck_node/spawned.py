@@ -23,6 +23,7 @@ from potluck_node.caller import Caller
 from potluck_node.clock import Clock
 from potluck_node.core import events as ev
 from potluck_node.core.admission import nonsense
+from potluck_node.errands import Errands
 from potluck_node.spawned_store import SpawnedStore
 
 if TYPE_CHECKING:
@@ -46,8 +47,9 @@ DISK_PAUSE_S = 5.0
 class SpawnedCalls:
     """Answers `messages.SpawnQuestion`s; the sink of all spawned calls."""
 
-    def __init__(self, store: SpawnedStore, caller: Caller, clock: Clock) -> None:
-        self._store, self._caller, self._clock = store, caller, clock
+    def __init__(self, store: SpawnedStore, caller: Caller, clock: Clock, errands: Errands) -> None:
+        self._store, self._caller, self._clock, self._errands = store, caller, clock, errands
+        errands.lost = self._lost
         # Told (app, function, what it printed).
         self.on_log: Callable[[str, str, InputLog], None] = lambda app, function, message: None
         # Of each call that runs.
@@ -85,8 +87,12 @@ class SpawnedCalls:
             case messages.SpawnCall():
                 if problem := nonsense(question.function):
                     raise Error("A function that cannot be is not recorded.", why=problem)
+                if question.service:
+                    self._errands.check(question.function.app, question.service)
                 now_us = self._clock.now_us()
                 call = self._store.add(question.function, question.payloads, now_us, whole=not question.more)
+                if question.service:
+                    self._errands.open(call, question.function.app, question.service)
                 self._shown[call].add(show)
                 return self._recorded(question.question, call, question.more)
             case messages.AddSpawned():
@@ -148,8 +154,14 @@ class SpawnedCalls:
             self._caller.submit(ev.CallCancelled(call, reason))
         self._tell(call)
 
+    def _lost(self, call: str) -> None:
+        """What took errands is gone, and is not run again; its outcome may be on the way to the disk."""
+        if not any(call == came for came, _ in self._came):
+            self._cancel(call, "the machine that ran it is gone")
+
     def _forget(self, call: str) -> bool:
         """It runs no longer; returns whether it did."""
+        self._errands.close(call)
         self._ahead.pop(call, None)
         self._functions.pop(call, None)
         self._shown.pop(call, None)

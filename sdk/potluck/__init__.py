@@ -12,8 +12,10 @@ from potluck.parameters import parameter
 from potluck.place import enable_output, is_local
 from potluck.queues import Queue
 from potluck.retries import Retries
+from potluck.sandbox import Probe, Sandbox
 from potluck.secret import Secret
 from potluck.sharing import batched, concurrent
+from potluck.tunnels import Tunnel, forward
 from potluck.variants import Cls
 from potluck.web import asgi_app, fastapi_endpoint, web_server, wsgi_app
 
@@ -26,9 +28,12 @@ __all__ = [
     "FunctionCall",
     "Image",
     "LocalEntrypoint",
+    "Probe",
     "Queue",
     "Retries",
+    "Sandbox",
     "Secret",
+    "Tunnel",
     "__version__",
     "asgi_app",
     "batched",
@@ -37,6 +42,7 @@ __all__ = [
     "enter",
     "exit",
     "fastapi_endpoint",
+    "forward",
     "is_local",
     "method",
     "parameter",

@@ -128,6 +128,12 @@ class App(Absent):
         common = {"image": self._image, "include_source": self._include_source}
         return Options(common | given | ({"secrets": secrets} if secrets else {}))
 
+    @staticmethod
+    def lookup(name: str, *, environment_name: str | None = None, create_if_missing: bool = False) -> App:
+        """An app of this name, for sandboxes. Nothing need be there: an app is its name. `environment_name` and
+        `create_if_missing` are passed over."""
+        return App(name)
+
     def include(self, other_app: App) -> App:
         """Take over the functions and classes of another app, which need this one to run from then on. Returns this
         one. Raises `InvalidError` when both have one of a name."""

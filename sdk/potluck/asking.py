@@ -7,7 +7,7 @@ import sys
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, cast
 
-from potluck.errors import InvalidError, SerializationError
+from potluck.errors import Error, InvalidError, SerializationError
 from potluck.place import is_local
 
 if TYPE_CHECKING:
@@ -58,7 +58,12 @@ def drive(steps: Steps[T]) -> T:
     try:
         request = next(steps)
         while True:
-            request = steps.send(_ask(request))
+            try:
+                answer = _ask(request)
+            except Error as error:
+                request = steps.throw(error)
+            else:
+                request = steps.send(answer)
     except StopIteration as stop:
         return cast(T, stop.value)
 
@@ -68,7 +73,12 @@ async def drive_async(steps: Steps[T]) -> T:
     try:
         request = next(steps)
         while True:
-            request = steps.send(await _ask_async(request))
+            try:
+                answer = await _ask_async(request)
+            except Error as error:
+                request = steps.throw(error)
+            else:
+                request = steps.send(answer)
     except StopIteration as stop:
         return cast(T, stop.value)
 

@@ -115,6 +115,72 @@ class FunctionTimeoutError(TimeoutError):
     kind = "timeout"
 
 
+class SandboxTimeoutError(TimeoutError):
+    """A sandbox ran longer than its `timeout`."""
+
+    kind = "sandbox-timeout"
+
+
+class SandboxTerminatedError(Error):
+    """A sandbox was ended before what ran in it was done."""
+
+    kind = "sandbox-terminated"
+
+
+class ExecTimeoutError(TimeoutError):
+    """A command in a sandbox ran longer than its `timeout`."""
+
+    kind = "exec-timeout"
+
+
+class SandboxFilesystemError(Error):
+    """A file of a sandbox cannot be used so."""
+
+    kind = "sandbox-file"
+
+
+class SandboxFilesystemNotFoundError(SandboxFilesystemError):
+    """There is no such file or folder."""
+
+    kind = "sandbox-file-missing"
+
+
+class SandboxFilesystemIsADirectoryError(SandboxFilesystemError):
+    """A folder is where a file should be."""
+
+    kind = "sandbox-file-folder"
+
+
+class SandboxFilesystemNotADirectoryError(SandboxFilesystemError):
+    """Something that is no folder is where one should be."""
+
+    kind = "sandbox-file-no-folder"
+
+
+class SandboxFilesystemDirectoryNotEmptyError(SandboxFilesystemError):
+    """A folder has something in it."""
+
+    kind = "sandbox-file-not-empty"
+
+
+class SandboxFilesystemPathAlreadyExistsError(SandboxFilesystemError):
+    """Something is there already."""
+
+    kind = "sandbox-file-exists"
+
+
+class SandboxFilesystemPermissionError(SandboxFilesystemError):
+    """The sandbox does not allow it."""
+
+    kind = "sandbox-file-permission"
+
+
+class SandboxFilesystemFileTooLargeError(SandboxFilesystemError):
+    """A file is larger than what is read into memory at once."""
+
+    kind = "sandbox-file-size"
+
+
 class InputCancellation(Error):  # noqa: N818 - the name is Modal's
     """The input was cancelled before it finished."""
 

@@ -44,8 +44,8 @@ def test_methods_that_are_not_there_say_so_too():
         function.remotely  # noqa: B018
     with pytest.raises(AbsentError, match=r"App\.set_tags"):
         potluck.App("tests").set_tags({})
-    with pytest.raises(AbsentError, match=r"App\.lookup"):
-        potluck.App.lookup("tests")
+    with pytest.raises(AbsentError, match=r"Sandbox\.mount_image"):
+        potluck.Sandbox.mount_image("/")
     with pytest.raises(AbsentError, match=r"Image\.from_aws_ecr"):
         modal.Image.from_aws_ecr("x")
     with pytest.raises(AttributeError, match="no attribute 'forName'"):

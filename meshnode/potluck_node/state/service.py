@@ -19,13 +19,17 @@ from potluck import wire
 from potluck.errors import Error, InputCancellation, RefusedError
 from potluck.wire import Failure
 from potluck.wire import state as messages
+from potluck.wire.errands import ErrandRequest
+from potluck.wire.tunnels import TunnelRequest
 from potluck_node.clock import Clock
 from potluck_node.core.waiting import Waiting
+from potluck_node.errands import Errands
 from potluck_node.state.batches import Batches
 from potluck_node.state.database import open_database
 from potluck_node.state.news import News
 from potluck_node.state.store import StateStore, doing, expiring, putting_back
 from potluck_node.state.work import GONE, ITEMS, LOOK, ROOM, Asker, Outcome, Spot
+from potluck_node.tunnels import Tunnels
 
 if TYPE_CHECKING:
     from trio_typing import TaskStatus
@@ -37,17 +41,20 @@ EXPIRE_S = 600.0
 
 
 class State:
-    """`place` as for `open_database`; `node` is the peer id; `limit` bounds what is held, in bytes.
+    """`place` as for `open_database`; `node` is the peer id; `limit` bounds what is held, in bytes; `tunnels` is
+    the address to listen on for them.
 
     Raises `InvalidError` when the database cannot be used.
     """
 
-    def __init__(self, place: Path | str, node: str, clock: Clock, limit: int) -> None:
+    def __init__(self, place: Path | str, node: str, clock: Clock, limit: int, tunnels: str = "none") -> None:
         self._store = StateStore(open_database(place), node, limit)
         self._batches = Batches(self._store, clock, self._tell)
         self._news = (
             News(str(place), lambda spot: self._tell({spot: 1}), self._tell_all) if self._store.shared else None
         )
+        # What is passed on instead of stored.
+        self.errands, self.tunnels = Errands(clock), Tunnels(tunnels)
         self._waiting = Waiting[Spot]()
         self._waiters: dict[int, trio.Event] = {}
         self._numbers = itertools.count(1)
@@ -72,6 +79,10 @@ class State:
 
     async def ask(self, request: messages.StateRequest, asker: Asker, turn: Turn | None = None) -> messages.StateAnswer:
         """Raises `potluck.errors.Error`. With a `turn`, looks things up during it alone; it goes on after this."""
+        if isinstance(request, ErrandRequest):
+            return await self.errands.ask(request, asker)
+        if isinstance(request, TunnelRequest):
+            return await self.tunnels.ask(request, asker)
         turn = turn or Turn()
         if isinstance(request, messages.Enqueue | messages.Dequeue | messages.Peek):
             return await self._patiently(request, asker, turn)
@@ -84,7 +95,7 @@ class State:
             self._made[asker.name].pop(request.id, None)
         return answer
 
-    def _check_unnamed(self, request: messages.StateRequest, asker: Asker) -> None:
+    def _check_unnamed(self, request: messages.StoredRequest, asker: Asker) -> None:
         unnamed = isinstance(request, messages.Open) and not request.name
         if unnamed and len(self._made.get(asker.name, ())) >= messages.UNNAMED_MAX:
             raise RefusedError(f"{messages.UNNAMED_MAX} dicts and queues without a name are in use.", fix="End some.")
@@ -96,10 +107,12 @@ class State:
 
     def left(self, asker: str) -> None:
         """Whoever has this name is gone: what it made without a name ends."""
+        self.errands.left(asker)
+        self.tunnels.left(asker)
         for request in self._made.pop(asker, {}).values():
             self._batches.post(doing(request, Asker(asker)))
 
-    def _left_behind(self, request: messages.StateRequest, made: Outcome) -> None:
+    def _left_behind(self, request: messages.StoredRequest, made: Outcome) -> None:
         if isinstance(request, messages.Open) and not request.name and isinstance(made.answer, messages.Holder):
             self._batches.post(doing(messages.Delete(request.kind, made.answer.id), Asker("")))
 
@@ -117,7 +130,7 @@ class State:
 
     async def _patiently(
         self, request: messages.Enqueue | messages.Dequeue | messages.Peek, asker: Asker, turn: Turn
-    ) -> messages.StateAnswer:
+    ) -> messages.StoredAnswer:
         """Try, then again whenever there is news, until the time is over."""
         spot = Spot(request.id, request.partition, _WAITS_FOR[type(request)])
         number = next(self._numbers)
@@ -173,7 +186,7 @@ class State:
             self._waiters[number].set()
 
 
-def _in_vain(answer: messages.StateAnswer) -> bool:
+def _in_vain(answer: messages.StoredAnswer) -> bool:
     """Whether there was nothing to take, or no room."""
     match answer:
         case messages.Yes(yes):

@@ -70,7 +70,7 @@ class StateStore:
         return Done(outcomes, here.news)
 
 
-def doing(request: messages.StateRequest, asker: Asker) -> Do:
+def doing(request: messages.StoredRequest, asker: Asker) -> Do:
     """What a request means, for whoever asks."""
 
     def do(work: Work) -> Outcome:
@@ -130,7 +130,7 @@ def _clear(work: Work, request: messages.Clear, _asker: Asker) -> Outcome:
     return Outcome(messages.Yes())
 
 
-def _check_data(request: messages.StateRequest, asker: Asker) -> None:
+def _check_data(request: messages.StoredRequest, asker: Asker) -> None:
     """What comes from a peer that is not trusted must not run code where it is read."""
     if asker.trusted or not isinstance(request, messages.Put | messages.Enqueue):
         return

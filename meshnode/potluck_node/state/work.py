@@ -8,7 +8,7 @@ from typing import NamedTuple
 from sqlalchemy import Connection, Row, func, select, update
 
 from potluck.errors import NotFoundError, StoreFullError
-from potluck.wire.state import StateAnswer
+from potluck.wire.state import StoredAnswer
 from potluck_node.state.tables import HOLDERS
 
 
@@ -40,7 +40,7 @@ class Spot(NamedTuple):
 class Outcome:
     """An answer; `taken` are the numbers of the items in it."""
 
-    answer: StateAnswer
+    answer: StoredAnswer
     taken: tuple[int, ...] = ()
 
 

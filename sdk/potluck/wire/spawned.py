@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from potluck.wire.common import Failure, FunctionSpec, Message, RemoteException
+from potluck.wire.errands import Service
 
 # Results wait so long to be fetched: as Modal's.
 RESULTS_US = 7 * 24 * 3600 * 1_000_000
@@ -17,12 +18,13 @@ INPUTS_MAX = 1_000_000
 
 class SpawnCall(Message, frozen=True):
     """Record a call. `payloads` are its first inputs; while `more`, others follow by `AddSpawned`, and it is neither
-    run nor kept until the last have come. Answered by `Spawned`."""
+    run nor kept until the last have come. With a `service` it takes errands. Answered by `Spawned`."""
 
     question: int
     function: FunctionSpec
     payloads: tuple[bytes, ...]
     more: bool = False
+    service: Service | None = None
 
 
 class AddSpawned(Message, frozen=True):

@@ -8,6 +8,8 @@ Keys and values are bytes to the node: a program pickles them, and workers of pe
 from __future__ import annotations
 
 from potluck.wire.common import Failure, Message
+from potluck.wire.errands import ErrandAnswer, ErrandRequest
+from potluck.wire.tunnels import TunnelAnswer, TunnelRequest
 
 # As Modal's, where it has a limit. A value of a dict, and all that one request puts, in bytes.
 VALUE_BYTES_MAX = 100 << 20
@@ -198,7 +200,7 @@ class Page(Message, frozen=True):
     last: int = 0
 
 
-StateRequest = (
+StoredRequest = (
     Open
     | Find
     | Delete
@@ -215,7 +217,10 @@ StateRequest = (
     | Dequeue
     | Peek
 )
-StateAnswer = Holder | Holders | Yes | Values | Counted | Page
+StoredAnswer = Holder | Holders | Yes | Values | Counted | Page
+# With what is only passed on.
+StateRequest = StoredRequest | ErrandRequest | TunnelRequest
+StateAnswer = StoredAnswer | ErrandAnswer | TunnelAnswer
 
 
 class AskState(Message, frozen=True):

@@ -1,0 +1,1 @@
+"""What runs in a sandbox that has no function: does what its owner's program asks."""
