@@ -9,7 +9,7 @@ from potluck.errors import Error
 _WEB = "use @potluck.fastapi_endpoint(), asgi_app(), wsgi_app() or web_server() below @app.function()"
 _STORE = "it is not there yet: pass data as arguments and results"
 _SERVER = "there is no server and no account: everything is on your own node"
-_SNAPSHOT = "describe what a sandbox needs as steps of its image"
+_SNAPSHOT = "the root of a sandbox is read-only: describe what it needs as steps of its image"
 _DASHBOARD = "there is no website: use `potluck status` and `potluck app logs`"
 _CLUSTER = 'functions on several machines that talk to each other are not there yet: one machine with gpu="…:8"'
 _SCHEDULE = "schedules are not there yet: start the program by cron"
