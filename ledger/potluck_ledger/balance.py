@@ -1,46 +1,89 @@
-"""Who gave what to whom, from verified receipts."""
+"""Who gave what to whom, from verified entries."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from potluck_ledger.entries import Receipt
+from potluck_ledger.entries import Content, Receipt, Transfer, Voucher
+from potluck_ledger.envelope import Envelope
 
 
 @dataclass
 class Account:
-    """Microseconds of leased time given to and used from one peer, and how many inputs that were."""
+    """Microseconds of leased time given to and used from one peer, and how many inputs that were. `unsigned_us` were
+    given too, as we say alone; `sent_us` and `got_us` are transfers."""
 
     peer: str
     given_us: int = 0
     used_us: int = 0
     inputs_given: int = 0
     inputs_used: int = 0
+    unsigned_us: int = 0
+    sent_us: int = 0
+    got_us: int = 0
 
     @property
     def balance_us(self) -> int:
         """Positive when we gave more than we used."""
-        return self.given_us - self.used_us
+        return self.given_us - self.used_us + self.got_us - self.sent_us
 
 
+@dataclass
 class Accounts:
-    """One account for each counterparty of `owner`, kept up to date receipt by receipt."""
+    """One account for each counterparty of `owner`, kept up to date entry by entry.
 
-    def __init__(self, owner: str, receipts: Iterable[Receipt] = ()) -> None:
-        self._owner = owner
-        self.by_peer: dict[str, Account] = {}
-        for receipt in receipts:
-            self.add(receipt)
+    A receipt that both signed counts. One that its provider signed alone counts as far as there is a voucher for it.
+    """
 
-    def add(self, receipt: Receipt) -> None:
-        """Count one more receipt of the owner's."""
-        gave = receipt.provider == self._owner
-        peer = receipt.caller if gave else receipt.provider
-        account = self.by_peer.setdefault(peer, Account(peer))
-        if gave:
-            account.given_us += receipt.lease_us
+    owner: str
+    by_peer: dict[str, Account] = field(default_factory=dict)
+    # Of leases that ended without a receipt of both: what vouchers say.
+    _vouched: dict[str, int] = field(default_factory=dict)
+
+    def record(self, envelope: Envelope, content: Content) -> None:
+        """Count one more entry of the owner's."""
+        if isinstance(content, Receipt):
+            self._receipt(content, is_whole=len(envelope.signatures) == 2)
+        elif isinstance(content, Voucher) and len(envelope.signatures) == 2:
+            self._voucher(content)
+        elif isinstance(content, Transfer):
+            self._transfer(content)
+
+    def totals(self) -> tuple[int, int]:
+        """Microseconds given and used, over all peers."""
+        accounts = self.by_peer.values()
+        return sum(each.given_us for each in accounts), sum(each.used_us for each in accounts)
+
+    def account(self, peer: str) -> Account:
+        """That of one peer."""
+        return self.by_peer.setdefault(peer, Account(peer))
+
+    def _receipt(self, receipt: Receipt, *, is_whole: bool) -> None:
+        vouched_us = self._vouched.pop(receipt.lease, 0)
+        if receipt.provider == self.owner:
+            account = self.account(receipt.caller)
             account.inputs_given += receipt.inputs
-        else:
-            account.used_us += receipt.lease_us
+            if is_whole:
+                account.given_us += receipt.lease_us - vouched_us
+            else:
+                account.unsigned_us += max(0, receipt.lease_us - vouched_us)
+        elif is_whole:
+            account = self.account(receipt.provider)
+            account.used_us += receipt.lease_us - vouched_us
             account.inputs_used += receipt.inputs
+
+    def _voucher(self, voucher: Voucher) -> None:
+        more_us = voucher.lease_us - self._vouched.get(voucher.lease, 0)
+        if more_us <= 0:
+            return
+        self._vouched[voucher.lease] = voucher.lease_us
+        if voucher.provider == self.owner:
+            self.account(voucher.caller).given_us += more_us
+        else:
+            self.account(voucher.provider).used_us += more_us
+
+    def _transfer(self, transfer: Transfer) -> None:
+        if transfer.giver == self.owner:
+            self.account(transfer.taker).sent_us += transfer.lease_us
+        else:
+            self.account(transfer.giver).got_us += transfer.lease_us

@@ -1,30 +1,32 @@
-"""What is signed: receipts, and the journal entries that chain them. Integers only; canonical msgpack arrays."""
+"""What the ledger signs: receipts, vouchers and what else a journal holds, and the entries that chain them."""
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import ClassVar
 
-import msgspec
+from potluck_ledger.bodies import Body, BodyT, decode, encode
+from potluck_ledger.envelope import Envelope, EnvelopeError, open_envelope, seal
+from potluck_ledger.keys import PrivateKey
 
-from potluck_ledger.envelope import Envelope, EnvelopeError, open_envelope
-
-RECEIPT_KIND = "potluck/receipt/1"
-ENTRY_KIND = "potluck/journal-entry/1"
-
-# A receipt has two peer ids, three digests, and six texts of at most `TEXT_MAX`: whatever is larger carries something
-# else.
-RECEIPT_BYTES_MAX = 1024
-TEXT_MAX = 96
+NONCE_BYTES, DIGEST_BYTES = 16, 32
+# What each text of a receipt may have, in bytes, so that all together fit (`Receipt.BYTES_MAX`).
+LEASE_MAX, LABEL_MAX, GPU_MAX, MODEL_MAX, REASON_MAX, METHOD_MAX, QUALITY_MAX, TIER_MAX = 32, 32, 45, 26, 32, 38, 56, 8
+# Reasons of disputes and notes of transfers are for people.
+NOTE_MAX = 96
 
 
-class Receipt(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """What one lease used.
+class Receipt(Body, frozen=True):
+    """What one lease used. Signed by its provider, then by its caller.
 
     `lease_us` is billed: wall time on workers. `busy_us` is the provider's evidence of use, `energy_mj` of energy; how
     they were taken is said by `method` and how far to trust them by `quality`; `tier` is the sandbox that ran it.
     Always `busy_us` ≤ `lease_us`, and `lease_us` ≤ what the caller's own clock saw. `work` chains digests of every
     input and outcome (see the node's `core/meter.py`). Times are Unix microseconds of the provider's clock.
     """
+
+    KIND: ClassVar[str] = "potluck/receipt/2"
+    PEERS: ClassVar[tuple[str, ...]] = ("caller", "provider")
+    DIGESTS: ClassVar[dict[str, int]] = {"function": 16, "image": 32}
 
     lease: str
     caller: str
@@ -47,61 +49,197 @@ class Receipt(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_field
     reason: str = ""
     tier: str = ""
 
+    def check(self) -> None:
+        if self.ended_us < self.started_us or self.busy_us > self.lease_us:
+            raise EnvelopeError("a receipt has times that cannot be: more busy than leased, or an end before its start")
+        if self.caller == self.provider:
+            raise EnvelopeError("nobody bills themselves")
+        if (len(self.nonce), len(self.work)) != (NONCE_BYTES, DIGEST_BYTES):
+            raise EnvelopeError("a receipt's nonce or digest has another size")
 
-class Entry(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """One link of a node's journal. `previous` is the BLAKE3 digest of the entry before (32 zero bytes for the first);
-    `content` is a receipt's envelope, exactly as it was signed."""
+
+class Voucher(Body, frozen=True):
+    """What a lease has used so far: `lease_us` counts from its start, `number` from 1. Signed by its provider, then by
+    its caller, who owes that much from then on, whatever happens to the two."""
+
+    KIND: ClassVar[str] = "potluck/voucher/1"
+    BYTES_MAX: ClassVar[int] = 192
+    PEERS: ClassVar[tuple[str, ...]] = ("caller", "provider")
+
+    lease: str
+    caller: str
+    provider: str
+    number: int
+    lease_us: int
+    at_us: int
+
+    def check(self) -> None:
+        if self.caller == self.provider:
+            raise EnvelopeError("nobody bills themselves")
+
+
+class Grant(Body, frozen=True):
+    """Time that an admin of a mesh lets somebody use: `lease_us` in each `period_us` (0: once), of GPUs of a class
+    (empty: any). `scope` is user, group or app, `name` whose. Signed by the admin."""
+
+    KIND: ClassVar[str] = "potluck/grant/1"
+    PEERS: ClassVar[tuple[str, ...]] = ("admin",)
+
+    admin: str
+    mesh: str
+    scope: str
+    name: str
+    gpu_class: str
+    lease_us: int
+    period_us: int
+    starts_us: int
+    expires_us: int
+    nonce: bytes
+
+    def check(self) -> None:
+        if self.scope not in ("user", "group", "app"):
+            raise EnvelopeError("a grant is for a user, a group or an app")
+        if self.expires_us <= self.starts_us:
+            raise EnvelopeError("a grant expires before it starts")
+        if len(self.nonce) != NONCE_BYTES:
+            raise EnvelopeError("a grant's nonce has another size")
+
+
+class Transfer(Body, frozen=True):
+    """Time that a peer gives to another out of its balance. Signed by whoever gives it."""
+
+    KIND: ClassVar[str] = "potluck/transfer/1"
+    PEERS: ClassVar[tuple[str, ...]] = ("giver", "taker")
+
+    giver: str
+    taker: str
+    lease_us: int
+    at_us: int
+    nonce: bytes
+    note: str = ""
+
+    def check(self) -> None:
+        if self.giver == self.taker:
+            raise EnvelopeError("nobody gives to themselves")
+        if len(self.nonce) != NONCE_BYTES:
+            raise EnvelopeError("a transfer's nonce has another size")
+
+
+class Dispute(Body, frozen=True):
+    """What a peer says against another about a lease: `claimed_us` were used, of which the other signed `signed_us`.
+    `evidence` is the digest of what shows it, or zeros. Signed by whoever says so."""
+
+    KIND: ClassVar[str] = "potluck/dispute/1"
+    PEERS: ClassVar[tuple[str, ...]] = ("by", "against")
+
+    by: str
+    against: str
+    lease: str
+    claimed_us: int
+    signed_us: int
+    at_us: int
+    evidence: bytes
+    reason: str
+
+    def check(self) -> None:
+        if self.by == self.against:
+            raise EnvelopeError("nobody disputes with themselves")
+        if len(self.evidence) != DIGEST_BYTES:
+            raise EnvelopeError("a dispute's digest has another size")
+
+
+class Checkpoint(Body, frozen=True):
+    """The state of a journal at one entry: its digest, and the sums of all receipts up to it. Signed by its owner, then
+    by witnesses."""
+
+    KIND: ClassVar[str] = "potluck/checkpoint/1"
+    BYTES_MAX: ClassVar[int] = 160
+    PEERS: ClassVar[tuple[str, ...]] = ("owner",)
+
+    owner: str
+    sequence: int
+    head: bytes
+    at_us: int
+    given_us: int
+    used_us: int
+
+    def check(self) -> None:
+        if len(self.head) != DIGEST_BYTES:
+            raise EnvelopeError("a checkpoint's digest has another size")
+
+
+class Entry(Body, frozen=True):
+    """One link of a node's journal. `previous` is the BLAKE3 digest of the envelope of the entry before (32 zero bytes
+    for the first), `content` that of the envelope which this entry records and which is kept beside it: so two entries
+    that contradict each other are small enough to be shown to everybody. Signed by the journal's owner alone."""
+
+    KIND: ClassVar[str] = "potluck/journal-entry/2"
+    BYTES_MAX: ClassVar[int] = 128
 
     sequence: int
     previous: bytes
     at_us: int
     content: bytes
 
-
-T = TypeVar("T", Receipt, Entry)
-
-
-def encode(body: Receipt | Entry) -> bytes:
-    return msgspec.msgpack.encode(body)
+    def check(self) -> None:
+        if not self.sequence or (len(self.previous), len(self.content)) != (DIGEST_BYTES, DIGEST_BYTES):
+            raise EnvelopeError("an entry counts from 1, and its digests have 32 bytes")
 
 
-def _decode(data: bytes, kind: type[T]) -> T:
-    try:
-        body = msgspec.msgpack.decode(data, type=kind)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise EnvelopeError(f"not a {kind.__name__.lower()}: {error}") from None
-    if encode(body) != data:
-        raise EnvelopeError(f"the {kind.__name__.lower()} is not in canonical form")
+Content = Receipt | Voucher | Grant | Transfer | Dispute | Checkpoint
+CONTENTS: dict[str, type[Content]] = {
+    kind.KIND: kind for kind in (Receipt, Voucher, Grant, Transfer, Dispute, Checkpoint)
+}
+
+
+def sign(key: PrivateKey, body: Body) -> Envelope:
+    """Raises `EnvelopeError` for a body that is too large, or cannot be."""
+    data = encode(body)
+    decode(data, type(body))
+    return seal(key, body.KIND, data)
+
+
+def read(data: bytes, kind: type[BodyT], *signers: str) -> BodyT:
+    """Verify and parse the envelope of one body, signed by these and nobody else. Raises `EnvelopeError`."""
+    envelope = open_envelope(data, kind.KIND)
+    body = decode(envelope.body, kind)
+    if tuple(envelope.signers) != signers:
+        raise EnvelopeError(f"this {kind.__name__.lower()} is not signed by whom it should be")
     return body
+
+
+def read_content(data: bytes) -> tuple[Envelope, Content]:
+    """Verify and parse whatever a journal can hold. Raises `EnvelopeError`."""
+    envelope = open_envelope(data, *CONTENTS)
+    content = decode(envelope.body, CONTENTS[envelope.kind])
+    _check_signers(envelope, content)
+    return envelope, content
+
+
+def _check_signers(envelope: Envelope, content: Content) -> None:
+    signers = envelope.signers
+    if isinstance(content, Receipt | Voucher):
+        if signers not in ([content.provider], [content.provider, content.caller]):
+            raise EnvelopeError("it is signed by its provider first, then by its caller, and by nobody else")
+    elif isinstance(content, Checkpoint):
+        # Witnesses are known to whoever reads it.
+        if signers[0] != content.owner:
+            raise EnvelopeError("a checkpoint is signed by its owner first")
+    else:
+        signer = {Grant: "admin", Transfer: "giver", Dispute: "by"}[type(content)]
+        if signers != [getattr(content, signer)]:
+            raise EnvelopeError("it is signed by somebody else than it says")
 
 
 def read_receipt(data: bytes) -> tuple[Envelope, Receipt]:
     """Verify and parse a receipt's envelope. Raises `EnvelopeError` unless the provider signed it, and nobody but the
     provider and the caller did, and its numbers are possible."""
-    envelope = open_envelope(data, RECEIPT_KIND)
-    if len(envelope.body) > RECEIPT_BYTES_MAX:
-        raise EnvelopeError(f"a receipt has at most {RECEIPT_BYTES_MAX} bytes")
-    receipt = _decode(envelope.body, Receipt)
-    signers = [signature.peer for signature in envelope.signatures]
-    if signers not in ([receipt.provider], [receipt.provider, receipt.caller]):
-        raise EnvelopeError("a receipt is signed by its provider first, then by its caller, and by nobody else")
-    _check_numbers(receipt)
+    envelope = open_envelope(data, Receipt.KIND)
+    receipt = decode(envelope.body, Receipt)
+    _check_signers(envelope, receipt)
     return envelope, receipt
 
 
-def _check_numbers(receipt: Receipt) -> None:
-    numbers = (receipt.started_us, receipt.lease_us, receipt.busy_us, receipt.energy_mj, receipt.inputs)
-    if min(numbers) < 0 or receipt.ended_us < receipt.started_us:
-        raise EnvelopeError("a receipt has negative figures")
-    if receipt.busy_us > receipt.lease_us:
-        raise EnvelopeError("a receipt claims more busy time than leased time")
-    if receipt.caller == receipt.provider:
-        raise EnvelopeError("nobody bills themselves")
-
-
-def read_entry(data: bytes, owner: str) -> Entry:
-    """Verify and parse one journal entry of `owner`. Raises `EnvelopeError`."""
-    envelope = open_envelope(data, ENTRY_KIND)
-    if [signature.peer for signature in envelope.signatures] != [owner]:
-        raise EnvelopeError("a journal entry is signed by the journal's owner alone")
-    return _decode(envelope.body, Entry)
+def parties(content: Content) -> set[str]:
+    """Whom it is about."""
+    return {getattr(content, name) for name in type(content).PEERS}

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import base64
-import json
 import sqlite3
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 from blake3 import blake3
 
 from potluck_ledger.balance import Accounts
-from potluck_ledger.entries import ENTRY_KIND, Entry, Receipt, encode, read_entry, read_receipt
-from potluck_ledger.envelope import EnvelopeError, seal
+from potluck_ledger.entries import Checkpoint, Content, Entry, Receipt, parties, read, read_content, sign
+from potluck_ledger.envelope import Envelope, EnvelopeError
 from potluck_ledger.keys import PrivateKey
 
 GENESIS = bytes(32)
@@ -22,6 +21,7 @@ CREATE TABLE IF NOT EXISTS entries (
     sequence INTEGER PRIMARY KEY,
     digest BLOB NOT NULL,
     envelope BLOB NOT NULL,
+    content BLOB NOT NULL,
     content_digest BLOB NOT NULL UNIQUE
 ) STRICT;
 """
@@ -29,6 +29,13 @@ CREATE TABLE IF NOT EXISTS entries (
 
 class JournalError(Exception):
     """The journal does not verify, and at which entry; or it cannot be written."""
+
+
+class Record(NamedTuple):
+    """One line of a journal: the envelope of an entry, and that of what it records."""
+
+    entry: bytes
+    content: bytes
 
 
 def digest(data: bytes) -> bytes:
@@ -48,48 +55,57 @@ class Journal:
         self._db = sqlite3.connect(path, isolation_level=None)
         # FULL: an entry that was acknowledged to a peer must survive a power cut, else we would fork our own chain.
         self._db.executescript(f"PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; {_SCHEMA}")
-        self.accounts = Accounts(key.peer, self._receipts())
+        self.accounts = Accounts(key.peer)
+        for record in self.records():
+            read(record.entry, Entry, self.owner)
+            self.accounts.record(*read_content(record.content))
 
     @property
     def owner(self) -> str:
         return self._key.peer
 
     def append(self, content: bytes, at_us: int) -> int:
-        """Sign and store a receipt's envelope; returns its sequence number. The same content is stored once.
+        """Sign and store an envelope; returns its sequence number. The same content is stored once.
 
-        It is on disk when this returns. Raises `EnvelopeError` when the content is not a valid receipt of ours, and
+        It is on disk when this returns. Raises `EnvelopeError` when the content does not hold, or is not about us, and
         `JournalError` when it cannot be written; nothing is half written then.
         """
-        _, receipt = read_receipt(content)
-        if self.owner not in (receipt.caller, receipt.provider):
-            raise EnvelopeError("the receipt is between other peers")
-        known = self._db.execute("SELECT sequence FROM entries WHERE content_digest = ?", (digest(content),)).fetchone()
+        envelope, body = read_content(content)
+        if self.owner not in parties(body):
+            raise EnvelopeError("it is between other peers")
+        key = digest(content)
+        known = self._db.execute("SELECT sequence FROM entries WHERE content_digest = ?", (key,)).fetchone()
         if known:
             return int(known[0])
         sequence, previous = self.head()
-        entry = Entry(sequence + 1, previous, at_us, content)
-        envelope = seal(self._key, ENTRY_KIND, encode(entry)).encode()
-        row = (entry.sequence, digest(envelope), envelope, digest(content))
+        entry = Entry(sequence + 1, previous, at_us, key)
+        self._store(entry, Record(sign(self._key, entry).encode(), content))
+        self.accounts.record(envelope, body)
+        return entry.sequence
+
+    def _store(self, entry: Entry, record: Record) -> None:
+        row = (entry.sequence, digest(record.entry), record.entry, record.content, entry.content)
         try:
-            self._db.execute("INSERT INTO entries VALUES (?, ?, ?, ?)", row)
+            self._db.execute("INSERT INTO entries VALUES (?, ?, ?, ?, ?)", row)
         except sqlite3.Error as error:
             raise JournalError(f"the journal cannot be written: {error}") from None
-        self.accounts.add(receipt)
-        return entry.sequence
 
     def head(self) -> tuple[int, bytes]:
         """(sequence, digest) of the latest entry; (0, 32 zero bytes) of an empty journal."""
         row = self._db.execute("SELECT sequence, digest FROM entries ORDER BY sequence DESC LIMIT 1").fetchone()
         return (int(row[0]), bytes(row[1])) if row else (0, GENESIS)
 
-    def envelopes(self) -> Iterator[bytes]:
-        """All entries as they were signed, oldest first."""
-        for (envelope,) in self._db.execute("SELECT envelope FROM entries ORDER BY sequence"):
-            yield bytes(envelope)
+    def checkpoint(self, at_us: int) -> Envelope:
+        """A signed statement of the head and the sums, for others to keep."""
+        sequence, head = self.head()
+        given_us, used_us = self.accounts.totals()
+        return sign(self._key, Checkpoint(self.owner, sequence, head, at_us, given_us, used_us))
 
-    def _receipts(self) -> Iterator[Receipt]:
-        for data in self.envelopes():
-            yield read_receipt(read_entry(data, self.owner).content)[1]
+    def records(self, after: int = 0, most: int = -1) -> Iterator[Record]:
+        """Entries as they were signed, oldest first, from the one behind `after` on."""
+        query = "SELECT envelope, content FROM entries WHERE sequence > ? ORDER BY sequence LIMIT ?"
+        for entry, content in self._db.execute(query, (after, most)):
+            yield Record(bytes(entry), bytes(content))
 
     def close(self) -> None:
         self._db.close()
@@ -98,62 +114,42 @@ class Journal:
 class VerifiedEntry:
     """An entry whose signatures and place in the chain hold."""
 
-    def __init__(self, entry: Entry) -> None:
+    def __init__(self, entry: Entry, envelope: Envelope, content: Content) -> None:
         self.sequence, self.at_us = entry.sequence, entry.at_us
-        self.envelope, self.receipt = read_receipt(entry.content)
+        self.envelope, self.content = envelope, content
+
+    @property
+    def receipt(self) -> Receipt | None:
+        """What it records, if that is a receipt."""
+        return self.content if isinstance(self.content, Receipt) else None
 
     @property
     def countersigned(self) -> bool:
         return len(self.envelope.signatures) == 2
 
 
-def verify(owner: str, envelopes: Iterable[bytes]) -> list[VerifiedEntry]:
-    """Check a whole journal: every signature, the chain, and each receipt. Raises `JournalError`."""
-    previous, verified = GENESIS, []
-    for number, data in enumerate(envelopes, start=1):
+def follow(owner: str, sequence: int, previous: bytes, records: Iterable[Record]) -> Iterator[VerifiedEntry]:
+    """Check the entries behind one of a sequence number and digest: every signature, the chain, and what is recorded.
+    Raises `JournalError`."""
+    for record in records:
+        sequence += 1
         try:
-            entry = read_entry(data, owner)
-            verified.append(VerifiedEntry(entry))
+            entry = read(record.entry, Entry, owner)
+            envelope, content = read_content(record.content)
         except EnvelopeError as error:
-            raise JournalError(f"entry {number} of {owner}: {error}") from None
-        if entry.sequence != number or entry.previous != previous:
-            raise JournalError(f"entry {number} of {owner} does not follow the one before: something was cut or added")
-        if owner not in (verified[-1].receipt.caller, verified[-1].receipt.provider):
-            raise JournalError(f"entry {number} of {owner} is about other peers")
-        previous = digest(data)
-    return verified
+            raise JournalError(f"entry {sequence} of {owner}: {error}") from None
+        if entry.sequence != sequence or entry.previous != previous:
+            raise JournalError(
+                f"entry {sequence} of {owner} does not follow the one before: something was cut or added"
+            )
+        if entry.content != digest(record.content):
+            raise JournalError(f"entry {sequence} of {owner} records something else than is shown")
+        if owner not in parties(content):
+            raise JournalError(f"entry {sequence} of {owner} is about other peers")
+        previous = digest(record.entry)
+        yield VerifiedEntry(entry, envelope, content)
 
 
-def export_lines(owner: str, envelopes: Iterable[bytes]) -> Iterator[str]:
-    """The journal as JSON lines: a header, then one base64 entry a line."""
-    yield json.dumps({"journal": owner, "format": 1})
-    for data in envelopes:
-        yield json.dumps({"entry": base64.b64encode(data).decode()})
-
-
-def import_lines(lines: Iterable[str]) -> tuple[str, list[bytes]]:
-    """Read what `export_lines` wrote: (owner, envelopes). Raises `JournalError`; nothing is verified yet."""
-    try:
-        first, *rest = [json.loads(line) for line in lines if line.strip()]
-        return str(first["journal"]), [base64.b64decode(row["entry"], validate=True) for row in rest]
-    except (ValueError, KeyError, TypeError) as error:
-        raise JournalError(f"not an exported journal: {error}") from None
-
-
-def compare(one: tuple[str, list[VerifiedEntry]], other: tuple[str, list[VerifiedEntry]]) -> list[str]:
-    """What two verified journals do not agree on, in words; empty when they agree about every shared lease."""
-    (owner, entries), (peer, peer_entries) = one, other
-    shared: dict[str, Receipt] = {e.receipt.lease: e.receipt for e in entries if _between(e.receipt, owner, peer)}
-    theirs: dict[str, Receipt] = {e.receipt.lease: e.receipt for e in peer_entries if _between(e.receipt, owner, peer)}
-    problems = [
-        f"lease {lease}: the two receipts differ"
-        for lease in shared
-        if theirs.get(lease, shared[lease]) != shared[lease]
-    ]
-    problems += [f"lease {lease}: only {owner} has it" for lease in shared.keys() - theirs.keys()]
-    problems += [f"lease {lease}: only {peer} has it" for lease in theirs.keys() - shared.keys()]
-    return sorted(problems)
-
-
-def _between(receipt: Receipt, one: str, other: str) -> bool:
-    return {receipt.caller, receipt.provider} == {one, other}
+def verify(owner: str, records: Iterable[Record]) -> list[VerifiedEntry]:
+    """Check a whole journal. Raises `JournalError`."""
+    return list(follow(owner, 0, GENESIS, records))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 from cryptography.exceptions import InvalidSignature
@@ -16,6 +16,25 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 
 KEY_BYTES = 32
 SIGNATURE_BYTES = 64
+# An Ed25519 peer id has 52.
+PEER_CHARS_MAX = 60
+# Ids whose two forms are remembered; computing one takes 10 µs.
+KEYS_KEPT = 4096
+
+# RFC 8032, section 5.1: the field's prime, the order of the group, and which bits of a point are its y.
+_PRIME = 2**255 - 19
+_ORDER = 2**252 + 27742317777372353535851937790883648493
+_Y_MASK = (1 << 255) - 1
+# The y of the eight points whose order divides 8, with either sign of x.
+_SMALL_ORDER = frozenset(
+    (
+        0,
+        1,
+        _PRIME - 1,
+        2707385501144840649318225287225658788936804267575313519463743609750303402022,
+        55188659117513257062467267217118295137698188065244968500265048394206261417927,
+    )
+)
 
 # Identity multihash (0x00), 36 bytes: protobuf field 1 = key type Ed25519 (1), field 2 = 32 bytes of key.
 _PEER_PREFIX = bytes.fromhex("002408011220")
@@ -35,23 +54,49 @@ class PublicKey:
     @cached_property
     def peer(self) -> str:
         """The libp2p peer id."""
-        return _base58(_PEER_PREFIX + self.raw)
+        return _peer_of(self.raw)
 
     @classmethod
     def of_peer(cls, peer: str) -> PublicKey:
         """The key inside an Ed25519 peer id. Raises `ValueError` for any other id."""
-        data = _unbase58(peer)
-        if len(data) != len(_PEER_PREFIX) + KEY_BYTES or not data.startswith(_PEER_PREFIX):
-            raise ValueError(f"{peer!r} is not the id of an Ed25519 peer")
-        return cls(data[len(_PEER_PREFIX) :])
+        return cls(_key_of(peer))
 
     def verify(self, message: bytes, signature: bytes) -> bool:
-        """Whether `signature` is this key's over `message` (RFC 8032)."""
+        """Whether `signature` is this key's over `message`: RFC 8032, and more strictly than it asks.
+
+        One key and one signature have one encoding (y < p, S < L), and neither the key nor R is one of the points of
+        small order, under which one signature fits many messages (Chalkias et al., "Taming the many EdDSAs", 2020).
+        """
+        if len(signature) != SIGNATURE_BYTES or len(self.raw) != KEY_BYTES:
+            return False
+        point, scalar = signature[:KEY_BYTES], int.from_bytes(signature[KEY_BYTES:], "little")
+        if not (_is_sound(self.raw) and _is_sound(point)) or scalar >= _ORDER:
+            return False
         try:
             Ed25519PublicKey.from_public_bytes(self.raw).verify(signature, message)
         except (InvalidSignature, ValueError):
             return False
         return True
+
+
+def _is_sound(point: bytes) -> bool:
+    """Whether it is the one encoding of a point (its y is less than p), and not of one of small order."""
+    y = int.from_bytes(point, "little") & _Y_MASK
+    return y < _PRIME and y not in _SMALL_ORDER
+
+
+@lru_cache(KEYS_KEPT)
+def _peer_of(raw: bytes) -> str:
+    return _base58(_PEER_PREFIX + raw)
+
+
+@lru_cache(KEYS_KEPT)
+def _key_of(peer: str) -> bytes:
+    # Longer texts are not even read: what base58 costs grows with the square of their length.
+    data = _unbase58(peer) if len(peer) <= PEER_CHARS_MAX else b""
+    if len(data) != len(_PEER_PREFIX) + KEY_BYTES or not data.startswith(_PEER_PREFIX):
+        raise ValueError(f"{peer[:PEER_CHARS_MAX]!r} is not the id of an Ed25519 peer")
+    return data[len(_PEER_PREFIX) :]
 
 
 class PrivateKey:

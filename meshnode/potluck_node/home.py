@@ -46,7 +46,7 @@ class Home:
 
     @property
     def journal(self) -> Path:
-        return self.path / "journal.sqlite"
+        return self.path / "journal-2.sqlite"
 
     @property
     def spawned(self) -> Path:

@@ -307,8 +307,10 @@ class Node:
     def status(self, question: int) -> control.Status:
         return make_status(self, question, self._clock.now_us())
 
-    def journal_answer(self) -> tuple[str, tuple[bytes, ...]]:
-        return self.key.peer, tuple(self.journal.envelopes())
+    def journal_answer(self, question: control.AskJournal) -> control.JournalAnswer:
+        records = tuple(self.journal.records(question.after, control.JOURNAL_PAGE))
+        more = question.after + len(records) < self.journal.head()[0]
+        return control.JournalAnswer(question.question, self.key.peer, records, more)
 
     async def build(self, question: control.BuildImage, progress: Progress) -> tuple[str, str]:
         if question.on in ("", self.settings.name, self.key.peer):

@@ -17,8 +17,8 @@ from potluck.wire import Failure
 from potluck.wire import lease as messages
 from potluck.wire.state import StateAsked, StateDropped, StateTold
 from potluck.wire.worker import WorkerLog
-from potluck_ledger.entries import RECEIPT_KIND, encode, read_receipt
-from potluck_ledger.envelope import EnvelopeError, seal
+from potluck_ledger.entries import read_receipt, sign
+from potluck_ledger.envelope import EnvelopeError
 from potluck_ledger.journal import Journal, JournalError
 from potluck_ledger.keys import PrivateKey
 from potluck_node.clock import Clock
@@ -381,7 +381,7 @@ class Provider:
             gpu=action.gpu,
             tier=action.tier,
         )
-        return seal(self._key, RECEIPT_KIND, encode(receipt)).encode()
+        return sign(self._key, receipt).encode()
 
     def _better(self, ours: bytes, held: _Held | None) -> bytes:
         """The countersigned receipt if it is the same one, else ours."""

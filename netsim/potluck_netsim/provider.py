@@ -9,8 +9,7 @@ from typing import Any
 from potluck.errors import RefusedError
 from potluck.wire import Failure
 from potluck.wire import lease as messages
-from potluck_ledger.entries import RECEIPT_KIND, encode
-from potluck_ledger.envelope import seal
+from potluck_ledger.entries import sign
 from potluck_netsim.driver import Driver
 from potluck_netsim.interface import Link, SimNode
 from potluck_netsim.machine import Machine
@@ -154,4 +153,4 @@ class SimProvider:
             gpu=action.gpu,
             tier=action.tier,
         )
-        return seal(self._node.key, RECEIPT_KIND, encode(receipt)).encode()
+        return sign(self._node.key, receipt).encode()

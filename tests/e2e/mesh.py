@@ -11,9 +11,11 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from potluck.cli.ledger import fetch_journal
 from potluck.client import Client
 from potluck.output import PlainOutput
 from potluck.wire import control
+from potluck_ledger.journal import Record
 
 # Generous: these machines are slow and shared, and nothing here is a measurement.
 PATIENCE_S = 60
@@ -61,13 +63,12 @@ class Node:
         finally:
             client.close()
 
-    def journal(self) -> tuple[str, tuple[bytes, ...]]:
+    def journal(self) -> tuple[str, list[Record]]:
         client = self.client()
         try:
-            answer = client.ask(control.AskJournal, control.JournalAnswer)
+            return fetch_journal(client)
         finally:
             client.close()
-        return answer.owner, answer.envelopes
 
     @property
     def address(self) -> str:

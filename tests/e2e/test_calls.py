@@ -17,7 +17,8 @@ from potluck.errors import (
     ResourceExceededError,
     SerializationError,
 )
-from potluck_ledger.journal import compare, verify
+from potluck_ledger.exported import compare
+from potluck_ledger.journal import verify
 
 
 @pytest.fixture(autouse=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from tests.e2e.mesh import PATIENCE_S, run_cli, wait_until
 
-from potluck_ledger.journal import export_lines
+from potluck_ledger.exported import export_lines
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 POTLUCK = [sys.executable, "-m", "potluck.cli.main"]

@@ -14,11 +14,11 @@ def test_a_full_disk_is_one_clear_error_and_leaves_the_journal_whole(tmp_path):
     with pytest.raises(JournalError, match="cannot be written: database or disk is full"):
         for number in range(2, 100):
             journal.append(signed(number), number)
-    written = len(verify(CALLER.peer, journal.envelopes()))
+    written = len(verify(CALLER.peer, journal.records()))
     assert journal.accounts.by_peer
     journal._db.execute("PRAGMA max_page_count = 1000000")
     assert journal.append(signed(500), 500) == written + 1
-    assert len(verify(CALLER.peer, journal.envelopes())) == written + 1
+    assert len(verify(CALLER.peer, journal.records())) == written + 1
     journal.close()
 
 

@@ -76,9 +76,9 @@ class GpuUse:
     def quality(self) -> str:
         """How far to trust them."""
         covered = min(100, round(100 * sum(self.seen_us.values()) / self.occupied_us)) if self.occupied_us else 100
-        notes = ["the provider's word", f"{covered}% sampled"]
+        notes = ["provider's word", f"{covered}% sampled"]
         notes += ["GPU shared"] if self.shared else []
-        notes += ["others used it too"] if self.others else []
+        notes += ["others on it"] if self.others else []
         return ", ".join(notes)
 
 

@@ -46,7 +46,7 @@ def read_offer(data: bytes) -> Offer:
     except EnvelopeError as error:
         raise RemoteProtocolError("A peer sent an offer that is not validly signed.", why=str(error)) from None
     offer = wire.decode(envelope.body, Offer)
-    if [signature.peer for signature in envelope.signatures] != [offer.peer]:
+    if envelope.signers != [offer.peer]:
         raise RemoteProtocolError("An offer is signed by another peer than it names.")
     return offer
 

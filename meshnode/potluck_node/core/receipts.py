@@ -7,7 +7,16 @@ from dataclasses import dataclass, field
 
 from potluck.wire import FunctionSpec, function_id
 from potluck.wire.lease import InputDone
-from potluck_ledger.entries import TEXT_MAX, Receipt
+from potluck_ledger.entries import (
+    GPU_MAX,
+    LABEL_MAX,
+    METHOD_MAX,
+    MODEL_MAX,
+    QUALITY_MAX,
+    REASON_MAX,
+    TIER_MAX,
+    Receipt,
+)  # fmt: skip
 from potluck_node.core.gpu_meter import GpuUse
 from potluck_node.core.meter import LeaseMeter, payload_digest
 
@@ -49,7 +58,7 @@ def write_receipt(
         caller=caller,
         provider=provider,
         function=function_id(spec),
-        label=f"{spec.app}.{spec.name}"[:TEXT_MAX],
+        label=_cut(f"{spec.app}.{spec.name}", LABEL_MAX),
         image=spec.image,
         nonce=nonce,
         started_us=times[0],
@@ -61,22 +70,28 @@ def write_receipt(
         work=meter.work,
         gpu=_several(list(gpu.gpus)) if gpu else "",
         gpu_model=_models(gpu) if gpu else "",
-        method=gpu.method() if gpu else "wall; busy: rusage",
-        quality=gpu.quality() if gpu else "provider's clock; busy is processor time as the worker says",
-        reason=reason[:TEXT_MAX],
-        tier=tier,
+        method=_cut(gpu.method() if gpu else "wall; busy: rusage", METHOD_MAX),
+        quality=_cut(gpu.quality() if gpu else "provider's clock; busy: the worker's word", QUALITY_MAX),
+        reason=_cut(reason, REASON_MAX),
+        tier=_cut(tier, TIER_MAX),
     )
 
 
 def _several(uuids: list[str]) -> str:
     """As many as fit: "GPU-a,GPU-b", or "GPU-a+7"."""
     text = ",".join(uuids)
-    return text if len(text) <= TEXT_MAX else f"{uuids[0][: TEXT_MAX - 4]}+{len(uuids) - 1}"
+    return text if len(text.encode()) <= GPU_MAX else f"{_cut(uuids[0], GPU_MAX - 4)}+{len(uuids) - 1}"
+
+
+def _cut(text: str, most: int) -> str:
+    """To so many bytes of UTF-8."""
+    return text.encode()[:most].decode(errors="ignore")
 
 
 def _models(gpu: GpuUse) -> str:
     counts = Counter(each.model for each in gpu.gpus.values())
-    return ", ".join(f"{count}x {model}" if count > 1 else model for model, count in counts.items())[:TEXT_MAX]
+    text = ", ".join(f"{count}x {model}" if count > 1 else model for model, count in counts.items())
+    return _cut(text, MODEL_MAX)
 
 
 def objection(receipt: Receipt, lease: str, caller: str, provider: str, spec: FunctionSpec, own: CallerMeter) -> str:

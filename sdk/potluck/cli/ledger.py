@@ -13,8 +13,9 @@ from potluck.errors import LedgerError, NodeStartError
 from potluck.wire import control
 
 if TYPE_CHECKING:
+    from potluck.client import Client
     from potluck_ledger.balance import Account
-    from potluck_ledger.journal import VerifiedEntry
+    from potluck_ledger.journal import Record, VerifiedEntry
 
 
 @click.group()
@@ -22,23 +23,35 @@ def ledger() -> None:
     """Receipts: who gave what to whom."""
 
 
-def _own() -> tuple[str, tuple[bytes, ...]]:
+def _own() -> tuple[str, list[Record]]:
     connection = client()
     try:
-        answer = connection.ask(control.AskJournal, control.JournalAnswer)
+        return fetch_journal(connection)
     finally:
         connection.close()
-    return answer.owner, answer.envelopes
 
 
-def _verified(owner: str, envelopes: list[bytes] | tuple[bytes, ...]) -> list[VerifiedEntry]:
+def fetch_journal(connection: Client) -> tuple[str, list[Record]]:
+    """The whole journal of the local node, and its owner."""
+    from potluck_ledger.journal import Record
+
+    records: list[Record] = []
+    while True:
+        after = len(records)
+        answer = connection.ask(lambda number, after=after: control.AskJournal(number, after), control.JournalAnswer)  # type: ignore[misc]
+        records += [Record(*pair) for pair in answer.records]
+        if not answer.more:
+            return answer.owner, records
+
+
+def _verified(owner: str, records: list[Record]) -> list[VerifiedEntry]:
     """Raises `LedgerError` naming the entry that does not hold."""
     try:
         from potluck_ledger.journal import JournalError, verify
     except ImportError:
         raise NodeStartError("The ledger is not installed.", fix="pip install 'potluck[node]'") from None
     try:
-        return verify(owner, envelopes)
+        return verify(owner, records)
     except JournalError as error:
         raise LedgerError("The journal does not verify.", why=str(error), fix="Restore it from a backup.") from None
 
@@ -54,9 +67,9 @@ def _joules(mj: int) -> str:
 @ledger.command("list")
 @as_json
 def list_entries(as_json: bool) -> None:
-    """Every receipt, oldest first."""
-    owner, envelopes = _own()
-    entries = _verified(owner, envelopes)
+    """Every receipt, and what else the journal has, oldest first."""
+    owner, records = _own()
+    entries = _verified(owner, records)
     if as_json:
         print_json([_facts(entry) for entry in entries])
         return
@@ -65,11 +78,21 @@ def list_entries(as_json: bool) -> None:
 
 
 def _facts(entry: VerifiedEntry) -> dict[str, object]:
-    return {"sequence": entry.sequence, "countersigned": entry.countersigned, **named(entry.receipt)}
+    facts = {"sequence": entry.sequence, "kind": kind(entry), "countersigned": entry.countersigned}
+    return {**facts, **named(entry.content)}
+
+
+def kind(entry: VerifiedEntry) -> str:
+    """What it records, in a word."""
+    return type(entry.content).__name__.lower()
 
 
 def _row(owner: str, entry: VerifiedEntry) -> tuple[str, ...]:
     receipt = entry.receipt
+    if receipt is None:
+        parties = {getattr(entry.content, name) for name in type(entry.content).PEERS} - {owner}
+        other = ", ".join(sorted(peer[-8:] for peer in parties))
+        return str(entry.sequence), _when(entry.at_us), kind(entry), other, *[""] * 7
     gave = receipt.provider == owner
     other = receipt.caller if gave else receipt.provider
     return (
@@ -89,8 +112,8 @@ def _when(at_us: int) -> str:
 @as_json
 def balance(as_json: bool) -> None:
     """Time given to and used from each peer."""
-    owner, envelopes = _own()
-    accounts = _accounts(owner, envelopes)
+    owner, records = _own()
+    accounts = _accounts(owner, records)
     if as_json:
         print_json([{**vars(account), "balance_us": account.balance_us} for account in accounts])
         return
@@ -101,32 +124,35 @@ def balance(as_json: bool) -> None:
     print_table(("peer", "given", "used", "balance"), rows, "No receipts.")
 
 
-def _accounts(owner: str, envelopes: tuple[bytes, ...]) -> list[Account]:
-    receipts = [entry.receipt for entry in _verified(owner, envelopes)]
+def _accounts(owner: str, records: list[Record]) -> list[Account]:
+    entries = _verified(owner, records)
     from potluck_ledger.balance import Accounts
 
-    return list(Accounts(owner, receipts).by_peer.values())
+    accounts = Accounts(owner)
+    for entry in entries:
+        accounts.record(entry.envelope, entry.content)
+    return list(accounts.by_peer.values())
 
 
 @ledger.command("export")
 @click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
 def export(file: Path) -> None:
     """Write the journal to FILE, for others to verify."""
-    from potluck_ledger.journal import export_lines
+    from potluck_ledger.exported import export_lines
 
-    owner, envelopes = _own()
-    file.write_text("".join(f"{line}\n" for line in export_lines(owner, envelopes)))
-    click.echo(f"{len(envelopes)} entries of {owner} written to {file}.")
+    owner, records = _own()
+    file.write_text("".join(f"{line}\n" for line in export_lines(owner, records)))
+    click.echo(f"{len(records)} entries of {owner} written to {file}.")
 
 
 @ledger.command("verify")
 @click.argument("files", nargs=-1, type=click.Path(exists=True, dir_okay=False, path_type=Path))
 def verify_journals(files: tuple[Path, ...]) -> None:
     """Verify this node's journal, or exported ones, and that each two of them agree."""
-    from potluck_ledger.journal import compare, import_lines
+    from potluck_ledger.exported import compare, import_lines
 
     journals = [import_lines(file.read_text().splitlines()) for file in files] if files else [_own()]
-    verified = [(owner, _verified(owner, envelopes)) for owner, envelopes in journals]
+    verified = [(owner, _verified(owner, records)) for owner, records in journals]
     for owner, entries in verified:
         both = sum(entry.countersigned for entry in entries)
         click.echo(f"{owner}: {len(entries)} entries, chain and signatures hold, {both} signed by both sides")

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from .memory import Buffer
 
 # These repeat `wire.common`, `wire.worker` and `frames`, which would load msgspec; a test compares them.
-PROTOCOL = 2
+PROTOCOL = 3
 PAYLOAD_BYTES_MAX = 2 << 30
 FRAME_BYTES_MAX = 257 << 20
 CONTENT, DESCRIPTOR = 0x80000000, 0x80000001

@@ -14,8 +14,8 @@ from potluck.errors import Error, RemoteProtocolError, from_kind
 
 # Raised when a message changes in a way that an older peer cannot read. Both sides name theirs in their first message.
 # 2: payloads over 256 KiB travel in memory of their own, or in segments ahead of their message, and receipts count
-# their digests.
-PROTOCOL = 2
+# their digests. 3: keys instead of ids in what is signed, and entries that hold digests.
+PROTOCOL = 3
 
 # Arguments and results of one input, in bytes, after pickling. Above this, data belongs in a volume or an image.
 PAYLOAD_BYTES_MAX = 2 << 30

@@ -85,9 +85,10 @@ class AskStatus(Message, frozen=True):
 
 
 class AskJournal(Message, frozen=True):
-    """All journal entries, as they were signed."""
+    """Journal entries as they were signed, from the one behind number `after` on. Answered by `JournalAnswer`."""
 
     question: int
+    after: int = 0
 
 
 class Pause(Message, frozen=True):
@@ -282,10 +283,17 @@ class Status(Message, frozen=True):
     embedded: bool = False
 
 
+# Entries of one answer: a page has at most 1 MiB.
+JOURNAL_PAGE = 1000
+
+
 class JournalAnswer(Message, frozen=True):
+    """`records` are pairs: the envelope of an entry, and that of what it records. None are left without `more`."""
+
     question: int
     owner: str
-    envelopes: tuple[bytes, ...]
+    records: tuple[tuple[bytes, bytes], ...]
+    more: bool = False
 
 
 class AskImages(Message, frozen=True):

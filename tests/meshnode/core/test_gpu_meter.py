@@ -34,7 +34,7 @@ def test_a_lease_gets_what_happened_while_it_occupied_the_worker():
     use = machine.meters.close("l")
     assert (use.occupied_us, use.busy_us, use.energy_mj) == (2 * S, 1 * S, 200)
     assert use.method() == "wall; busy: processes; energy: counter"
-    assert use.quality() == "the provider's word, 100% sampled"
+    assert use.quality() == "provider's word, 100% sampled"
     assert list(use.gpus) == ["GPU-1"]
 
 
@@ -113,7 +113,7 @@ def test_what_the_owner_does_is_not_taken_for_the_workers():
     machine.look(1 * S, workers={}, device_milli=900, others=True)
     use = machine.meters.close("l")
     assert use.busy_us == 0
-    assert use.quality().endswith("others used it too")
+    assert use.quality().endswith("others on it")
 
 
 def test_a_slice_that_reports_nothing_says_so():
