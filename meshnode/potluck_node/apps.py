@@ -22,6 +22,7 @@ from potluck_node.app_store import AppStore, Deployment
 from potluck_node.clock import Clock
 from potluck_node.core import events as ev
 from potluck_node.core.admission import nonsense
+from potluck_node.named import Named
 
 # How long a client may have a question for logs wait; it asks again.
 LOGS_WAIT_US_MAX = 60_000_000
@@ -33,9 +34,11 @@ DEPLOYED_MAX, PER_CLIENT_MAX = 1000, 100
 
 @dataclass
 class ClientApps:
-    """What one client does. `pid` is its process, of which others may be connected too (one for each event loop)."""
+    """What one client does. `pid` is its process, of which others may be connected too (one for each event loop);
+    `number` is its own."""
 
     pid: int
+    number: int = 0
     runs: dict[str, int] = field(default_factory=dict)
     serves: dict[str, Deployment] = field(default_factory=dict)
     # Why nothing more of an app is run for this client, which ran it when it was stopped.
@@ -78,6 +81,7 @@ class Apps:
         self._submit = submit
         self._deployed = store.all()
         self.logs = Logs()
+        self.named = Named(lambda: {each.apps.number for each in clients()}, spawned.open_apps, self._functions)
         # Where the gateway is reached, "" where it is turned off; raises `InvalidError`.
         self.web_base: Callable[[], Awaitable[str]] = _nowhere
 
@@ -97,6 +101,10 @@ class Apps:
         match question:
             case messages.DeployApp():
                 return await self._deploy(question, client)
+            case messages.NameFunctions():
+                _check_name(question.app)
+                self.named.add(client.apps.number, question.app, question.functions)
+                return control.Done(question.question)
             case messages.StartApp():
                 self._start(question.app, client)
                 return control.Done(question.question)
@@ -137,6 +145,10 @@ class Apps:
         urls = tuple((each.name, f"{base}/{app}/{each.spec.web.label}") for each in found.functions if each.spec.web)
         state = "serving" if served else "deployed"
         return messages.AppFacts(question, app, found.functions, found.at_us, state, urls if base else ())
+
+    def _functions(self, app: str) -> Iterable[messages.NamedFunction]:
+        found = self._served().get(app) or self._deployed.get(app)
+        return found.functions if found else ()
 
     def endpoint(self, app: str, label: str) -> FunctionSpec | None:
         """The function that answers requests there now."""

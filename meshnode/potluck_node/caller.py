@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 import trio
 
 from potluck import __version__, wire
-from potluck.errors import Error, RemoteProtocolError
+from potluck.errors import Error, RefusedError, RemoteProtocolError
 from potluck.wire import PROTOCOL, Failure
 from potluck.wire import lease as messages
+from potluck.wire.nested import CALLS
 from potluck.wire.offer import Offer
 from potluck.wire.state import StateAsked, StateDropped, StateTold
 from potluck_ledger.entries import read_receipt
@@ -28,6 +29,7 @@ from potluck_node.core.receipts import CallerMeter, objection
 from potluck_node.engine import Engine
 from potluck_node.lease_secrets import sealed_for
 from potluck_node.link import Link, LocalLink, StreamLink
+from potluck_node.nested import Nested, NestedDesk
 from potluck_node.state.service import Desk, State
 from potluck_node.state.work import Asker
 from potluck_node.transport.interface import Transport, TransportError
@@ -81,8 +83,9 @@ class _Lease:
     gone: trio.Event = field(default_factory=trio.Event)
     closing: bool = False
     asked_us: int = 0
-    # Where its workers ask for shared state.
+    # Where its workers ask for shared state, and for calls.
     desk: Desk | None = None
+    calls: NestedDesk | None = None
 
 
 class Caller:
@@ -94,6 +97,7 @@ class Caller:
         self.open_local: Callable[[str], LocalLink] | None = None
         self.trusts: Callable[[str], bool] = lambda peer: True
         self.state: State | None = None
+        self.nested: Nested | None = None
         self.core = CallCore(book, random.SystemRandom(), lambda: self.own_offer(), lambda peer: self.trusts(peer))
         self._engine = Engine[ev.Event, ev.Action](self.core, self._do, ev.Tick(), clock)
         self._sinks: dict[str, CallSink] = {}
@@ -116,6 +120,20 @@ class Caller:
         if isinstance(event, ev.CallCancelled):
             self._sinks.pop(event.call, None)
 
+    def runs(self, lease: str, number: int) -> tuple[str, int] | None:
+        """(call, index) of an input that a lease has."""
+        return self.core.input_of(number) if self.core.runs(lease, number) else None
+
+    def show(self, call: str, index: int, message: messages.InputLog) -> None:
+        """Give a call's sink what was printed on its behalf."""
+        if call in self._sinks:
+            self._sinks[call].log(call, index, message)
+
+    def start(self, task: Callable[..., Awaitable[None]], *args: object) -> None:
+        """Run something as long as this is served."""
+        assert self._nursery
+        self._nursery.start_soon(task, *args)
+
     async def drain(self, reason: str) -> None:
         """Close every lease and wait for the receipts."""
         for lease in list(self._leases):
@@ -131,7 +149,8 @@ class Caller:
             lease = self._leases.get(action.lease)
             if lease and lease.link:
                 lease.meter.sent(action.input, action.attempt, action.payload, self._clock.now_us())
-                lease.link.post(messages.Input(action.input, action.attempt, action.payload, action.plain))
+                call, index = self.core.input_of(action.input) or ("", 0)
+                lease.link.post(messages.Input(action.input, action.attempt, action.payload, action.plain, call, index))
         elif isinstance(action, ev.Deliver):
             if action.call in self._sinks:
                 self._sinks[action.call].deliver(action)
@@ -160,9 +179,16 @@ class Caller:
         elif isinstance(action, ev.ScaleLease):
             self._post(action.lease, messages.ScaleWorkers(action.least, action.most))
         elif isinstance(action, ev.AbortInput):
+            self._input_over(action.lease, action.input)
             self._post(action.lease, messages.CancelInput(action.input, action.reason))
         else:
             self._close(action)
+
+    def _input_over(self, lease: str, number: int) -> None:
+        """What it has called ends, too."""
+        held = self._leases.get(lease)
+        if held and held.calls:
+            held.calls.input_over(number)
 
     def _post(self, lease: str, message: wire.Message) -> None:
         held = self._leases.get(lease)
@@ -263,6 +289,8 @@ class Caller:
     def _end(self, lease: _Lease) -> None:
         if lease.desk:
             lease.desk.close()
+        if lease.calls:
+            lease.calls.close()
         lease.gone.set()
 
     # Messages
@@ -271,6 +299,7 @@ class Caller:
         name = lease.action.lease
         if isinstance(message, messages.InputDone):
             lease.meter.came(message, self._clock.now_us())
+            self._input_over(name, message.input)
             self._engine.submit(ev.InputFinished(name, message))
         elif isinstance(message, messages.InputItem):
             lease.meter.meter.add_item(message)
@@ -289,9 +318,11 @@ class Caller:
         elif isinstance(message, messages.LeaseProgress):
             self._engine.submit(ev.LeaseStage(name, _stage(self._who(lease), message)))
         elif isinstance(message, StateAsked):
-            self._desk(lease).ask(message.number, message.payload)
+            self._asked(lease, message)
         elif isinstance(message, StateDropped):
             self._desk(lease).leave(message.number)
+            if lease.calls:
+                lease.calls.leave(message.number)
         elif isinstance(message, messages.LeaseReady):
             self._engine.submit(ev.LeaseStage(name, ""))
         elif isinstance(message, messages.ReceiptOffered):
@@ -312,6 +343,22 @@ class Caller:
             self._engine.submit(ev.LeaseDenied(lease.action.lease, reason, failure, wait_us))
             if self._nursery:
                 self._nursery.start_soon(self._settle, lease)
+
+    def _asked(self, lease: _Lease, message: StateAsked) -> None:
+        if not message.about:
+            self._desk(lease).ask(message.number, message.payload)
+        elif message.about == CALLS and self.nested:
+            if lease.calls is None:
+                name, spec = lease.action.lease, lease.action.function
+
+                def tell(number: int, payload: bytes, failure: Failure | None) -> None:
+                    self._post(name, StateTold(number, payload, failure))
+
+                lease.calls = self.nested.desk(name, spec, self.trusts(lease.action.peer), tell)
+            lease.calls.ask(message.number, message.input, message.payload)
+        else:
+            failure = Failure.of(RefusedError("The caller's node does not answer this.", fix="Upgrade it."))
+            self._post(lease.action.lease, StateTold(message.number, failure=failure))
 
     def _desk(self, lease: _Lease) -> Desk:
         """Where its workers ask for shared state, with the rights of their app on that peer."""

@@ -164,7 +164,7 @@ class _Client:
 
     def __init__(self, number: int, stream: trio.SocketStream, desk: Desk, pid: int) -> None:
         self._number, self._stream, self._desk = number, stream, desk
-        self.apps = ClientApps(pid)
+        self.apps = ClientApps(pid, number)
         self._out = Outbox()
         # Bytes on their way; and whether large ones go in sealed memory.
         self._out_bytes, self._descriptors = 0, False

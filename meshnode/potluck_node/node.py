@@ -49,6 +49,7 @@ from potluck_node.gateway import Gateway
 from potluck_node.home import Home
 from potluck_node.image_desk import ImageDesk
 from potluck_node.images import ImageService
+from potluck_node.nested import Nested
 from potluck_node.provider import Provider
 from potluck_node.sandbox.network import MakeGateway, make_gateway
 from potluck_node.sandbox.tiers import Tiers
@@ -131,6 +132,7 @@ class Node:
         self.tokens = Tokens(self.home.tokens)
         self.gateway = Gateway(settings, GATEWAY, self.caller, self.tokens.admits)
         self.apps = Apps(self._app_store, self.spawned, self._app_clients, self._clock, self.caller.submit)
+        self.caller.nested = Nested(self.caller, self.apps.named, self.spawned)
         self.started_us = self._clock.now_us()
         self._sequence = self.home.next_sequence(self.started_us)
         self._scope, self._stopping, self._ended = trio.CancelScope(), trio.Event(), trio.Event()

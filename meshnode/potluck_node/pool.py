@@ -310,7 +310,7 @@ class Pool:
 
     def run(self, action: ev.Run) -> None:
         if self._nursery and action.worker in self._workers:
-            message: ToWorker = RunInput(action.numbers[0], action.payloads[0], action.plain)
+            message: ToWorker = RunInput(action.numbers[0], action.payloads[0], action.plain, action.call, action.index)
             if action.together:
                 message = RunBatch(action.numbers, action.payloads, action.plain)
             self._post(action.worker, message)

@@ -199,6 +199,9 @@ class Provider:
             self._pools[action.pool].ack_items(action.worker, action.number, action.items)
         elif isinstance(action, ev.SendPiece):
             self._pools[action.pool].send_piece(action.worker, action.number, action.payload)
+        elif isinstance(action, ev.Tell):
+            if action.pool in self._pools:
+                self._pools[action.pool].tell(action.worker, action.message)
         elif isinstance(action, ev.StopInput):
             self._pools[action.pool].stop_input(action.worker, action.number)
         elif isinstance(action, ev.StopWorker):
@@ -268,33 +271,43 @@ class Provider:
     async def _state(self, pool: str, worker: str, message: StateAsked | StateDropped) -> None:
         origin = Origin(pool, worker, message.number)
         if isinstance(message, StateDropped):
+            if self._relay.awaited(origin) is not None:
+                self._engine.submit(ev.CallLeft(pool, worker, message.number))
             if passed := self._relay.dropped(origin):
                 self._post_lease(passed.lease, StateDropped(passed.number))
             return
-        running = self.core.running(pool, worker)
+        running = self.core.running(pool, worker, message.input) or self.core.running(pool, worker)
         leases = [running[0]] if running else self.core.leases_of(pool)
         held = self._held.get(leases[0]) if leases else None
-        passed = self._relay.asked(origin, leases[0]) if held else None
+        passed = self._relay.asked(origin, leases[0], message.waits, message.streams) if held else None
         if held is None or passed is None:
             failure = Failure.of(
                 RefusedError("There is no way to the caller's node now.", fix="Ask while an input runs.")
             )
             await self._pools[pool].refuse(worker, message.number, failure)
             return
-        held.link.post(StateAsked(passed.number, message.payload))
+        if message.waits:
+            self._engine.submit(ev.CallAwaited(pool, worker, message.number, message.input))
+        known = running[1] if running and message.input else 0
+        held.link.post(StateAsked(passed.number, message.payload, known, message.about, message.waits))
         await held.link.drained()
 
     def _told(self, lease: str, message: StateTold) -> None:
         origin = self._relay.told(Passed(lease, message.number))
-        if origin and origin.pool in self._pools:
-            told = StateTold(origin.number, message.payload, message.failure)
+        if origin:
+            self._answer(origin, StateTold(origin.number, message.payload, message.failure))
+
+    def _answer(self, origin: Origin, told: StateTold) -> None:
+        streams = self._relay.awaited(origin)
+        if streams is not None:
+            self._engine.submit(ev.AnswerCame(origin.pool, origin.worker, told, streams))
+        elif origin.pool in self._pools:
             self._pools[origin.pool].tell(origin.worker, told)
 
     def _lease_left(self, lease: str) -> None:
         failure = Failure.of(RefusedError("The caller's node is gone."))
         for origin in self._relay.lease_gone(lease):
-            if origin.pool in self._pools:
-                self._pools[origin.pool].tell(origin.worker, StateTold(origin.number, failure=failure))
+            self._answer(origin, StateTold(origin.number, failure=failure))
 
     def _submit_from_pool(self, event: ev.Event) -> None:
         if isinstance(event, ev.WorkerGone):

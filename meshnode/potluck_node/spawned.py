@@ -171,6 +171,14 @@ class SpawnedCalls:
         """The app of each call that runs."""
         return [function.app for function in self._functions.values()]
 
+    def app_of(self, call: str) -> str:
+        """Raises `NotFoundError`."""
+        return self._store.facts(call).function.app
+
+    def open_of(self, app: str) -> int:
+        """How many calls of an app run."""
+        return sum(function.app == app for function in self._functions.values())
+
     def cancel_app(self, app: str, reason: str) -> int:
         """End the calls of an app; returns how many there were."""
         calls = [call for call, function in self._functions.items() if function.app == app]

@@ -67,7 +67,7 @@ ABSENT = {
     "Function.object_id": "a function is known by its app and name",
     "Function.stats": "use Function.get_current_stats()",
     "FunctionCall.client": _SERVER,
-    "FunctionCall.get_call_graph": "functions cannot call each other from within a sandbox, so there is no graph",
+    "FunctionCall.get_call_graph": "who called whom is not kept: `potluck status --calls` shows open calls",
     "FunctionCall.get_dashboard_url": _DASHBOARD,
     "FunctionCall.hydrate": "it is known as soon as it is made",
     "FunctionCall.logs": "use `potluck app logs`",

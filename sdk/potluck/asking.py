@@ -149,18 +149,18 @@ def _runner() -> Any:
         if current is not None and current.is_here:
             return current
     raise InvalidError(
-        "Shared state cannot be used here.",
-        why="in a sandbox it is asked for by workers, not while modules are imported or in processes of their own",
-        fix="Use it in the function, in a method, or in @potluck.enter().",
+        "Calls, dicts and queues cannot be used here.",
+        why="in a sandbox they are asked for by workers, not while modules are imported or in processes of their own",
+        fix="Use them in the function, in a method, or in @potluck.enter().",
     )
 
 
-def _ask_caller(payload: bytes) -> bytes:
+def _ask_caller(payload: bytes, about: str = "", waits: bool = False, streams: bool = False) -> bytes:
     from queue import SimpleQueue
 
     runner = _runner()
     answers: SimpleQueue[tuple[Any, Any]] = SimpleQueue()
-    number = runner.begin(payload, lambda *answer: answers.put(answer))
+    number = runner.begin(payload, lambda *answer: answers.put(answer), about, waits, streams)
     try:
         while (answer := answers.get()) == (None, None):
             pass
@@ -170,7 +170,7 @@ def _ask_caller(payload: bytes) -> bytes:
     return _told(*answer)
 
 
-async def _ask_caller_async(payload: bytes) -> bytes:
+async def _ask_caller_async(payload: bytes, about: str = "", waits: bool = False, streams: bool = False) -> bytes:
     import asyncio
 
     runner, loop = _runner(), asyncio.get_running_loop()
@@ -180,7 +180,7 @@ async def _ask_caller_async(payload: bytes) -> bytes:
         if not told.done() and (answer, failure) != (None, None):
             told.set_result((answer, failure))
 
-    number = runner.begin(payload, lambda *answer: loop.call_soon_threadsafe(tell, *answer))
+    number = runner.begin(payload, lambda *answer: loop.call_soon_threadsafe(tell, *answer), about, waits, streams)
     try:
         return _told(*await told)
     except asyncio.CancelledError:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, cast
 
 from potluck.absent import Absent
 from potluck.errors import ConnectionError, InvalidError
+from potluck.place import is_local
 
 if TYPE_CHECKING:
     from potluck.client import Client
@@ -124,8 +125,12 @@ _connection: Client | None = None
 
 
 def _client() -> Client:
-    """A connection of our own: a spawned call outlives the run of its app."""
+    """A connection of our own: a spawned call outlives the run of its app. In a worker, what stands for one."""
     global _connection
+    if not is_local():
+        from potluck import nested
+
+        return cast("Client", nested.link().client)
     from potluck import start
     from potluck.output import make_output
 

@@ -164,6 +164,7 @@ class MethodFunction(Function[P, R]):
     def __init__(self, registration: Registration, method: Method[P, R], name: str, instance: object) -> None:
         self._method, self._instance, self._is_generator = name, instance, method.yields
         self._parameters: bytes = vars(instance)[PARAMETERS]
+        self._registered = registration.options
         super().__init__(registration.app, method.get_raw_f(), vars(instance).get(OPTIONS, registration.options))
 
     @property
@@ -181,6 +182,10 @@ class MethodFunction(Function[P, R]):
     @property
     def _yields(self) -> bool:
         return self._is_generator
+
+    @property
+    def _changed(self) -> bool:  # type: ignore[override]
+        return vars(self._instance).get(OPTIONS, self._registered) is not self._registered
 
     @property
     def _pool_yields(self) -> bool:

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import TYPE_CHECKING, Any
 
 from msgspec.structs import replace
 
 from potluck.cls import Method, WebMethod
-from potluck.errors import InvalidError
+from potluck.errors import Error, InvalidError
 from potluck.functions import Function
 from potluck.parameters import PARAMETERS, Parameter
 from potluck.runner.codec import pack
 from potluck.runner.service import members
-from potluck.running import Running
+from potluck.running import Link, Running
 from potluck.wire.apps import AppFacts, DeployApp, MethodFacts, NamedFunction, ParameterFacts
 
 if TYPE_CHECKING:
@@ -53,6 +53,26 @@ def record_web(running: Running, app: App) -> dict[str, str]:
     return dict(_record(running, functions, app.name, lasting=False).urls)
 
 
+def named(
+    running: Running, app: App, known: Collection[str], ready: Callable[[Function[Any, Any]], bool]
+) -> Iterator[NamedFunction]:
+    """Functions and classes that are not known yet, and are ready. One that cannot be made ready is left out: whoever
+    calls it in the program learns why."""
+    for name, function in app.registered_functions.items():
+        if name not in known and _is_ready(function, ready):
+            yield NamedFunction(name, Link.spec(running, function))
+    for name, cls in app.registered_classes.items():
+        if name not in known and _methods(cls) and _is_ready(of_no_object(cls), ready):
+            yield _named_class(running, name, cls)
+
+
+def _is_ready(function: Function[Any, Any], ready: Callable[[Function[Any, Any]], bool]) -> bool:
+    try:
+        return ready(function)
+    except Error:
+        return False
+
+
 def _record(running: Running, functions: list[NamedFunction], name: str, lasting: bool) -> AppFacts:
     named = tuple(replace(each, spec=replace(each.spec, app=name)) for each in functions)
     return running.client.ask(lambda number: DeployApp(number, name, named, lasting), AppFacts)
@@ -67,8 +87,12 @@ def _classes(running: Running, app: App) -> Iterator[NamedFunction]:
     for name, cls in app.registered_classes.items():
         if not _methods(cls) and any(isinstance(member, WebMethod) for member in vars(cls).values()):
             continue
-        facts = tuple(MethodFacts(key, member.yields) for key, member in _methods(cls).items())
-        yield NamedFunction(name, running.spec(of_no_object(cls)), facts, tuple(_parameters(cls)))
+        yield _named_class(running, name, cls)
+
+
+def _named_class(running: Running, name: str, cls: type) -> NamedFunction:
+    facts = tuple(MethodFacts(key, member.yields) for key, member in _methods(cls).items())
+    return NamedFunction(name, Link.spec(running, of_no_object(cls)), facts, tuple(_parameters(cls)))
 
 
 def _methods(cls: type) -> dict[str, Method[..., Any]]:

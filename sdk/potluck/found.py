@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 from msgspec.structs import replace
 
@@ -14,6 +14,7 @@ from potluck.functions import Function
 from potluck.options import Options
 from potluck.output import make_output
 from potluck.parameters import Parameter, checked_values, packed
+from potluck.place import is_local
 from potluck.runner.codec import unpack
 from potluck.running import Link, check_python
 from potluck.spec import changed
@@ -21,6 +22,7 @@ from potluck.variants import Cls
 from potluck.web import Web
 from potluck.wire import FunctionSpec
 from potluck.wire.apps import AppFacts, AskApp, MethodFacts, NamedFunction
+from potluck.wire.nested import CalleeFacts
 
 # A program that calls for days follows what is deployed; asking the node takes some 0.1 ms.
 FRESH_S = 1.0
@@ -51,8 +53,12 @@ class FoundLink(Link):
         functions = self.client.ask(lambda number: AskApp(number, app), AppFacts).functions
         return {each.name: each for each in functions}
 
-    def facts(self, app: str, name: str) -> NamedFunction:
-        """What is deployed under the name. Raises `NotFoundError`."""
+    def facts(self, app: str, name: str) -> CalleeFacts:
+        """What is known of what is deployed under the name. Raises `NotFoundError`."""
+        found = self._named(app, name)
+        return CalleeFacts(found.spec.generator, found.spec.web is not None, found.methods, found.parameters)
+
+    def _named(self, app: str, name: str) -> NamedFunction:
         named = self._facts.get(app)
         if named is None:
             named = self._facts[app] = self._ask(app)
@@ -62,7 +68,8 @@ class FoundLink(Link):
 
     def _prepare(self, function: Function[Any, Any]) -> FunctionSpec:
         assert isinstance(function, FoundFunction)
-        spec = function._facts().spec
+        function._facts()
+        spec = self._named(function._app.name, function._found).spec
         check_python(function._pool, spec.python)
         return changed(replace(spec, parameters=function._parameters), function._options, self.key)
 
@@ -71,8 +78,13 @@ _link: FoundLink | None = None
 
 
 def link() -> FoundLink:
-    """The one connection for all that is found; a new one when the node was restarted."""
+    """The one connection for all that is found; a new one when the node was restarted. In a worker, what stands for
+    one."""
     global _link
+    if not is_local():
+        from potluck import nested
+
+        return cast(FoundLink, nested.link())
     if _link is None or _link.client.lost:
         _link = FoundLink()
     return _link
@@ -82,6 +94,8 @@ class _FoundApp(App):
     """Counts as running."""
 
     def _require_run(self, function: str) -> Link:
+        if not is_local():
+            return link()
         try:
             link().follow(self.name)
         except ConnectionError:
@@ -92,11 +106,14 @@ class _FoundApp(App):
 class FoundFunction(Function[..., Any]):
     """A function, or the method of an object, whose code is on the node alone."""
 
+    _is_found = True
+
     def __init__(
         self, app: str, name: str, options: Options = _PLAIN, method: str = "", parameters: bytes = b""
     ) -> None:
         self._found, self._method, self._parameters = name, method, parameters
         self._prepare(_FoundApp(app), options)
+        self._changed = options is not _PLAIN
 
     @property
     def name(self) -> str:
@@ -114,14 +131,13 @@ class FoundFunction(Function[..., Any]):
     def _yields(self) -> bool:
         facts = self._facts()
         methods = {each.name: each.generator for each in facts.methods}
-        return methods[self._method] if self._method else facts.spec.generator
+        return methods[self._method] if self._method else facts.generator
 
     @property
     def _web(self) -> Web | None:
-        found = self._facts().spec.web
-        return Web(found.kind, found.label) if found else None
+        return Web("", self._found) if self._facts().web else None
 
-    def _facts(self) -> NamedFunction:
+    def _facts(self) -> CalleeFacts:
         facts = link().facts(self._app.name, self._found)
         if bool(facts.methods) != bool(self._method):
             kind, other = ("class", "Cls") if facts.methods else ("function", "Function")
@@ -161,7 +177,7 @@ class FoundCls(Cls):
         values = checked_values(self._name, known, args, kwargs)
         return FoundObject(self._app, self._name, self._options, packed(self._name, values), facts.methods)
 
-    def _facts(self) -> NamedFunction:
+    def _facts(self) -> CalleeFacts:
         facts = link().facts(self._app, self._name)
         if not facts.methods:
             raise InvalidError(f"{self._name} is a function.", fix="Find it with potluck.Function.from_name().")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple, ParamSpec, TypeVar, 
 from potluck.absent import Absent
 from potluck.calls import Spawn, SpawnMap, WithAio
 from potluck.errors import InvalidError
+from potluck.place import is_local
 from potluck.sharing import Sharing, checked_batching, checked_concurrency, joined, yields
 from potluck.ways import ForEach, Map, Remote, RemoteGen, StarMap
 from potluck.web import Web, labelled, web_of
@@ -35,6 +36,8 @@ class Function(Absent, Generic[P, R]):
 
     # Packed parameters of the object, for the methods of a class.
     _parameters = b""
+    # Whether it has other settings than it was registered with; and whether it was found by name.
+    _changed = _is_found = False
 
     def __init__(self, app: App, raw: Callable[..., Any], options: Options) -> None:
         functools.update_wrapper(self, raw)
@@ -131,7 +134,9 @@ class Function(Absent, Generic[P, R]):
         return self._with(self._options.shared(joined(sharing, self._options.sharing)))
 
     def _with(self, options: Options) -> Function[P, R]:
-        return Function(self._app, self._raw, options)
+        changed: Function[P, R] = Function(self._app, self._raw, options)
+        changed._changed = True
+        return changed
 
     def _get_current_stats(self) -> FunctionStats:
         """How much waits for workers of this function, and how many there are, as the local node knows it."""
@@ -192,8 +197,8 @@ class Function(Absent, Generic[P, R]):
         return f"<Function {self._app.name}.{self.name}>"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # Inside a sandbox other functions of the app are there to be run locally; options and runs stay here.
-        return (_detached, (self._app.name, self._raw))
+        # Inside a sandbox other functions of the app are known by their names; options and runs stay here.
+        return (_detached, (self._app.name, self._raw, self._options.name or "", self._changed))
 
     def _link(self) -> Link:
         """The connection by which it is called. Raises `InvalidError` while its app is not running."""
@@ -224,10 +229,17 @@ class Function(Absent, Generic[P, R]):
     def _payload(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bytes:
         from potluck.serialize import dumps
 
-        return dumps((args, dict(kwargs)), f"arguments of {self.name}()")
+        what = f"arguments of {self.name}()"
+        if not is_local():
+            from potluck import asking
+
+            return asking.dump((args, dict(kwargs)), what)
+        return dumps((args, dict(kwargs)), what)
 
 
-def _detached(app_name: str, raw: Callable[..., Any]) -> Function[..., Any]:
+def _detached(app_name: str, raw: Callable[..., Any], name: str = "", changed: bool = False) -> Function[..., Any]:
     from potluck.app import App
 
-    return App(app_name).function()(raw)
+    function: Function[..., Any] = App(app_name).function(name=name or None)(raw)
+    function._changed = changed
+    return function

@@ -16,7 +16,7 @@ from potluck.output import Output, make_output
 from potluck.source import refer
 from potluck.spec import make_spec, scaled
 from potluck.wire import FunctionSpec, control
-from potluck.wire.apps import StartApp
+from potluck.wire.apps import NameFunctions, StartApp
 from potluck.wire.common import Scaling
 from potluck.wire.state import AskState, StateAnswered
 
@@ -85,6 +85,9 @@ class Running(Link):
         super().__init__(make_output(show_progress))
         self._app, self._build_on = app, build_on
         self._granted: set[wire.Message] = set()
+        # Plans of images with what they became; and names that the node was told.
+        self._built: list[tuple[object, control.ImageBuilt]] = []
+        self._told: set[str] = set()
         # Of functions that answer requests while it runs, by name.
         self.urls: dict[str, str] = {}
         self.client.ask(lambda number: StartApp(number, app.name), control.Done)
@@ -107,10 +110,39 @@ class Running(Link):
         reference = refer(function._origin, serialized=options.serialized, include_source=options.include_source)
         plan = options.image._plan(reference.files)
         self.grant(self._app.name)
-        built = self.client.ask(lambda number: control.BuildImage(number, *plan, self._build_on), control.ImageBuilt)
+        built = self._found_built(plan)
+        if built is None:
+            build = lambda number: control.BuildImage(number, *plan, self._build_on)  # noqa: E731
+            built = self.client.ask(build, control.ImageBuilt)
+            self._built.append((plan, built))
         check_python(function._pool, built.python)
         self.output.progress("")
         return make_spec(function, reference, built.image, built.python, self.key)
+
+    def _found_built(self, plan: object) -> control.ImageBuilt | None:
+        return next((built for known, built in self._built if known == plan), None)
+
+    def spec(self, function: Function[Any, Any]) -> FunctionSpec:
+        known = len(self._specs)
+        spec = super().spec(function)
+        if len(self._specs) > known:
+            self._name()
+        return spec
+
+    def _name(self) -> None:
+        """Tell the node of all functions of the app that could run now, so that they can call each other."""
+        from potluck.deploy import named
+
+        functions = tuple(named(self, self._app, self._told, self._has_image))
+        self._told.update(each.name for each in functions)
+        if functions:
+            self.client.ask(lambda number: NameFunctions(number, self._app.name, functions), control.Done)
+
+    def _has_image(self, function: Function[Any, Any]) -> bool:
+        """Whether nothing is to be built for it."""
+        options = function._options
+        reference = refer(function._origin, serialized=options.serialized, include_source=options.include_source)
+        return self._found_built(options.image._plan(reference.files)) is not None
 
     def grant(self, app: str) -> None:
         """Let an app's workers use the dicts and queues that this program names, wherever they run."""

@@ -203,10 +203,10 @@ def test_an_app_takes_over_another():
         one.include(other)
 
 
-def test_in_a_sandbox_a_remote_call_says_that_it_cannot_be(monkeypatch):
+def test_in_a_sandbox_a_remote_call_needs_a_worker(monkeypatch):
     monkeypatch.setenv("POTLUCK_SANDBOX", "1")
     assert not potluck.is_local()
-    with pytest.raises(InvalidError, match="from within a sandbox"):
+    with pytest.raises(InvalidError, match="cannot be used here"):
         potluck.App("tests").function()(f).remote(1)
     monkeypatch.delenv("POTLUCK_SANDBOX")
     assert potluck.is_local()

@@ -10,6 +10,7 @@ from potluck.network import checked_names, not_lent
 from potluck.tiers import NO_GPU_TIERS, TIERS, at_least
 from potluck.wire import PROTOCOL, Failure, FunctionSpec
 from potluck.wire.lease import LeaseRefused, LeaseRequest
+from potluck.wire.nested import DEPTH_MAX
 from potluck_node.core.offers import CLOCK_SKEW_MAX_US, skew_text
 
 BUSY_RETRY_US = 1_000_000
@@ -102,6 +103,7 @@ def _sane(spec: FunctionSpec) -> bool:
         and 0 <= scaling.max_containers <= WORKERS_MAX
         and min(scaling.scaledown_us, spec.startup_timeout_us, spec.resources.scratch_mib) >= 0
         and len(spec.salt) <= SALT_BYTES_MAX
+        and 0 <= spec.level <= DEPTH_MAX
     )
 
 

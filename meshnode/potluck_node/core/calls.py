@@ -127,6 +127,11 @@ class CallCore:
         item = self._inputs.get(number)
         return (item.call, item.index) if item else None
 
+    def runs(self, lease: str, number: int) -> bool:
+        """Whether an input is with a lease."""
+        found = self._leases.get(lease)
+        return found is not None and number in found.inputs
+
     # Calls
 
     def _function(self, spec: FunctionSpec, now_us: int) -> Function:

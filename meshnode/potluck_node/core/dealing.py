@@ -6,7 +6,7 @@ soon as those there are hold `target_inputs` runs each; until one is up, the oth
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from potluck.wire import FunctionSpec
 from potluck_node.core.pools import Item, Pool, Worker
@@ -28,10 +28,14 @@ def target(spec: FunctionSpec) -> int:
     return max(1, min(sharing.target_inputs or sharing.max_inputs, sharing.max_inputs))
 
 
-def deal(pool: Pool, now_us: int, runs_max: int) -> Iterator[tuple[Worker, list[Item]]]:
-    """Take runs off the queue for workers that have fewer than `runs_max`, the emptiest first."""
+def deal(
+    pool: Pool, now_us: int, runs_max: int, may_wake: Callable[[FunctionSpec], bool] = lambda spec: True
+) -> Iterator[tuple[Worker, list[Item]]]:
+    """Take runs off the queue for workers that have fewer than `runs_max`, the emptiest first. One that needed no
+    processor is only given some if it `may_wake`."""
     while pool.queue and (run := _due(pool, now_us)):
-        worker = min(_open(pool, runs_max), key=_runs, default=None)
+        wakes = may_wake(pool.spec)
+        worker = min((each for each in _open(pool, runs_max) if wakes or not each.asleep), key=_runs, default=None)
         if worker is None:
             return
         yield worker, [pool.queue.popleft() for _ in range(run)]

@@ -54,7 +54,8 @@ class Item:
 @dataclass(slots=True)
 class Worker:
     """`number` counts the inputs of this worker, which are `items` while they run. It is ready since `up_us`, busy or
-    idle since `since_us`; `reckoned_us` until when its time was shared out. It is `leaving` when asked to end."""
+    idle since `since_us`; `reckoned_us` until when its time was shared out. It is `leaving` when asked to end. Of what
+    it awaits, `asks` has the run that does nothing meanwhile."""
 
     name: str
     ready: bool = False
@@ -66,6 +67,17 @@ class Worker:
     reckoned_us: int = 0
     killed: str = ""
     leaving: bool = False
+    asks: dict[int, int] = field(default_factory=dict)
+
+    @property
+    def waits(self) -> bool:
+        """Whether all that it runs waits for calls of its own, so that it needs no processor."""
+        return bool(self.asks and self.items) and all(item.batch in self.asks.values() for item in self.items.values())
+
+    @property
+    def asleep(self) -> bool:
+        """Whether it needs no processor."""
+        return (self.ready and not self.items) or self.waits
 
     @property
     def idle(self) -> bool:

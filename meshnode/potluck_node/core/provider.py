@@ -29,7 +29,7 @@ from potluck_node.core.dealing import places
 from potluck_node.core.gpu_room import GpuRoom
 from potluck_node.core.meter import payload_digest
 from potluck_node.core.pools import Capacity, Item, Lease, Pool, Worker
-from potluck_node.core.staff import IDLE_US, Staff, overdue_us
+from potluck_node.core.staff import IDLE_US, RESUME_US, Staff, overdue_us
 
 # A worker that dies this often before it took an input will not come up at all.
 STARTS_MAX = 3
@@ -65,6 +65,9 @@ class ProviderCore:
             ev.ItemCame: self._item_came,
             ev.ItemsTaken: self._items_taken,
             ev.OutcomeCame: self._outcome_came,
+            ev.CallAwaited: self._call_awaited,
+            ev.CallLeft: self._call_left,
+            ev.AnswerCame: self._answer_came,
             ev.LeaseGone: self._lease_gone,
             ev.Paused: self._on_paused,
             ev.Resumed: self._on_resumed,
@@ -233,6 +236,7 @@ class ProviderCore:
         if pool is None or worker is None:
             return
         worker.reckon(now_us)
+        self._staff.gone(worker)
         items = [item for _, item in worker.live()]
         for item in items:
             self._finish(item, 0, ends.died(item, event.reason, alone=len(items) == 1), now_us)
@@ -304,7 +308,8 @@ class ProviderCore:
         payloads = tuple(item.message.payload for item in items)
         together = bool(pool.spec.sharing.batch_size)
         plain = any(item.message.plain for item in items)
-        self._act(ev.Run(pool.name, worker.name, tuple(range(first, worker.number + 1)), payloads, together, plain))
+        numbers, head = tuple(range(first, worker.number + 1)), items[0].message
+        self._act(ev.Run(pool.name, worker.name, numbers, payloads, together, plain, head.call, head.index))
 
     def _item_came(self, event: ev.ItemCame, _now_us: int) -> None:
         pool = self._pools.get(event.pool)
@@ -411,6 +416,27 @@ class ProviderCore:
         for worker, number, item in list(pool.running()):
             if item.lease == event.lease and item.message.input == event.input:
                 self._end_early(pool, worker, number, event.reason, now_us)
+
+    # Calls of what runs here
+
+    def _call_awaited(self, event: ev.CallAwaited, _now_us: int) -> None:
+        pool, worker = self._found(event.pool, event.worker)
+        if pool and worker:
+            self._staff.awaits(pool, worker, event.ask, event.number)
+
+    def _call_left(self, event: ev.CallLeft, _now_us: int) -> None:
+        _, worker = self._found(event.pool, event.worker)
+        if worker:
+            worker.asks.pop(event.ask, None)
+
+    def _answer_came(self, event: ev.AnswerCame, now_us: int) -> None:
+        pool, worker = self._found(event.pool, event.worker)
+        if pool and worker:
+            self._staff.answer(pool, worker, event.message, now_us + (0 if event.now else RESUME_US))
+
+    def _found(self, pool: str, worker: str) -> tuple[Pool | None, Worker | None]:
+        found = self._pools.get(pool)
+        return found, found.workers.get(worker) if found else None
 
     # Owner and time
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from potluck.wire import Failure, FunctionSpec, Message
 from potluck.wire.lease import Input, LeaseRequest
+from potluck.wire.state import StateTold
 from potluck.wire.worker import InputRaised, InputRefused, InputSucceeded
 from potluck_node.core.gpu_meter import GpuSample, GpuUse
 from potluck_node.core.gpus import Gpu
@@ -143,6 +144,36 @@ class OutcomeCame:
 
 
 @dataclass(frozen=True, slots=True)
+class CallAwaited:
+    """A worker has asked for a call, by its own number `ask`, and the input of `number` does nothing until it is
+    answered; 0 where it is not known which input that is."""
+
+    pool: str
+    worker: str
+    ask: int
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class CallLeft:
+    """A worker waits no longer for what it asked."""
+
+    pool: str
+    worker: str
+    ask: int
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerCame:
+    """To what a worker awaits. With `now`, what it awaited may wait for it."""
+
+    pool: str
+    worker: str
+    message: StateTold
+    now: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class LeaseScaled:
     """How many workers the caller wants, as in `wire.lease.ScaleWorkers`."""
 
@@ -194,6 +225,9 @@ Event = (
     | ItemCame
     | ItemsTaken
     | OutcomeCame
+    | CallAwaited
+    | CallLeft
+    | AnswerCame
     | LeaseScaled
     | LeaseGone
     | Paused
@@ -249,6 +283,8 @@ class Run:
     payloads: tuple[bytes, ...]
     together: bool = False
     plain: bool = False
+    call: str = ""
+    index: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,6 +305,15 @@ class SendPiece:
     worker: str
     number: int
     payload: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Tell:
+    """Give a worker the answer that it waits for."""
+
+    pool: str
+    worker: str
+    message: StateTold
 
 
 @dataclass(frozen=True, slots=True)
@@ -329,6 +374,7 @@ Action = (
     | Run
     | AckItems
     | SendPiece
+    | Tell
     | StopInput
     | StopWorker
     | KillWorker

@@ -34,8 +34,9 @@ class Relay:
         self._passed: dict[Origin, Passed] = {}
         self._origins: dict[Passed, Origin] = {}
         self._open: Counter[tuple[str, str]] = Counter()
+        self._awaited: dict[Origin, bool] = {}
 
-    def asked(self, origin: Origin, lease: str) -> Passed | None:
+    def asked(self, origin: Origin, lease: str, waits: bool = False, streams: bool = False) -> Passed | None:
         """Under which number it goes on; None for what may not: too many at once, or a number that is taken."""
         if origin in self._passed or self._open[origin[:2]] >= ASKS_MAX:
             return None
@@ -43,7 +44,13 @@ class Relay:
         passed = self._passed[origin] = Passed(lease, self._numbers)
         self._origins[passed] = origin
         self._open[origin[:2]] += 1
+        if waits:
+            self._awaited[origin] = streams
         return passed
+
+    def awaited(self, origin: Origin) -> bool | None:
+        """None unless a worker did nothing until it was answered, else whether that `streams`; says so once."""
+        return self._awaited.pop(origin, None)
 
     def told(self, passed: Passed) -> Origin | None:
         """Who gets the answer; None when nobody waits for it."""
@@ -58,7 +65,10 @@ class Relay:
 
     def worker_gone(self, pool: str, worker: str) -> list[Passed]:
         """What a worker had asked, which is to be dropped."""
-        return [self._forget(origin) for origin in list(self._passed) if origin[:2] == (pool, worker)]
+        gone = [origin for origin in self._passed if origin[:2] == (pool, worker)]
+        for origin in gone:
+            self._awaited.pop(origin, None)
+        return [self._forget(origin) for origin in gone]
 
     def lease_gone(self, lease: str) -> list[Origin]:
         """Who will get no answer."""

@@ -21,10 +21,22 @@ class Room:
         self._capacity, self._pools, self._desk = capacity, pools, desk
 
     def free(self) -> tuple[int, int]:
-        """(CPU thousandths, MiB) that are not reserved by a worker."""
-        workers = [pool.spec.resources for pool in self._pools.values() for _ in pool.workers]
-        cpu = self._capacity.cpu_milli - sum(each.cpu_milli for each in workers)
-        return cpu, self._capacity.memory_mib - sum(each.memory_mib for each in workers)
+        """(CPU thousandths, MiB) that are not reserved by a worker. One that waits for calls of its own lends its CPU
+        to others, so that the first is negative when it goes on while the others' workers are kept idle."""
+        workers = [(pool.spec.resources, worker) for pool in self._pools.values() for worker in pool.workers.values()]
+        cpu = self._capacity.cpu_milli - sum(each.cpu_milli for each, worker in workers if not worker.waits)
+        return cpu, self._capacity.memory_mib - sum(each.memory_mib for each, _ in workers)
+
+    def lends(self) -> bool:
+        """Whether CPU of one worker is with another, or was and is reserved twice."""
+        workers = [worker for pool in self._pools.values() for worker in pool.workers.values()]
+        return any(worker.asks for worker in workers) or self.free()[0] < 0
+
+    def may_wake(self, spec: FunctionSpec) -> bool:
+        """Whether there is CPU for one more worker that does something."""
+        workers = [(pool.spec.resources, worker) for pool in self._pools.values() for worker in pool.workers.values()]
+        used = sum(each.cpu_milli for each, worker in workers if not worker.asleep)
+        return used + spec.resources.cpu_milli <= self._capacity.cpu_milli
 
     def idle(self) -> tuple[int, int]:
         """(CPU thousandths, MiB) held by warm workers that do nothing and would make room."""

@@ -12,6 +12,7 @@ from itertools import count
 from msgspec.structs import replace
 
 from potluck.wire import FunctionSpec, function_id
+from potluck.wire.state import StateTold
 from potluck_node.core import provider_events as ev
 from potluck_node.core.dealing import deal, due_us, missing, target
 from potluck_node.core.gpu_room import GpuRoom
@@ -24,6 +25,8 @@ POOLS_MAX = 16
 IDLE_US, IDLE_MAX_US = 60_000_000, 20 * 60_000_000
 # How long an application may tidy up after its client has gone: the runner cancels its part after 2 s.
 GRACE_US = 5_000_000
+# How long an answer to a call of a worker's own waits for CPU: what has it may wait for that worker, by a queue.
+RESUME_US = 5_000_000
 # How long a zygote waits for its function to be called again; longer where the caller asked for snapshots.
 ZYGOTE_US, SNAPSHOT_US = 10 * 60_000_000, 60 * 60_000_000
 
@@ -40,6 +43,10 @@ class Staff:
         self.pools: dict[str, Pool] = {}
         self.room = Room(capacity, self.pools, gpus.desk)
         self._numbers = count(1)
+        # To be told when there is CPU for it, in this order.
+        self._answers: list[tuple[Pool, Worker, StateTold, int]] = []
+        # Whether any worker lends its CPU, or has and it is reserved twice: nothing else is to be looked at where not.
+        self._lending = False
 
     # Pools
 
@@ -80,20 +87,63 @@ class Staff:
         """Give queued inputs to workers and start workers for the rest, as far as there is room. Whoever has the
         fewest workers comes first, and then whoever was given none for longest; workers that only stand by come last,
         and take no room that an input waits for."""
+        if self._lending:
+            self._resume(now_us)
         for pool in self.pools.values():
             self._give_up(pool, now_us)
             self._deal(pool, now_us, target(pool.spec))
         counts, full = self.room.counts(), False
         order = sorted(self.pools.values(), key=lambda each: (not each.queue, counts[each.caller], each.spawned_us))
         for pool in order:
-            if pool.state == "ready" and (pool.queue or not full):
+            if pool.state == "ready" and (pool.queue or not full) and not self._answers:
                 full |= not self._start_missing(pool, now_us)
             self._deal(pool, now_us, max(1, pool.spec.sharing.max_inputs))
         self._trim()
 
     def _deal(self, pool: Pool, now_us: int, runs_max: int) -> None:
-        for worker, items in deal(pool, now_us, runs_max):
+        for worker, items in deal(pool, now_us, runs_max, self._may_wake):
             self._begin(pool, worker, items, now_us)
+
+    # Workers that wait for calls of their own
+
+    def awaits(self, pool: Pool, worker: Worker, ask: int, number: int) -> None:
+        """What runs as `number` does nothing until `ask` is answered: others may have its CPU."""
+        if number in worker.items:
+            full = self.room.free()[0] <= 0
+            worker.asks[ask] = worker.items[number].batch
+            self._lending = True
+            if full and worker.waits:
+                self._act(ev.OfferChanged())
+
+    def answer(self, pool: Pool, worker: Worker, message: StateTold, due_us: int) -> None:
+        """Tell an answer as soon as there is CPU to do something with it, before others get any; at `due_us` in any
+        case."""
+        self._answers.append((pool, worker, message, due_us))
+        self._lending = True
+
+    def _resume(self, now_us: int) -> None:
+        self._answers = [entry for entry in self._answers if self.pools.get(entry[0].name) is entry[0]]
+        for entry in list(self._answers):
+            pool, worker, message, due_us = entry
+            wakes = worker.waits and self._last(worker, message.number)
+            if not wakes or due_us <= now_us or self.room.may_wake(pool.spec):
+                self._answers.remove(entry)
+                worker.asks.pop(message.number, None)
+                self._act(ev.Tell(pool.name, worker.name, message))
+        self._lending = bool(self._answers) or self.room.lends()
+
+    def _may_wake(self, spec: FunctionSpec) -> bool:
+        """Whether a worker that needs no processor may be given something to do."""
+        return not self._lending or (not self._answers and self.room.may_wake(spec))
+
+    @staticmethod
+    def _last(worker: Worker, ask: int) -> bool:
+        """Whether a run goes on with the answer to this."""
+        return list(worker.asks.values()).count(worker.asks.get(ask, 0)) == 1
+
+    def gone(self, worker: Worker) -> None:
+        """Nobody is there for its answers."""
+        self._answers = [entry for entry in self._answers if entry[1] is not worker]
 
     def _start_missing(self, pool: Pool, now_us: int) -> bool:
         """Returns False if there was no room for all."""
@@ -181,6 +231,7 @@ class Staff:
 
     def times(self) -> Iterable[int]:
         """When something is to be done though nothing happens."""
+        yield from (due_us for _, _, _, due_us in self._answers)
         for pool in self.pools.values():
             for _, _, item in pool.running():
                 yield item.since_us + pool.spec.timeout_us

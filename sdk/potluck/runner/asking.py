@@ -8,6 +8,7 @@ from __future__ import annotations
 import _thread
 import os
 
+from . import current as current_input
 from .codec import Parts
 from .memory import INLINE_BYTES_MAX
 
@@ -43,15 +44,16 @@ class Asking:
         """Whether this process is the worker, and no copy of it."""
         return os.getpid() == self._pid
 
-    def begin(self, payload: bytes, tell: Tell) -> int:
-        """Send a request; `tell` is called once, by another thread. Returns its number."""
+    def begin(self, payload: bytes, tell: Tell, about: str = "", waits: bool = False, streams: bool = False) -> int:
+        """Send a request, as `wire.state.StateAsked`; `tell` is called once, by another thread. Returns its number."""
         with self._lock:
             self._numbers += 1
             number = self._numbers
             self._waiting[number] = _thread.get_ident(), tell
         self.listen()
         large: Any = Parts([payload])
-        self._output.send(["StateAsked", number, large if len(payload) > INLINE_BYTES_MAX else payload])
+        body = large if len(payload) > INLINE_BYTES_MAX else payload
+        self._output.send(["StateAsked", number, body, current_input.get()[0], about, waits, streams])
         return number
 
     def drop(self, number: int) -> None:

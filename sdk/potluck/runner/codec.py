@@ -53,6 +53,7 @@ FUNCTION_FIELDS = (
     "secrets",
     "salt",
     "web",
+    "level",
 )
 
 # One read of the socket, bytes: the most that a Unix socket hands over at once by default.

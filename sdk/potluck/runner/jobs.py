@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import types
 
-from . import plain
+from . import current, plain
 from .codec import Message
 from .failures import Refusal, exception_message, missing_module
 from .results import as_payload, dump_result, loads
@@ -40,6 +40,8 @@ class Job:
     def __init__(self, function: Function, numbers: Sequence[int], payloads: Sequence[bytes], as_data: bool) -> None:
         self._function, self._plain = function, as_data
         self.numbers = list(numbers)
+        # As in `current`.
+        self.place: tuple[int, str, int] = (self.numbers[0], "", 0)
         self.outcomes: dict[int, Outcome] = {}
         self._inputs: dict[int, Arguments] = {}
         for number, payload in zip(numbers, payloads, strict=True):
@@ -56,6 +58,7 @@ class Job:
 
     def run(self, finish: Finish) -> None:
         """Call and wait; `finish` waits for a coroutine."""
+        current.running.set(self.place)
         try:
             if self._inputs:
                 result = self.begin()
@@ -65,6 +68,7 @@ class Job:
 
     async def run_async(self, result: Any) -> None:
         """Wait for what `begin` returned."""
+        current.running.set(self.place)
         try:
             if isinstance(result, types.AsyncGeneratorType):
                 await self._drain(result)
@@ -193,13 +197,20 @@ class Batch(Job):
 
 def _arguments(payload: bytes) -> Arguments:
     try:
-        args, kwargs = loads(payload)
+        args, kwargs = _plain_arguments(payload) if payload[: len(plain.MAGIC)] == plain.MAGIC else loads(payload)
     except ImportError as error:
         raise missing_module(error, "An argument") from error
     except BaseException as error:
         why = f"{type(error).__name__}: {error}"
         raise Refusal("serialization", "The arguments could not be unpickled in the image.", why=why) from error
     return args, kwargs
+
+
+def _plain_arguments(payload: bytes) -> Any:
+    """Of a call that a worker made which may send data alone."""
+    from potluck import plain as reader
+
+    return reader.loads(payload)
 
 
 def _failed(error: BaseException, as_data: bool) -> Outcome:

@@ -124,7 +124,10 @@ class Service:
             import asyncio
 
             self._runner = asyncio.Runner()
-        return self._runner.run(coroutine)
+        from _contextvars import copy_context
+
+        # The runner would keep that of the first input.
+        return self._runner.run(coroutine, context=copy_context())
 
 
 def _raw(member: Any) -> Any:

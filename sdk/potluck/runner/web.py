@@ -12,7 +12,7 @@ import os
 import sys
 import time
 
-from . import asking
+from . import asking, current
 from .codec import pack, unpack
 from .failures import Refusal, exception_message
 from .inbox import Inbox
@@ -102,6 +102,7 @@ class Exchange:
         _thread.start_new_thread(self._run, (start,))
 
     def _run(self, start: Any) -> None:
+        current.running.set((self.number, "", 0))
         try:
             start(self)
         except BaseException as error:  # noqa: BLE001 - whatever user code raises is an outcome
@@ -226,6 +227,7 @@ class WebWorker:
     def _begin(self, number: int, payload: bytes) -> None:
         request: Any = unpack(bytes(payload))
         exchange = self._exchanges[number] = self._site.exchange(self, number, request)
+        current.running.set((number, "", 0))
         if self._started:
             self._site.answer(exchange)
         else:

@@ -7,7 +7,7 @@ import os
 import resource
 import time
 
-from . import asking
+from . import asking, current
 from .crew import Crew, Loop
 from .inbox import Inbox
 from .jobs import PAUSE_S, Batch, One
@@ -64,10 +64,12 @@ class Worker:
         """Take one message, also while a generator that runs in this thread waits."""
         message: Any = self._inbox.get()
         match message:
-            case ["RunInput", int(number), payload, bool(as_data), *_]:
+            case ["RunInput", int(number), payload, bool(as_data), str(call), int(index), *_]:
                 self._asking.as_data = bool(as_data)
                 full = self._windows.full if self._crew else None
-                self._run(One(self._function, number, payload, self._yields, self._emit, full, as_data))
+                job = One(self._function, number, payload, self._yields, self._emit, full, as_data)
+                job.place = (number, call, index)
+                self._run(job)
             case ["RunBatch", list(numbers), list(payloads), bool(as_data), *_]:
                 self._asking.as_data = bool(as_data)
                 self._run(Batch(self._function, numbers, payloads, as_data))
@@ -91,11 +93,14 @@ class Worker:
             self._crew.start(job)
             return
         self._output.input = job.numbers[0]
+        current.alone = job.place
         self._output.release()
         self._cpu_us = _cpu_us()
         job.run(self._function.finish if isinstance(self._function, Service) else run_apart)
         self._output.flush()
         self._output.input = 0
+        current.alone = current.NOTHING
+        current.running.set(current.NOTHING)
         self._tell(job)
 
     def _tell(self, job: Job) -> None:

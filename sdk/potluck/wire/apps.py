@@ -49,6 +49,15 @@ class DeployApp(Message, frozen=True):
     lasting: bool = True
 
 
+class NameFunctions(Message, frozen=True):
+    """What an app that this client runs has, so that its functions can call each other. Adds to what was named before;
+    ends with the connection, and the calls that were spawned. Answered by `Done`."""
+
+    question: int
+    app: str
+    functions: tuple[NamedFunction, ...]
+
+
 class StartApp(Message, frozen=True):
     """This client runs the app, until its connection ends. Answered by `Done`."""
 
@@ -163,5 +172,5 @@ class AppStopped(Message, frozen=True):
     deployed: bool
 
 
-AppQuestion = DeployApp | StartApp | AskApp | AskApps | AskAppLogs | StopApp
+AppQuestion = DeployApp | NameFunctions | StartApp | AskApp | AskApps | AskAppLogs | StopApp
 AppReply = AppFacts | Apps | AppLogs | AppStopped | CommandEnded

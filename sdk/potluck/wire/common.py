@@ -132,6 +132,7 @@ class FunctionSpec(msgspec.Struct, frozen=True, array_like=True):
     `region` (any of them) and `labels` (all of them) are what a peer must say of itself.
     `secrets` are environment variables that are in no identity, log or status; `salt` changes with them.
     With `web`, its inputs are requests (`potluck.wire.web`), and it runs none twice once it has begun.
+    `level` counts the inputs of the same function that wait for this one: each level has workers of its own.
     """
 
     app: str
@@ -159,6 +160,7 @@ class FunctionSpec(msgspec.Struct, frozen=True, array_like=True):
     secrets: tuple[tuple[str, str], ...] = ()
     salt: bytes = b""
     web: Web | None = None
+    level: int = 0
 
     def __repr__(self) -> str:
         """Without the secrets, for logs."""

@@ -73,12 +73,15 @@ class LeaseReady(Message, frozen=True):
 
 
 class Input(Message, frozen=True):
-    """With `plain`, the caller takes no outcome that only code can rebuild (`potluck.plain`)."""
+    """With `plain`, the caller takes no outcome that only code can rebuild (`potluck.plain`). `call` and `index` are
+    what the function is told of its place."""
 
     input: int
     attempt: int
     payload: bytes
     plain: bool = False
+    call: str = ""
+    index: int = 0
 
 
 class InputPiece(Message, frozen=True):

@@ -247,10 +247,17 @@ ASKS_MAX = 1024
 
 class StateAsked(Message, frozen=True):
     """Worker to its node (`number` is the worker's own), and provider to caller on a lease (`number` is the
-    provider's)."""
+    provider's). `input` is that for which it asks, 0 if that is not known, as the one who reads this counts it.
+
+    `about` is empty for shared state, or `wire.nested.CALLS`; with `waits`, the input does nothing until the answer.
+    With `streams`, what it waits for may wait for it in turn, so that it must go on at once."""
 
     number: int
     payload: bytes
+    input: int = 0
+    about: str = ""
+    waits: bool = False
+    streams: bool = False
 
 
 class StateDropped(Message, frozen=True):

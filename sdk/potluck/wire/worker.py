@@ -69,11 +69,13 @@ class WorkerExited(Message, frozen=True):
 
 class RunInput(Message, frozen=True):
     """Run the function on one input. `payload` is the pickled `(args, kwargs)`. With `plain`, what it returns or raises
-    must be data (`potluck.plain`)."""
+    must be data (`potluck.plain`). It is input `index` of its `call`."""
 
     input: int
     payload: bytes
     plain: bool = False
+    call: str = ""
+    index: int = 0
 
 
 class RunBatch(Message, frozen=True):
