@@ -9,7 +9,7 @@ from potluck.errors import Error
 from potluck.functions import Function
 from potluck.image import Image
 from potluck.parameters import parameter
-from potluck.place import enable_output, is_local
+from potluck.place import current_function_call_id, current_input_id, enable_output, is_local
 from potluck.queues import Queue
 from potluck.retries import Retries
 from potluck.sandbox import Probe, Sandbox
@@ -38,6 +38,8 @@ __all__ = [
     "asgi_app",
     "batched",
     "concurrent",
+    "current_function_call_id",
+    "current_input_id",
     "enable_output",
     "enter",
     "exit",

@@ -32,8 +32,6 @@ ABSENT = {
     "Workspace": _SERVER,
     "billing": "nothing is billed: see `potluck ledger` for who gave what",
     "clustered": _CLUSTER,
-    "current_function_call_id": "workers are not told the numbers of calls",
-    "current_input_id": "workers are not told the numbers of inputs",
     "experimental": "there is nothing experimental",
     "interact": "use `potluck container exec`, or `potluck shell FILE.py::FUNCTION`",
     "sessioned": _WEB,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -13,6 +14,27 @@ IN_SANDBOX = "POTLUCK_SANDBOX"
 def is_local() -> bool:
     """Whether this is the caller's own program, and not a function on the mesh."""
     return not os.environ.get(IN_SANDBOX)
+
+
+def current_function_call_id() -> str | None:
+    """The number of the call that runs here, by which `FunctionCall.from_id` finds it if it was spawned; None in a
+    program, in a batch, and where it is not known: in threads that a function of `@concurrent` starts by itself."""
+    call = _input()[1]
+    return f"fc-{call.removeprefix('fc-')}" if call else None
+
+
+def current_input_id() -> str | None:
+    """The number of the input that runs here, which stays the same when it is tried again; None as for
+    `current_function_call_id`."""
+    _, call, index = _input()
+    return f"in-{call.removeprefix('fc-')}-{index}" if call else None
+
+
+def _input() -> tuple[int, str, int]:
+    """As the runner knows it."""
+    runner = sys.modules.get("potluck_runner.current")
+    found: tuple[int, str, int] = runner.get() if runner else (0, "", 0)
+    return found
 
 
 @contextmanager

@@ -141,6 +141,19 @@ def tries(shelf: potluck.Dict) -> int:
 
 
 @app.function(timeout=60)
+def places() -> tuple[str | None, str | None]:
+    return potluck.current_function_call_id(), potluck.current_input_id()
+
+
+@app.function(timeout=60)
+@potluck.concurrent(max_inputs=4)
+async def places_beside(number: int) -> tuple[str | None, str | None, str | None]:
+    before = potluck.current_input_id()
+    await inner.remote.aio(number)
+    return potluck.current_function_call_id(), before, potluck.current_input_id()
+
+
+@app.function(timeout=60)
 @potluck.concurrent(max_inputs=4)
 def side_by_side(number: int) -> int:
     return inner.remote(number)

@@ -95,6 +95,16 @@ def test_spawned_calls_go_on_and_are_known_everywhere(full):
     assert potluck.FunctionCall.from_id(number).get() == 36
 
 
+def test_what_runs_knows_its_numbers(full):
+    call = sample.places.spawn()
+    assert call.get() == (call.object_id, f"in-{call.object_id[3:]}-0")
+    assert potluck.current_function_call_id() is potluck.current_input_id() is None
+    found = list(sample.places_beside.map(range(6)))
+    assert len({each[0] for each in found}) == 1
+    assert [each[1] for each in found] == [each[2] for each in found]
+    assert len({each[1] for each in found}) == 6
+
+
 def test_retries_make_their_calls_anew(full):
     with Dict.ephemeral() as shelf:
         assert sample.tries.remote(shelf) == 25

@@ -112,6 +112,7 @@ def main(count: int = 3) -> None:
     assert_type(scale.update_autoscaler(min_containers=1), None)
     assert_type(potluck.Cls.from_name("app", "Model").with_options(cpu=1)(size=1), Any)
     assert_type(potluck.is_local(), bool)
+    assert_type(potluck.current_input_id(), str | None)
 
 
 async def awaited() -> None:

@@ -89,6 +89,8 @@ class Exchange:
 
     def __init__(self, worker: WebWorker, number: int, request: Message) -> None:
         self._worker, self.number, self.request = worker, number, request
+        # As in `current`.
+        self.place: tuple[int, str, int] = (number, "", 0)
         self.gone = False
         self._items = self._taken = self._told = 0
         self._asked = False
@@ -102,7 +104,7 @@ class Exchange:
         _thread.start_new_thread(self._run, (start,))
 
     def _run(self, start: Any) -> None:
-        current.running.set((self.number, "", 0))
+        current.running.set(self.place)
         try:
             start(self)
         except BaseException as error:  # noqa: BLE001 - whatever user code raises is an outcome
@@ -201,9 +203,9 @@ class WebWorker:
     def _read(self) -> bool:
         message: Any = self._inbox.get()
         match message:
-            case ["RunInput", int(number), payload, bool(as_data), *_]:
+            case ["RunInput", int(number), payload, bool(as_data), str(call), int(index), *_]:
                 self._asking.as_data = bool(as_data)
-                self._begin(number, payload)
+                self._begin((number, call, index), payload)
             case ["InputPiece", int(number), payload, *_]:
                 self._feed(number, payload)
             case ["ItemsTaken", int(number), int(items), *_]:
@@ -224,10 +226,11 @@ class WebWorker:
                 raise ValueError(f"unexpected message {message!r:.100}")
         return True
 
-    def _begin(self, number: int, payload: bytes) -> None:
+    def _begin(self, place: tuple[int, str, int], payload: bytes) -> None:
         request: Any = unpack(bytes(payload))
-        exchange = self._exchanges[number] = self._site.exchange(self, number, request)
-        current.running.set((number, "", 0))
+        exchange = self._exchanges[place[0]] = self._site.exchange(self, place[0], request)
+        exchange.place = place
+        current.running.set(place)
         if self._started:
             self._site.answer(exchange)
         else:
