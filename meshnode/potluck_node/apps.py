@@ -35,10 +35,11 @@ DEPLOYED_MAX, PER_CLIENT_MAX = 1000, 100
 @dataclass
 class ClientApps:
     """What one client does. `pid` is its process, of which others may be connected too (one for each event loop);
-    `number` is its own."""
+    `number` is its own. By `want` it is asked for a function of an app that it runs, as (app, name)."""
 
     pid: int
     number: int = 0
+    want: Callable[[str, str], None] = lambda app, name: None
     runs: dict[str, int] = field(default_factory=dict)
     serves: dict[str, Deployment] = field(default_factory=dict)
     # Why nothing more of an app is run for this client, which ran it when it was stopped.
@@ -81,7 +82,7 @@ class Apps:
         self._submit = submit
         self._deployed = store.all()
         self.logs = Logs()
-        self.named = Named(lambda: {each.apps.number for each in clients()}, spawned.open_apps, self._functions)
+        self.named = Named(lambda: [each.apps for each in clients()], spawned.open_apps, self._functions)
         # Where the gateway is reached, "" where it is turned off; raises `InvalidError`.
         self.web_base: Callable[[], Awaitable[str]] = _nowhere
 
@@ -103,7 +104,7 @@ class Apps:
                 return await self._deploy(question, client)
             case messages.NameFunctions():
                 _check_name(question.app)
-                self.named.add(client.apps.number, question.app, question.functions)
+                self.named.add(client.apps, question.app, question.functions, question.failed)
                 return control.Done(question.question)
             case messages.StartApp():
                 self._start(question.app, client)

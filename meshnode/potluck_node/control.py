@@ -18,7 +18,7 @@ from potluck import __version__, wire
 from potluck.errors import DataFolderBusyError, Error, InvalidError, RemoteProtocolError, VersionError
 from potluck.frames import MessageReader, Outbox
 from potluck.wire import Failure, FunctionSpec, control
-from potluck.wire.apps import AppQuestion, RunCommand
+from potluck.wire.apps import AppQuestion, RunCommand, WantFunction
 from potluck.wire.contents import join, split
 from potluck.wire.lease import InputLog
 from potluck.wire.secrets import SecretQuestion
@@ -164,7 +164,7 @@ class _Client:
 
     def __init__(self, number: int, stream: trio.SocketStream, desk: Desk, pid: int) -> None:
         self._number, self._stream, self._desk = number, stream, desk
-        self.apps = ClientApps(pid, number)
+        self.apps = ClientApps(pid, number, self._want)
         self._out = Outbox()
         # Bytes on their way; and whether large ones go in sealed memory.
         self._out_bytes, self._descriptors = 0, False
@@ -300,6 +300,9 @@ class _Client:
             self._forget(name)
             self._desk.caller.submit(ev.CallCancelled(name, failure.why))
         return len(calls)
+
+    def _want(self, app: str, name: str) -> None:
+        self._post(WantFunction(app, name))
 
     def _show(self, message: InputLog) -> None:
         """Print what none of its own calls printed."""

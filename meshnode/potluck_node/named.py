@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from typing import Protocol
+
+import trio
 
 from potluck.errors import InvalidError
-from potluck.wire import FunctionSpec
+from potluck.wire import Failure, FunctionSpec
 from potluck.wire.apps import FUNCTIONS_MAX, NamedFunction
 from potluck_node.core.admission import nonsense
 
@@ -14,43 +17,94 @@ from potluck_node.core.admission import nonsense
 RUNS_MAX = 4096
 
 
+# How long a program may take to build the image of a function that is wanted, seconds; and how often it is looked
+# whether it is still there.
+WANT_S, LOOK_S = 1800.0, 5.0
+
+
+class Client(Protocol):
+    """A connection of a program; all of its process may be asked for what one has named."""
+
+    @property
+    def pid(self) -> int: ...
+    @property
+    def number(self) -> int: ...
+    @property
+    def want(self) -> Callable[[str, str], None]: ...
+
+
 @dataclass
 class _Run:
-    """What one program said of one of its apps."""
+    """What one program said of one of its apps. `news` is replaced whenever it says more."""
 
     client: int
+    pid: int
     app: str
     functions: dict[str, NamedFunction] = field(default_factory=dict)
+    failed: dict[str, Failure] = field(default_factory=dict)
+    news: trio.Event = field(default_factory=trio.Event)
 
 
 class Named:
-    """`alive` says which clients are connected and `open_apps` of which apps spawned calls run; `deployed` finds what
-    is served or deployed under an app's name."""
+    """`clients` are connected, `open_apps` those of which spawned calls run; `deployed` finds what is served or
+    deployed under an app's name."""
 
     def __init__(
-        self, alive: Callable[[], Collection[int]], open_apps: Callable[[], Iterable[str]],
+        self, clients: Callable[[], Iterable[Client]], open_apps: Callable[[], Iterable[str]],
         deployed: Callable[[str], Iterable[NamedFunction]],
     ) -> None:  # fmt: skip
-        self._alive, self._open_apps, self._deployed = alive, open_apps, deployed
+        self._clients, self._open_apps, self._deployed = clients, open_apps, deployed
         self._runs: list[_Run] = []
 
-    def add(self, client: int, app: str, functions: Iterable[NamedFunction]) -> None:
+    def add(
+        self, client: Client, app: str, functions: Iterable[NamedFunction],
+        failed: Iterable[tuple[str, Failure]] = (),
+    ) -> None:  # fmt: skip
         """A program names functions of an app that it runs. Raises `InvalidError`."""
-        run = next((each for each in self._runs if (each.client, each.app) == (client, app)), None)
+        run = next((each for each in self._runs if (each.client, each.app) == (client.number, app)), None)
         if run is None:
             self._prune()
-            run = _Run(client, app)
+            run = _Run(client.number, client.pid, app)
             self._runs.append(run)
         for each in functions:
             if problem := nonsense(each.spec):
                 raise InvalidError(f"{each.name[:64]} cannot be called.", why=problem)
             run.functions[each.name] = each
-        if len(run.functions) > FUNCTIONS_MAX:
+        run.failed = dict(failed)
+        if len(run.functions) + len(run.failed) > FUNCTIONS_MAX:
             raise InvalidError(f"An app has more than {FUNCTIONS_MAX} functions.", fix="Divide it.")
+        run.news.set()
+        run.news = trio.Event()
 
     def _prune(self) -> None:
-        alive, apps = set(self._alive()), set(self._open_apps())
+        alive, apps = {each.number for each in self._clients()}, set(self._open_apps())
         self._runs = [each for each in self._runs if each.client in alive or each.app in apps][-RUNS_MAX + 1 :]
+
+    def can_want(self, asking: FunctionSpec, app: str) -> bool:
+        """Whether there is a program that may know more of the app."""
+        return self._program(asking, app) is not None
+
+    def _program(self, asking: FunctionSpec, app: str) -> _Run | None:
+        alive = {each.number for each in self._clients()}
+        clients = [each.client for each in reversed(self._runs) if _has(each, asking) and each.client in alive]
+        return next((run for run in self._runs if clients and (run.client, run.app) == (clients[0], app)), None)
+
+    async def want(self, asking: FunctionSpec, app: str, name: str) -> None:
+        """Have the program that has the function which asks name another one. Raises its error, or none if it is gone
+        or does not answer."""
+        run = self._program(asking, app)
+        if run is None:
+            return
+        run.failed.pop(name, None)
+        for client in self._clients():
+            if client.pid == run.pid:
+                client.want(app, name)
+        with trio.move_on_after(WANT_S):
+            while name not in run.functions and name not in run.failed and self._program(asking, app) is run:
+                with trio.move_on_after(LOOK_S):
+                    await run.news.wait()
+        if name in run.failed:
+            raise run.failed[name].error()
 
     def found(self, app: str, name: str) -> NamedFunction | None:
         """What is served or deployed."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 from collections import deque
 from collections.abc import Awaitable, Callable
-from typing import Protocol
+from typing import Any, Protocol
 
 from msgspec.structs import replace
 
@@ -56,6 +56,8 @@ class Names(Protocol):
 
     def found(self, app: str, name: str) -> NamedFunction | None: ...
     def own(self, asking: FunctionSpec, app: str, name: str) -> NamedFunction | None: ...
+    def can_want(self, asking: FunctionSpec, app: str) -> bool: ...
+    async def want(self, asking: FunctionSpec, app: str, name: str) -> None: ...
 
 
 class Spawned(Protocol):
@@ -92,14 +94,19 @@ class NestedDesk:
         self._numbers = itertools.count(1)
         # Calls with one input, and those whose outcomes are awaited, by the number of the request.
         self._asked: dict[int, Call] = {}
+        # Requests that wait until their function is named.
+        self._wanted: set[int] = set()
         self._closed = False
         self._spawned_inputs = self._spawned_bytes = 0
 
-    def ask(self, number: int, input: int, payload: bytes) -> None:
-        """Answer, when it is time."""
+    def ask(self, number: int, input: int, payload: bytes, wanted: bool = True) -> None:
+        """Answer, when it is time; if `wanted`, what is called may be asked for first."""
         try:
             request = wire.decode(payload, messages.NestedRequest)
-            if isinstance(request, Spawning | messages.SpawnNested):
+            if wanted and self._unnamed(request):
+                self._wanted.add(number)
+                self.nested.place.start(self._when_named, number, input, payload, request.callee)
+            elif isinstance(request, Spawning | messages.SpawnNested):
                 self.nested.place.start(self._spawn, number, request)
             elif isinstance(request, messages.TakeSome | messages.TakeItems):
                 call = self._asked[number] = self._known(request.call)
@@ -109,6 +116,24 @@ class NestedDesk:
         except Error as error:
             self._tell(number, b"", Failure.of(error))
 
+    def _unnamed(self, request: Any) -> bool:
+        """Whether a function of the worker's own app is called of which only its program knows."""
+        callee: messages.Callee | None = getattr(request, "callee", None)
+        if callee is None or callee.found or self._own(callee):
+            return False
+        return self.nested.names.can_want(self._function, self._app(callee))
+
+    async def _when_named(self, number: int, input: int, payload: bytes, callee: messages.Callee) -> None:
+        try:
+            await self.nested.names.want(self._function, self._app(callee), callee.name)
+        except Error as error:
+            self._tell(number, b"", Failure.of(error))
+        else:
+            if number in self._wanted and not self._closed:
+                self.ask(number, input, payload, wanted=False)
+        finally:
+            self._wanted.discard(number)
+
     def tell(self, number: int, answer: messages.NestedAnswer) -> None:
         self._asked.pop(number, None)
         if not self._closed:
@@ -116,6 +141,7 @@ class NestedDesk:
 
     def leave(self, number: int) -> None:
         """Nobody waits for this answer any more."""
+        self._wanted.discard(number)
         if call := self._asked.pop(number, None):
             call.left(number)
 
@@ -212,16 +238,21 @@ class NestedDesk:
                 why="its peer is not trusted, and so may call those of its own app alone",
                 fix="Name the peer in the setting `trust` of the caller's node.",
             )
-        names = self.nested.names
-        app = callee.app if self._trusted else self._function.app
-        found = names.found(app, callee.name) if callee.found else names.own(self._function, app, callee.name)
+        app = self._app(callee)
+        found = self.nested.names.found(app, callee.name) if callee.found else self._own(callee)
         if found is None:
             raise NotFoundError(
                 f"{app[:64]} has nothing named {callee.name[:64]} that can be called from inside a function.",
-                why="no program that runs the app has used it yet, and it is not deployed",
-                fix=f"Call {callee.name[:64]}.hydrate() in the program first, or deploy the app.",
+                why="the app is not deployed, and its program is gone, or has no such function",
+                fix="Deploy it: `potluck deploy FILE.py`.",
             )
         return found
+
+    def _app(self, callee: messages.Callee) -> str:
+        return callee.app if self._trusted else self._function.app
+
+    def _own(self, callee: messages.Callee) -> NamedFunction | None:
+        return self.nested.names.own(self._function, self._app(callee), callee.name)
 
     async def _spawn(self, number: int, request: Spawning | messages.SpawnNested) -> None:
         try:

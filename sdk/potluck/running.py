@@ -6,18 +6,19 @@ import asyncio
 import secrets
 import sys
 import threading
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from potluck import handles, start, wire
+from potluck import handles, session, start, wire
 from potluck.aio import AsyncClient
 from potluck.client import Client
-from potluck.errors import PythonVersionError
+from potluck.errors import ConnectionError, Error, NotFoundError, PythonVersionError
 from potluck.output import Output, make_output
 from potluck.source import refer
 from potluck.spec import make_spec, scaled
 from potluck.wire import FunctionSpec, control
-from potluck.wire.apps import NameFunctions, StartApp
-from potluck.wire.common import Scaling
+from potluck.wire.apps import NamedFunction, NameFunctions, StartApp, WantFunction
+from potluck.wire.common import Failure, Scaling
 from potluck.wire.state import AskState, StateAnswered
 
 if TYPE_CHECKING:
@@ -91,6 +92,13 @@ class Running(Link):
         # Of functions that answer requests while it runs, by name.
         self.urls: dict[str, str] = {}
         self.client.ask(lambda number: StartApp(number, app.name), control.Done)
+        _running[app.name] = self
+        session.wanted = _wanted
+
+    def close(self) -> None:
+        if _running.get(self._app.name) is self:
+            del _running[self._app.name]
+        super().close()
 
     def keep_warm(self) -> None:
         """Have workers started for functions that say how many there are to be at least. Raises as `spec`."""
@@ -138,6 +146,23 @@ class Running(Link):
         if functions:
             self.client.ask(lambda number: NameFunctions(number, self._app.name, functions), control.Done)
 
+    def name_wanted(self, name: str) -> None:
+        """One of the app's functions calls another one: have that one's image built, too."""
+        from potluck.deploy import named
+
+        others = {*self._app.registered_functions, *self._app.registered_classes} - {name}
+        failed: tuple[tuple[str, Failure], ...] = ()
+        functions: tuple[NamedFunction, ...] = ()
+        try:
+            functions = tuple(named(self, self._app, others, lambda function: True))
+            if not functions:
+                raise NotFoundError(f"The app {self._app.name} has no function or class named {name[:64]}.")
+        except Error as error:
+            failed = ((name, Failure.of(error)),)
+        self._told.update(each.name for each in functions)
+        with suppress(ConnectionError):
+            self.client.ask(lambda number: NameFunctions(number, self._app.name, functions, failed), control.Done)
+
     def _has_image(self, function: Function[Any, Any]) -> bool:
         """Whether nothing is to be built for it."""
         options = function._options
@@ -150,6 +175,16 @@ class Running(Link):
             payload = wire.encode(request)
             self.client.ask(lambda number, payload=payload: AskState(number, payload), StateAnswered)  # type: ignore[misc]
             self._granted.add(request)
+
+
+# The apps that this program runs, by name.
+_running: dict[str, Running] = {}
+
+
+def _wanted(message: WantFunction) -> None:
+    """Whoever reads this must go on reading: it is seen to in a thread."""
+    if running := _running.get(message.app):
+        threading.Thread(target=running.name_wanted, args=(message.name,), daemon=True).start()
 
 
 def check_python(name: str, theirs: str) -> None:

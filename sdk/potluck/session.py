@@ -13,7 +13,7 @@ from potluck import wire
 from potluck.errors import ConnectionError, LocalProtocolError, RemoteProtocolError
 from potluck.frames import MessageReader, Outbox
 from potluck.wire import FunctionSpec, control
-from potluck.wire.apps import AppReply
+from potluck.wire.apps import AppReply, WantFunction
 from potluck.wire.contents import join, split
 from potluck.wire.secrets import SecretReply
 from potluck.wire.spawned import SpawnReply
@@ -22,6 +22,13 @@ from potluck.wire.tokens import TokenReply
 
 # Every so many items a generator is told that they were taken: a few times within what it may be ahead.
 ITEMS_ACKED = 16
+
+
+# Told what the node wants to know of an app that this program runs; set by `running`.
+def _nothing(message: WantFunction) -> None: ...
+
+
+wanted: Callable[[WantFunction], None] = _nothing
 
 
 class Listener(Protocol):
@@ -190,6 +197,8 @@ class Session:
             self._listener.notice(message)
         elif isinstance(message, control.CallLog):
             self._listener.log(message)
+        elif isinstance(message, WantFunction):
+            wanted(message)
         elif isinstance(message, control.Progress):
             self._listener.progress(message.text)
         elif isinstance(message, control.Welcome):

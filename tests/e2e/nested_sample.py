@@ -1,6 +1,7 @@
 """Functions that call others."""
 
 import asyncio
+import os
 import time
 from collections.abc import Iterator
 
@@ -157,6 +158,16 @@ async def places_beside(number: int) -> tuple[str | None, str | None, str | None
 @potluck.concurrent(max_inputs=4)
 def side_by_side(number: int) -> int:
     return inner.remote(number)
+
+
+@app.function(timeout=60, image=potluck.Image.local_python().env({"WHICH": "other"}))
+def which() -> str:
+    return os.environ["WHICH"]
+
+
+@app.function(timeout=60)
+def asks_which() -> str:
+    return which.remote()
 
 
 @app.function(timeout=60)

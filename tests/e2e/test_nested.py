@@ -1,17 +1,20 @@
 """Functions that call functions: on a machine that the outer one fills, through peers that are not trusted, and to
 the end of either."""
 
+import asyncio
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import trio
+from tests.e2e import nested_broken_sample as half
 from tests.e2e import nested_sample as sample
 from tests.e2e.mesh import Mesh, run_cli, wait_until
 
 import potluck
 from potluck import Dict, calls, deploy
-from potluck.errors import InvalidError, NotFoundError, RefusedError, SerializationError
+from potluck.errors import ImageBuildError, InvalidError, NotFoundError, RefusedError, SerializationError
 from potluck.wire import apps
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -93,6 +96,17 @@ def test_spawned_calls_go_on_and_are_known_everywhere(full):
     value, number = sample.spawns.remote(6)
     assert value == 36
     assert potluck.FunctionCall.from_id(number).get() == 36
+
+
+def test_an_image_is_built_when_a_function_wants_it(full):
+    assert sample.asks_which.remote() == "other"
+    assert sample.asks_which.remote() == "other"
+    with half.app.run(show_progress=False), pytest.raises(ImageBuildError, match="false"):
+        half.asks_broken.remote()
+
+
+async def test_also_when_the_program_waits_in_asyncio(full):
+    assert await trio.to_thread.run_sync(asyncio.run, sample.asks_which.remote.aio()) == "other"
 
 
 def test_what_runs_knows_its_numbers(full):

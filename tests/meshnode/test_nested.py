@@ -1,6 +1,8 @@
 """What a worker may ask its caller's node to call, and when that ends."""
 
 import pytest
+import trio
+import trio.testing
 from msgspec.structs import replace
 from tests.meshnode.core.worlds import spec
 
@@ -10,6 +12,7 @@ from potluck.runner import plain
 from potluck.wire import Failure
 from potluck.wire import nested as messages
 from potluck.wire.apps import MethodFacts, NamedFunction
+from potluck_node.apps import ClientApps
 from potluck_node.core import events as ev
 from potluck_node.named import Named
 from potluck_node.nested import Nested
@@ -17,6 +20,7 @@ from potluck_node.nested import Nested
 OUTER = replace(spec(), app="mine")
 INNER = replace(OUTER, name="inner", qualname="inner")
 THING = replace(OUTER, name="Thing", qualname="Thing", parameters=b"\x90")
+ONE, TWO = ClientApps(7, 1), ClientApps(8, 2)
 DATA = plain.dumps(((), {}))
 
 
@@ -25,6 +29,7 @@ class Place:
 
     def __init__(self):
         self.opened, self.events, self.inputs = {}, [], {}
+        self.nursery = None
 
     def open(self, call, function, sink):
         self.opened[call] = (function, sink)
@@ -38,16 +43,19 @@ class Place:
     def show(self, call, index, message):
         raise AssertionError
 
+    def start(self, task, *arguments):
+        self.nursery.start_soon(task, *arguments)
+
     def all(self, kind):
         return [event for event in self.events if isinstance(event, kind)]
 
 
 class World:
     def __init__(self, function=OUTER, trusted=False):
-        self.place, self.told = Place(), {}
-        self.named = Named(lambda: {1}, lambda: [], self.deployed)
-        self.named.add(1, "mine", [NamedFunction("outer", OUTER), NamedFunction("inner", INNER)])
-        self.named.add(1, "mine", [NamedFunction("Thing", THING, (MethodFacts("get"),))])
+        self.place, self.told, self.clients = Place(), {}, []
+        self.named = Named(lambda: self.clients, lambda: [], self.deployed)
+        self.named.add(ONE, "mine", [NamedFunction("outer", OUTER), NamedFunction("inner", INNER)])
+        self.named.add(ONE, "mine", [NamedFunction("Thing", THING, (MethodFacts("get"),))])
         self.nested = Nested(self.place, self.named, None)
         self.desk = self.nested.desk("l1", function, trusted, self.tell)
         self.place.inputs["l1", 5] = ("1.1", 0)
@@ -192,10 +200,12 @@ def test_there_is_a_limit_to_open_calls_and_to_their_inputs():
 
 
 def test_names_are_those_of_the_program_whose_function_asks():
-    named = Named(lambda: {1, 2}, lambda: [], lambda app: [NamedFunction("inner", replace(INNER, image="deployed"))])
+    named = Named(
+        lambda: [ONE, TWO], lambda: [], lambda app: [NamedFunction("inner", replace(INNER, image="deployed"))]
+    )
     other = replace(OUTER, pickled=b"another program's", qualname="")
-    named.add(1, "mine", [NamedFunction("outer", OUTER), NamedFunction("inner", INNER)])
-    named.add(2, "mine", [NamedFunction("outer", other), NamedFunction("inner", replace(INNER, image="other"))])
+    named.add(ONE, "mine", [NamedFunction("outer", OUTER), NamedFunction("inner", INNER)])
+    named.add(TWO, "mine", [NamedFunction("outer", other), NamedFunction("inner", replace(INNER, image="other"))])
     assert named.own(OUTER, "mine", "inner").spec == INNER
     assert named.own(other, "mine", "inner").spec.image == "other"
     assert named.own(replace(OUTER, timeout_us=1), "mine", "inner").spec == INNER, "with other settings"
@@ -204,14 +214,44 @@ def test_names_are_those_of_the_program_whose_function_asks():
 
 
 def test_names_are_kept_while_spawned_calls_of_the_app_go_on():
-    alive, spawned = {1}, ["mine"]
+    alive, spawned = [ONE], ["mine"]
     named = Named(lambda: alive, lambda: spawned, lambda app: [])
-    named.add(1, "mine", [NamedFunction("outer", OUTER), NamedFunction("inner", INNER)])
+    named.add(ONE, "mine", [NamedFunction("outer", OUTER), NamedFunction("inner", INNER)])
     alive.clear()
-    named.add(2, "second", [NamedFunction("outer", OUTER)])
+    named.add(TWO, "second", [NamedFunction("outer", OUTER)])
     assert named.own(OUTER, "mine", "inner")
     spawned.clear()
-    named.add(3, "third", [NamedFunction("outer", OUTER)])
+    named.add(ClientApps(9, 3), "third", [NamedFunction("outer", OUTER)])
     assert named.own(OUTER, "mine", "inner") is None
     with pytest.raises(InvalidError):
-        named.add(3, "third", [NamedFunction("bad", replace(OUTER, timeout_us=0))])
+        named.add(ClientApps(9, 3), "third", [NamedFunction("bad", replace(OUTER, timeout_us=0))])
+
+
+async def test_a_function_that_only_the_program_knows_is_asked_for():
+    world, wanted = World(), []
+    late = ClientApps(7, 1, lambda app, name: wanted.append((app, name)))
+    other = ClientApps(8, 2, lambda app, name: wanted.append("another program"))
+    world.clients += [late, ClientApps(7, 3, late.want), other]
+    async with trio.open_nursery() as world.place.nursery:
+        world.call(1, "late")
+        world.call(2, "late")
+        world.call(3, "never")
+        await trio.testing.wait_all_tasks_blocked()
+        assert sorted(set(wanted)) == [("mine", "late"), ("mine", "never")]
+        assert len(wanted) == 6, "whoever reads first sees to it"
+        world.desk.leave(2)
+        failure = Failure.of(InvalidError("It cannot be built."))
+        world.named.add(late, "mine", [NamedFunction("late", replace(INNER, name="late"))], [("never", failure)])
+    assert world.place.opened[world.last][0].name == "late"
+    assert len(world.place.opened) == 1
+    assert world.told[3] == failure
+
+
+async def test_a_program_that_leaves_is_waited_for_no_longer(autojump_clock):
+    world = World()
+    world.clients.append(ONE)
+    async with trio.open_nursery() as world.place.nursery:
+        world.call(1, "late")
+        await trio.testing.wait_all_tasks_blocked()
+        world.clients.clear()
+    assert "nothing named late" in world.told[1].what

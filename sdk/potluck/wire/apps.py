@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from potluck.wire.common import FunctionSpec, Message
+from potluck.wire.common import Failure, FunctionSpec, Message
 
 # Functions and classes of one app. Each is some hundred bytes, or its pickle.
 FUNCTIONS_MAX = 1000
@@ -51,11 +51,21 @@ class DeployApp(Message, frozen=True):
 
 class NameFunctions(Message, frozen=True):
     """What an app that this client runs has, so that its functions can call each other. Adds to what was named before;
-    ends with the connection, and the calls that were spawned. Answered by `Done`."""
+    ends with the connection, and the calls that were spawned. `failed` says why others, by name, that were wanted
+    cannot be called. Answered by `Done`."""
 
     question: int
     app: str
     functions: tuple[NamedFunction, ...]
+    failed: tuple[tuple[str, Failure], ...] = ()
+
+
+class WantFunction(Message, frozen=True):
+    """Node to all connections of a program that named functions of an app: one of its functions calls another, whose
+    image may have to be built. Answered, by whoever reads it first, with `NameFunctions`."""
+
+    app: str
+    name: str
 
 
 class StartApp(Message, frozen=True):

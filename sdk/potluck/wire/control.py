@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import msgspec
 
-from potluck.wire.apps import AppQuestion, AppReply, RunCommand
+from potluck.wire.apps import AppQuestion, AppReply, RunCommand, WantFunction
 from potluck.wire.common import Failure, FunctionSpec, Message, RemoteException, Scaling
 from potluck.wire.offer import GpuOffer
 from potluck.wire.secrets import SecretQuestion, SecretReply
@@ -442,6 +442,7 @@ FromNode = (
     | SpawnReply
     | Stats
     | AppReply
+    | WantFunction
     | SecretReply
     | StateAnswered
     | TokenReply
