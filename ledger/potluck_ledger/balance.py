@@ -8,6 +8,11 @@ from potluck_ledger.entries import Content, Receipt, Transfer, Voucher
 from potluck_ledger.envelope import Envelope
 
 
+# What one peer may leave unsigned before it gets no more: six leases that ended with the caller's crash, microseconds;
+# and for peers that use much, a part of what they signed.
+UNSIGNED_US, UNSIGNED_PERCENT = 30_000_000, 5
+
+
 @dataclass
 class Account:
     """Microseconds of leased time given to and used from one peer, and how many inputs that were. `unsigned_us` were
@@ -21,6 +26,11 @@ class Account:
     unsigned_us: int = 0
     sent_us: int = 0
     got_us: int = 0
+
+    @property
+    def owes_too_much(self) -> bool:
+        """Whether the peer left more unsigned than mishaps explain: `UNSIGNED_US`, and a part of what it signed."""
+        return self.unsigned_us > UNSIGNED_US + self.given_us * UNSIGNED_PERCENT // 100
 
     @property
     def balance_us(self) -> int:

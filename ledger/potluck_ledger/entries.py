@@ -240,6 +240,15 @@ def read_receipt(data: bytes) -> tuple[Envelope, Receipt]:
     return envelope, receipt
 
 
+def read_voucher(data: bytes) -> Voucher:
+    """One that both signed. Raises `EnvelopeError`."""
+    envelope = open_envelope(data, Voucher.KIND)
+    voucher = decode(envelope.body, Voucher)
+    if envelope.signers != [voucher.provider, voucher.caller]:
+        raise EnvelopeError("a voucher is signed by its provider, then by its caller")
+    return voucher
+
+
 def parties(content: Content) -> set[str]:
     """Whom it is about."""
     return {getattr(content, name) for name in type(content).PEERS}

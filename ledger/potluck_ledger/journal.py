@@ -10,7 +10,7 @@ from typing import NamedTuple
 from blake3 import blake3
 
 from potluck_ledger.balance import Accounts
-from potluck_ledger.entries import Checkpoint, Content, Entry, Receipt, parties, read, read_content, sign
+from potluck_ledger.entries import Checkpoint, Content, Entry, Receipt, parties, read, read_content, read_voucher, sign
 from potluck_ledger.envelope import Envelope, EnvelopeError
 from potluck_ledger.keys import PrivateKey
 
@@ -24,6 +24,9 @@ CREATE TABLE IF NOT EXISTS entries (
     content BLOB NOT NULL,
     content_digest BLOB NOT NULL UNIQUE
 ) STRICT;
+CREATE TABLE IF NOT EXISTS vouchers (
+    lease TEXT NOT NULL, number INTEGER NOT NULL, envelope BLOB NOT NULL, PRIMARY KEY (lease)
+) STRICT, WITHOUT ROWID;
 """
 
 
@@ -83,12 +86,42 @@ class Journal:
         self.accounts.record(envelope, body)
         return entry.sequence
 
-    def _store(self, entry: Entry, record: Record) -> None:
-        row = (entry.sequence, digest(record.entry), record.entry, record.content, entry.content)
+    def hold(self, envelope: bytes) -> None:
+        """Keep the last voucher of a lease that runs, in place of those before. It is on disk when this returns.
+
+        Raises `EnvelopeError` for one that is not signed by both, or not ours, and `JournalError`.
+        """
+        voucher = read_voucher(envelope)
+        if self.owner not in parties(voucher):
+            raise EnvelopeError("it is between other peers")
+        query = """
+            INSERT INTO vouchers VALUES (?, ?, ?) ON CONFLICT (lease)
+            DO UPDATE SET number = excluded.number, envelope = excluded.envelope WHERE excluded.number > number
+        """
+        self._write(query, (voucher.lease, voucher.number, envelope))
+
+    def release(self, lease: str, at_us: int, *, keep: bool) -> None:
+        """A lease is over: its voucher becomes an entry where it is all that is signed (`keep`), and is forgotten else.
+        Raises `JournalError`."""
+        row = self._db.execute("SELECT envelope FROM vouchers WHERE lease = ?", (lease,)).fetchone()
+        if row and keep:
+            self.append(bytes(row[0]), at_us)
+        if row:
+            self._write("DELETE FROM vouchers WHERE lease = ?", (lease,))
+
+    def held(self) -> list[str]:
+        """Leases of which there is a voucher: they were running when the node died."""
+        return [str(lease) for (lease,) in self._db.execute("SELECT lease FROM vouchers ORDER BY lease")]
+
+    def _write(self, query: str, values: tuple[object, ...]) -> None:
         try:
-            self._db.execute("INSERT INTO entries VALUES (?, ?, ?, ?, ?)", row)
+            self._db.execute(query, values)
         except sqlite3.Error as error:
             raise JournalError(f"the journal cannot be written: {error}") from None
+
+    def _store(self, entry: Entry, record: Record) -> None:
+        row = (entry.sequence, digest(record.entry), record.entry, record.content, entry.content)
+        self._write("INSERT INTO entries VALUES (?, ?, ?, ?, ?)", row)
 
     def head(self) -> tuple[int, bytes]:
         """(sequence, digest) of the latest entry; (0, 32 zero bytes) of an empty journal."""

@@ -17,10 +17,11 @@ from potluck.wire import lease as messages
 from potluck.wire.nested import CALLS
 from potluck.wire.offer import Offer
 from potluck.wire.state import StateAsked, StateDropped, StateTold
-from potluck_ledger.entries import read_receipt
-from potluck_ledger.envelope import Envelope, EnvelopeError, countersign
+from potluck_ledger.entries import Voucher, read_receipt
+from potluck_ledger.envelope import Envelope, EnvelopeError, countersign, open_envelope
 from potluck_ledger.journal import Journal, JournalError
 from potluck_ledger.keys import PrivateKey
+from potluck_ledger.vouchers import CallerVouchers
 from potluck_node.clock import Clock
 from potluck_node.core import events as ev
 from potluck_node.core.calls import CallCore
@@ -86,6 +87,9 @@ class _Lease:
     # Where its workers ask for shared state, and for calls.
     desk: Desk | None = None
     calls: NestedDesk | None = None
+    vouchers: CallerVouchers | None = None
+    # Whether we have signed its receipt.
+    receipted: bool = False
 
 
 class Caller:
@@ -291,6 +295,8 @@ class Caller:
             lease.desk.close()
         if lease.calls:
             lease.calls.close()
+        if lease.vouchers:
+            self._forget_vouchers(lease)
         lease.gone.set()
 
     # Messages
@@ -309,6 +315,7 @@ class Caller:
         elif isinstance(message, messages.InputLog):
             self._log(message)
         elif isinstance(message, messages.InputStarted):
+            lease.meter.began(message.input, message.attempt)
             self._engine.submit(ev.InputBegan(name, message.input, message.worker))
         elif isinstance(message, messages.LeaseGranted):
             lease.answered.set()
@@ -327,6 +334,8 @@ class Caller:
             self._engine.submit(ev.LeaseStage(name, ""))
         elif isinstance(message, messages.ReceiptOffered):
             self._receipt(lease, message.envelope)
+        elif isinstance(message, messages.VoucherOffered):
+            self._voucher(lease, message.envelope)
         else:
             self._ended_by_provider(lease, message)
 
@@ -382,6 +391,31 @@ class Caller:
         if found and found[0] in self._sinks:
             self._sinks[found[0]].log(*found, message)
 
+    def _voucher(self, lease: _Lease, data: bytes) -> None:
+        """Sign what fits our own clock, and keep it before the provider learns of it; else say why not."""
+        action, now_us = lease.action, self._clock.now_us()
+        if lease.vouchers is None:
+            lease.vouchers = CallerVouchers(action.lease, self._key.peer, action.peer)
+        voucher, why = lease.vouchers.check(data, lease.meter.bound_us(now_us), now_us)
+        if voucher:
+            signed = countersign(self._key, open_envelope(data, Voucher.KIND)).encode()
+            try:
+                self._journal.hold(signed)
+                lease.vouchers.sign(voucher)
+                self._post(action.lease, messages.VoucherSigned(signed))
+                return
+            except JournalError as error:
+                why = str(error)
+        log.warning("not signing a voucher of %s: %s", self._who(lease), why)
+        self._post(action.lease, messages.VoucherSigned(refused=why))
+
+    def _forget_vouchers(self, lease: _Lease) -> None:
+        """A lease without a receipt that we signed leaves what we signed of it."""
+        try:
+            self._journal.release(lease.action.lease, self._clock.now_us(), keep=not lease.receipted)
+        except JournalError as error:
+            log.error("a voucher is not in the journal: %s", error)
+
     def _receipt(self, lease: _Lease, data: bytes) -> None:
         """Sign what fits our own figures, and keep it before the provider learns of it; else say why not."""
         action = lease.action
@@ -404,6 +438,7 @@ class Caller:
             self._journal.append(signed, self._clock.now_us())
         except JournalError as error:
             return str(error)
+        lease.receipted = True
         self._post(lease.action.lease, messages.ReceiptSigned(signed))
         return ""
 

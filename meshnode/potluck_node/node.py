@@ -104,6 +104,9 @@ class Node:
             raise InvalidError("The node's key cannot be used.", why=str(error)) from None
         vault = Vault(self.key)
         self.journal = Journal(self.home.journal, self.key)
+        for lease in self.journal.held():
+            # It ran when the node died: what was signed of it is all that there is.
+            self.journal.release(lease, self._clock.now_us(), keep=True)
         self.book = OfferBook(settings.mesh, self.key.peer)
         self.transport = parts.make_transport(self.key, settings, self._rank)
         store_bytes = int(settings.store_gib * (1 << 30))

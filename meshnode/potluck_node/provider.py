@@ -17,9 +17,9 @@ from potluck.wire import Failure
 from potluck.wire import lease as messages
 from potluck.wire.state import StateAsked, StateDropped, StateTold
 from potluck.wire.worker import WorkerLog
-from potluck_ledger.entries import read_receipt, sign
+from potluck_ledger.entries import NOTE_MAX, Dispute, read_receipt, read_voucher, sign
 from potluck_ledger.envelope import EnvelopeError
-from potluck_ledger.journal import Journal, JournalError
+from potluck_ledger.journal import Journal, JournalError, digest
 from potluck_ledger.keys import PrivateKey
 from potluck_node.clock import Clock
 from potluck_node.core import provider_events as ev
@@ -48,6 +48,8 @@ LEASES_MAX = 1000
 NO_ROOM_RETRY_US = 5_000_000
 # How long the caller may take to countersign. After that the receipt is kept with our signature alone.
 COUNTERSIGN_TIMEOUT_S = 5.0
+# Whoever did not sign may come back, in case the other side was at fault; not often.
+UNSIGNED_RETRY_US = 60_000_000
 # How long a lease's last sample of its GPUs may take; the caller waits 5 s for the receipt.
 LAST_SAMPLE_TIMEOUT_S = 2.0
 
@@ -72,7 +74,7 @@ class Provider:
     ) -> None:  # fmt: skip
         self._key, self._images, self._launcher, self._journal, self._clock = key, images, launcher, journal, clock
         self._name = name
-        self.core = ProviderCore(name, capacity, __version__, idle_us)
+        self.core = ProviderCore(name, capacity, __version__, idle_us, key.peer)
         self._engine = Engine[ev.Event, ev.Action](self.core, self._do, ev.Tick(), clock)
         self._pools: dict[str, Pool] = {}
         self._gateway: OpenGateway = lambda asked, say: gateway(asked, capacity.network, say)
@@ -148,10 +150,21 @@ class Provider:
             link.post(messages.LeaseRefused("busy", failure))
             link.finish()
             return ""
+        if caller in self._journal.accounts.by_peer and self._journal.accounts.account(caller).owes_too_much:
+            link.post(messages.LeaseRefused("quota", self._unsigned(caller), UNSIGNED_RETRY_US))
+            link.finish()
+            return ""
         request = opened(message, self._key)
         self._held[message.lease] = _Held(caller, link)
         self._engine.submit(ev.LeaseAsked(message.lease, caller, request))
         return message.lease
+
+    def _unsigned(self, caller: str) -> Failure:
+        left_s = self._journal.accounts.account(caller).unsigned_us / 1e6
+        what = (
+            f"{self._name} runs nothing more for this node, which did not sign for {left_s:.0f} s that it used there."
+        )
+        return Failure.of(RefusedError(what, fix="Ask its owner."))
 
     def _take(self, lease: str, message: object) -> None:
         if isinstance(message, messages.Input):
@@ -174,6 +187,8 @@ class Provider:
             if held:
                 held.countersigned = message.envelope
                 held.signed.set()
+        elif isinstance(message, messages.VoucherSigned):
+            self._voucher(lease, message)
 
     def _gone(self, lease: str, why: str) -> None:
         self._lease_left(lease)
@@ -217,6 +232,11 @@ class Provider:
         elif isinstance(action, ev.SettleLease):
             assert self._nursery
             self._nursery.start_soon(self._settle, action)
+        elif isinstance(action, ev.OfferVoucher):
+            offered = messages.VoucherOffered(sign(self._key, action.voucher).encode())
+            self._do(ev.Post(action.lease, offered))
+        elif isinstance(action, ev.VoucherRefused):
+            log.warning("a voucher of lease %s is not taken: %s", action.lease, action.why)
         elif isinstance(action, ev.Hangup):
             held = self._held.pop(action.lease, None)
             if held:
@@ -352,7 +372,19 @@ class Provider:
             desk.release(holder)
             self._engine.submit(ev.Tick())
 
-    # Receipts
+    # Vouchers and receipts
+
+    def _voucher(self, lease: str, message: messages.VoucherSigned) -> None:
+        """Keep it before it counts."""
+        if message.refused:
+            log.warning("the caller of lease %s does not sign a voucher: %s", lease, message.refused)
+            return
+        try:
+            self._journal.hold(message.envelope)
+        except (EnvelopeError, JournalError) as error:
+            log.warning("a voucher of lease %s is not kept: %s", lease, error)
+            return
+        self._engine.submit(ev.VoucherCame(lease, message.envelope))
 
     async def _settle(self, action: ev.SettleLease) -> None:
         """Sign, let the caller countersign, keep; a caller that is gone leaves a receipt with one signature."""
@@ -366,11 +398,28 @@ class Provider:
                 held.link.post(messages.ReceiptOffered(envelope))
                 with trio.move_on_after(COUNTERSIGN_TIMEOUT_S):
                     await held.signed.wait()
-            self._keep(self._better(envelope, held))
+            self._settled_as(action, envelope, self._better(envelope, held))
         self._held.pop(action.lease, None)
         if held:
             held.link.finish()
             held.gone.set()
+
+    def _settled_as(self, action: ev.SettleLease, ours: bytes, best: bytes) -> None:
+        """Keep the receipt; where the caller did not sign it, with what it did sign, and what we say to that."""
+        is_whole = best is not ours
+        try:
+            self._journal.release(action.lease, self._clock.now_us(), keep=not is_whole)
+        except JournalError as error:
+            log.error("the voucher of a lease is not in the journal: %s", error)
+        self._keep(best)
+        signed_us = read_voucher(action.voucher).lease_us if action.voucher else 0
+        claimed_us = action.meter.run_us
+        if not is_whole and claimed_us > signed_us:
+            dispute = Dispute(
+                self._key.peer, action.caller, action.lease, claimed_us, signed_us, self._clock.now_us(), digest(ours),
+                action.reason[:NOTE_MAX],
+            )  # fmt: skip
+            self._keep(sign(self._key, dispute).encode())
 
     def _keep(self, envelope: bytes) -> None:
         """Without a journal nothing can be billed, so nothing more is run until the owner has mended it."""

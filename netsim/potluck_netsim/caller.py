@@ -9,10 +9,20 @@ from typing import Any
 from potluck.errors import Error
 from potluck.wire import PROTOCOL, Failure, FunctionSpec, Message
 from potluck.wire import lease as messages
-from potluck_ledger.entries import read_receipt
-from potluck_ledger.envelope import countersign
+from potluck_ledger.entries import Voucher, read_receipt
+from potluck_ledger.envelope import countersign, open_envelope
+from potluck_ledger.vouchers import CallerVouchers
 from potluck_netsim.driver import Driver
-from potluck_netsim.facts import CallDropped, CallOver, CallPlaced, Delivered, InputGiven, LeaseWanted, ReceiptChecked
+from potluck_netsim.facts import (
+    CallDropped,
+    CallOver,
+    CallPlaced,
+    Delivered,
+    InputGiven,
+    LeaseWanted,
+    ReceiptChecked,
+    VoucherChecked,
+)  # fmt: skip
 from potluck_netsim.interface import Link, SimNode
 from potluck_netsim.network import End
 from potluck_node.caller import GRANT_TIMEOUT_S, RECEIPT_TIMEOUT_S
@@ -30,6 +40,7 @@ class _Lease:
     meter: CallerMeter = field(default_factory=CallerMeter)
     answered: bool = False
     closing: bool = False
+    vouchers: CallerVouchers | None = None
 
 
 class SimCaller:
@@ -161,6 +172,7 @@ class SimCaller:
             lease.meter.came(message, self._world.now_us)
             self.submit(ev.InputFinished(name, message))
         elif isinstance(message, messages.InputStarted):
+            lease.meter.began(message.input, message.attempt)
             self.submit(ev.InputBegan(name, message.input, message.worker))
         elif isinstance(message, messages.LeaseGranted):
             lease.answered = True
@@ -171,6 +183,8 @@ class SimCaller:
             self.submit(ev.LeaseStage(name, ""))
         elif isinstance(message, messages.ReceiptOffered):
             self._receipt(lease, message.envelope)
+        elif isinstance(message, messages.VoucherOffered):
+            self._voucher(lease, message.envelope)
         else:
             self._ended_by_provider(lease, message)
 
@@ -185,6 +199,19 @@ class SimCaller:
             failure, reason, wait_us = Failure.of(Error("The lease ended.", why=message.reason)), "busy", 0
         self.submit(ev.LeaseDenied(lease.action.lease, reason, failure, wait_us))
         self._node.later(RECEIPT_TIMEOUT_US, partial(self._settled, lease))
+
+    def _voucher(self, lease: _Lease, data: bytes) -> None:
+        action, now_us = lease.action, self._world.now_us
+        vouchers = lease.vouchers = lease.vouchers or CallerVouchers(action.lease, self._node.peer, action.peer)
+        voucher, why = vouchers.check(data, lease.meter.bound_us(now_us), now_us)
+        who = self._node.network.hosts[action.peer].name
+        self._world.fact(VoucherChecked(self._node.name, who, why, voucher.lease_us if voucher else 0))
+        if voucher is None:
+            self._post(action.lease, messages.VoucherSigned(refused=why))
+            return
+        vouchers.sign(voucher)
+        signed = countersign(self._node.key, open_envelope(data, Voucher.KIND)).encode()
+        self._post(action.lease, messages.VoucherSigned(signed))
 
     def _receipt(self, lease: _Lease, data: bytes) -> None:
         action = lease.action

@@ -123,6 +123,17 @@ class HonestReceipts:
 
 
 @dataclass
+class HonestVouchers:
+    """Among honest nodes each voucher is signed and taken."""
+
+    promise = "an honest voucher is accepted"
+
+    def see(self, fact: Fact, world: World) -> None:
+        if isinstance(fact, facts.VoucherChecked) and fact.objection:
+            world.broken(self.promise, fact.objection, fact.node, fact.other)
+
+
+@dataclass
 class NoBusyWaiting:
     """A node that waits neither spins nor pesters its peers."""
 
@@ -157,5 +168,5 @@ class NothingLeft:
 
 
 def all_checkers() -> list[Checker]:
-    machines: list[Checker] = [LendsNoMore(), OneTenant(), HonestReceipts()]
+    machines: list[Checker] = [LendsNoMore(), OneTenant(), HonestReceipts(), HonestVouchers()]
     return [EveryCallEnds(), DeliveredOnce(), *machines, NoBusyWaiting(), NothingLeft()]

@@ -106,6 +106,16 @@ class ReceiptChecked(Fact):
 
 
 @dataclass(frozen=True, slots=True)
+class VoucherChecked(Fact):
+    """A side of a lease looked at a voucher; `objection` is why it does not take it."""
+
+    node: str
+    other: str
+    objection: str
+    lease_us: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Quiet(Fact):
     """Faults have ceased, no call was placed since, and there was time enough for everything to end."""
 

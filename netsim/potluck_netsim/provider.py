@@ -11,6 +11,7 @@ from potluck.wire import Failure
 from potluck.wire import lease as messages
 from potluck_ledger.entries import sign
 from potluck_netsim.driver import Driver
+from potluck_netsim.facts import VoucherChecked
 from potluck_netsim.interface import Link, SimNode
 from potluck_netsim.machine import Machine
 from potluck_netsim.network import End
@@ -34,7 +35,7 @@ class _Held:
 class SimProvider:
     def __init__(self, node: SimNode) -> None:
         self._node, self._world = node, node.world
-        self.core = ProviderCore(node.name, node.capacity, "netsim", IDLE_US)
+        self.core = ProviderCore(node.name, node.capacity, "netsim", IDLE_US, node.peer)
         self._driver = Driver[ev.Event, ev.Action](node, "pools", self.core, self._do, ev.Tick())
         self._machine = Machine(node, self.submit)
         self.held: dict[str, _Held] = {}
@@ -91,6 +92,8 @@ class SimProvider:
             self.submit(ev.LeaseGone(lease, message.reason))
         elif isinstance(message, messages.ReceiptSigned):
             self._let_go(lease)
+        elif isinstance(message, messages.VoucherSigned) and message.envelope:
+            self.submit(ev.VoucherCame(lease, message.envelope))
 
     def _gone(self, lease: str, why: str) -> None:
         self.submit(ev.LeaseGone(lease, why))
@@ -117,6 +120,11 @@ class SimProvider:
         elif isinstance(action, ev.SettleLease):
             # The real one starts a task for it, which runs after the actions that follow.
             self._node.later(0, partial(self._settle, action))
+        elif isinstance(action, ev.OfferVoucher):
+            envelope = sign(self._node.key, action.voucher).encode()
+            self._do(ev.Post(action.lease, messages.VoucherOffered(envelope)))
+        elif isinstance(action, ev.VoucherRefused):
+            self._world.fact(VoucherChecked(self._node.name, action.lease, action.why))
         elif isinstance(action, ev.Hangup):
             held = self.held.pop(action.lease, None)
             if held:

@@ -238,6 +238,14 @@ def test_what_only_the_provider_signed_counts_as_far_as_there_is_a_voucher():
     assert not accounts(PROVIDER, (sign(PROVIDER, voucher(1, 9)), voucher(1, 9))).by_peer
 
 
+def test_who_leaves_too_much_unsigned_is_known():
+    made = [(sign(PROVIDER, each), each) for each in (receipt(n, lease_us=10_000_000) for n in range(4))]
+    assert not accounts(PROVIDER, *made[:3]).account(CALLER.peer).owes_too_much
+    assert accounts(PROVIDER, *made).account(CALLER.peer).owes_too_much
+    signed_more = both(receipt(9, lease_us=3_000_000_000))
+    assert not accounts(PROVIDER, *made, signed_more).account(CALLER.peer).owes_too_much
+
+
 def test_transfers_move_a_balance():
     gift = Transfer(CALLER.peer, PROVIDER.peer, 700, 1, bytes(16), "thanks")
     content = sign(CALLER, gift), gift

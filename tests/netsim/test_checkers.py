@@ -7,8 +7,10 @@ import msgspec
 import pytest
 from click.testing import CliRunner
 
+from potluck_ledger.vouchers import ProviderVouchers
 from potluck_netsim import network, provider
 from potluck_netsim.__main__ import main
+from potluck_netsim.checkers import HonestVouchers
 from potluck_netsim.facts import GpusChanged
 from potluck_netsim.faults import Faults
 from potluck_netsim.scenarios import Lab, Options
@@ -114,7 +116,18 @@ def test_a_padded_run_time_is_found(monkeypatch):
 
     honest = ProviderCore._finish
     monkeypatch.setattr(ProviderCore, "_finish", finish)
+    # Who asks for vouchers tells by them first.
+    monkeypatch.setattr(HonestVouchers, "see", lambda checker, fact, world: None)
     assert "are claimed" in broken("an honest receipt is accepted")
+
+
+def test_a_padded_voucher_is_found(monkeypatch):
+    def reckon(vouchers, used_us, now_us):
+        return honest(vouchers, used_us + 10_000_000, now_us)
+
+    honest = ProviderVouchers.reckon
+    monkeypatch.setattr(ProviderVouchers, "reckon", reckon)
+    assert "passed here" in broken("an honest voucher is accepted")
 
 
 def test_a_spinning_core_is_found(monkeypatch):

@@ -19,7 +19,6 @@ from potluck.wire.lease import (
     LeaseRefused,
     PiecesTaken,
 )
-from potluck.wire.offer import OFFER_LIST_MAX
 from potluck.wire.web import AHEAD_BYTES_MAX, SOCKET_MESSAGE_BYTES_MAX
 from potluck_node.core import ends
 from potluck_node.core import provider_events as ev
@@ -30,11 +29,13 @@ from potluck_node.core.gpu_room import GpuRoom
 from potluck_node.core.meter import payload_digest
 from potluck_node.core.pools import Capacity, Item, Lease, Pool, Worker
 from potluck_node.core.staff import IDLE_US, RESUME_US, Staff, overdue_us
+from potluck_node.core.vouching import Vouching
 
 # A worker that dies this often before it took an input will not come up at all.
 STARTS_MAX = 3
 # A lease may have this many inputs with us beyond what its slots can hold ahead; more breaks the protocol.
 INPUTS_SLACK = 64
+UNSIGNED = "the caller does not sign vouchers"
 # Bytes of one request's pieces that may wait for a worker: what it wants, and one WebSocket message beyond.
 PIECE_BYTES_AHEAD_MAX = AHEAD_BYTES_MAX + SOCKET_MESSAGE_BYTES_MAX + 1024
 
@@ -42,13 +43,14 @@ PIECE_BYTES_AHEAD_MAX = AHEAD_BYTES_MAX + SOCKET_MESSAGE_BYTES_MAX + 1024
 class ProviderCore:
     """Drive with `handle(event, now_us)`; send `Tick` when `wake_us` has come."""
 
-    def __init__(self, node: str, capacity: Capacity, version: str = "", idle_us: int = IDLE_US) -> None:
+    def __init__(self, node: str, capacity: Capacity, version: str = "", idle_us: int = IDLE_US, us: str = "") -> None:
         self._node, self._capacity, self._version = node, capacity, version
         self._leases: dict[str, Lease] = {}
         self._actions: list[ev.Action] = []
         self._gpus = GpuRoom(capacity.gpu_share)
         self._staff = Staff(node, capacity, idle_us, self._gpus, self._act, self._begin, self._close_leases)
         self._pools, self.room, self.gpus = self._staff.pools, self._staff.room, self._gpus.desk
+        self._vouching = Vouching(us)
         self.paused = ""
         self.wake_us: int | None = None
         self._handlers: dict[type, Callable[..., None]] = {
@@ -69,6 +71,7 @@ class ProviderCore:
             ev.CallLeft: self._call_left,
             ev.AnswerCame: self._answer_came,
             ev.LeaseGone: self._lease_gone,
+            ev.VoucherCame: self._voucher_came,
             ev.Paused: self._on_paused,
             ev.Resumed: self._on_resumed,
             ev.PoolGone: self._pool_gone,
@@ -83,7 +86,7 @@ class ProviderCore:
         self._handlers[type(event)](event, now_us)
         # Any event may have made room that a pool waits for.
         self._staff.feed(now_us)
-        self.wake_us = min(self._staff.times(), default=None)
+        self.wake_us = min([*self._staff.times(), *self._vouching.times()], default=None)
         actions, self._actions = self._actions, []
         return actions
 
@@ -94,15 +97,11 @@ class ProviderCore:
 
     def warm(self) -> tuple[str, ...]:
         """Functions with a live sandbox, the most recently used first."""
-        ready = sorted((pool for pool in self._pools.values() if pool.state == "ready"), key=lambda pool: -pool.used_us)
-        return tuple(dict.fromkeys(pool.function for pool in ready))[:OFFER_LIST_MAX]
+        return self._staff.warm()
 
     def workers(self) -> Iterator[tuple[str, str, str, str, int]]:
         """(worker, function, caller, state, busy since) of each worker."""
-        for pool in self._pools.values():
-            for worker in pool.workers.values():
-                state = "running" if worker.items else ("idle" if worker.ready else "starting")
-                yield worker.name, pool.spec.name, pool.caller, state, worker.since_us
+        return self._staff.workers()
 
     def leases_of(self, pool: str) -> list[str]:
         """Leases that use a pool."""
@@ -129,6 +128,7 @@ class ProviderCore:
         pool.leases.add(event.lease)
         slots = self._slots(pool)
         self._leases[event.lease] = Lease(event.caller, pool.name, slots, now_us)
+        self._vouching.opened(event.lease, event.caller)
         self._rescale(pool)
         granted = LeaseGranted(event.lease, slots, self._capacity.tier(request.function), now_us, self._version)
         self._act(ev.Post(event.lease, granted))
@@ -188,7 +188,8 @@ class ProviderCore:
     def _settle(self, name: str, lease: Lease, spec: FunctionSpec | None, reason: str) -> None:
         use = self._gpus.meters.close(name)
         tier = self._capacity.tier(spec) if spec else ""
-        self._act(ev.SettleLease(name, lease.caller, spec, lease.meter, lease.started_us, reason, use, tier))
+        voucher = self._vouching.closed(name)
+        self._act(ev.SettleLease(name, lease.caller, spec, lease.meter, lease.started_us, reason, use, tier, voucher))
 
     # Pools and workers
 
@@ -304,6 +305,8 @@ class ProviderCore:
             if not any(each.lease == item.lease for _, each in worker.live()):
                 self._gpus.meters.occupy(worker.name, item.lease, now_us)
             worker.items[worker.number] = item
+            lease = self._leases[item.lease]
+            self._vouching.began(item.lease, lease.meter.run_us, now_us)
             self._act(ev.Post(item.lease, InputStarted(item.message.input, item.message.attempt, worker.name)))
         payloads = tuple(item.message.payload for item in items)
         together = bool(pool.spec.sharing.batch_size)
@@ -438,6 +441,27 @@ class ProviderCore:
         found = self._pools.get(pool)
         return found, found.workers.get(worker) if found else None
 
+    # Vouchers
+
+    def _reckon(self, name: str, now_us: int) -> None:
+        """Have the caller sign for what its lease used so far, or end it."""
+        lease = self._leases[name]
+        used_us, running = lease.meter.run_us, 0
+        for worker, _, item in self._pools[lease.pool].running():
+            if item.lease == name:
+                worker.reckon(now_us)
+                used_us, running = used_us + item.run_us, running + 1
+        offer, must_stop = self._vouching.reckoned(name, used_us, running, now_us)
+        if offer:
+            self._act(ev.OfferVoucher(name, offer))
+        if must_stop:
+            self._act(ev.Post(name, CloseLease(UNSIGNED)))
+            self._lease_gone(ev.LeaseGone(name, UNSIGNED), now_us)
+
+    def _voucher_came(self, event: ev.VoucherCame, _now_us: int) -> None:
+        if why := self._vouching.answered(event.lease, event.envelope):
+            self._act(ev.VoucherRefused(event.lease, why))
+
     # Owner and time
 
     def _on_paused(self, event: ev.Paused, now_us: int) -> None:
@@ -460,6 +484,8 @@ class ProviderCore:
         self._act(ev.OfferChanged())
 
     def _tick(self, _event: ev.Tick, now_us: int) -> None:
+        for name in self._vouching.due(now_us):
+            self._reckon(name, now_us)
         for pool in list(self._pools.values()):
             for worker, number, item in list(pool.running()):
                 if now_us >= item.since_us + pool.spec.timeout_us:

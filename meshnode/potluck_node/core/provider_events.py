@@ -8,6 +8,7 @@ from potluck.wire import Failure, FunctionSpec, Message
 from potluck.wire.lease import Input, LeaseRequest
 from potluck.wire.state import StateTold
 from potluck.wire.worker import InputRaised, InputRefused, InputSucceeded
+from potluck_ledger.entries import Voucher
 from potluck_node.core.gpu_meter import GpuSample, GpuUse
 from potluck_node.core.gpus import Gpu
 from potluck_node.core.meter import LeaseMeter
@@ -204,6 +205,14 @@ class Resumed:
 
 
 @dataclass(frozen=True, slots=True)
+class VoucherCame:
+    """A caller signed what its lease has used so far."""
+
+    lease: str
+    envelope: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class Tick:
     """Time passed; to be sent when `ProviderCore.wake_us` is reached."""
 
@@ -230,6 +239,7 @@ Event = (
     | AnswerCame
     | LeaseScaled
     | LeaseGone
+    | VoucherCame
     | Paused
     | Resumed
     | Tick
@@ -359,6 +369,24 @@ class SettleLease:
     reason: str
     gpu: GpuUse | None = None
     tier: str = ""
+    # What the caller has signed so far, with both signatures; empty if nothing.
+    voucher: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class OfferVoucher:
+    """Sign this and have the caller countersign it: `VoucherCame`."""
+
+    lease: str
+    voucher: Voucher
+
+
+@dataclass(frozen=True, slots=True)
+class VoucherRefused:
+    """A caller's countersignature is not taken, and why."""
+
+    lease: str
+    why: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -380,5 +408,7 @@ Action = (
     | KillWorker
     | ClosePool
     | SettleLease
+    | OfferVoucher
+    | VoucherRefused
     | OfferChanged
 )

@@ -17,6 +17,7 @@ from potluck_ledger.entries import (
     TIER_MAX,
     Receipt,
 )  # fmt: skip
+from potluck_ledger.vouchers import LATENCY_SLACK_US
 from potluck_node.core.gpu_meter import GpuUse
 from potluck_node.core.meter import LeaseMeter, payload_digest
 
@@ -33,12 +34,28 @@ class CallerMeter:
     seen_us: int = 0
     overcharged: str = ""
     _sent: dict[tuple[int, int], tuple[int, bytes]] = field(default_factory=dict)
+    _begun: set[tuple[int, int]] = field(default_factory=set)
 
     def sent(self, number: int, attempt: int, payload: bytes, now_us: int) -> None:
         self._sent[number, attempt] = (now_us, payload_digest(payload))
 
+    def bound_us(self, now_us: int) -> int:
+        """At most so much has been used so far: what was seen of inputs that are done, and the time since others were
+        sent, if they have begun."""
+        running_us = sum(
+            now_us - sent_us + LATENCY_SLACK_US for key, (sent_us, _) in self._sent.items() if key in self._begun
+        )
+        seen_us = self.seen_us + running_us
+        return seen_us + seen_us * DRIFT_PPM // 1_000_000 + ROUNDING_US
+
+    def began(self, number: int, attempt: int) -> None:
+        """The provider says that it runs an input."""
+        if (number, attempt) in self._sent:
+            self._begun.add((number, attempt))
+
     def came(self, done: InputDone, now_us: int) -> None:
         """Count an outcome; a provider that says it ran longer than we waited is noted."""
+        self._begun.discard((done.input, done.attempt))
         sent_us, digest = self._sent.pop((done.input, done.attempt), (now_us, bytes(32)))
         window_us = now_us - sent_us
         if done.run_us > window_us + window_us * DRIFT_PPM // 1_000_000 + ROUNDING_US:

@@ -6,12 +6,13 @@ the zygote stays longer, since it holds only what it imported, within the owner'
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from itertools import count
 
 from msgspec.structs import replace
 
 from potluck.wire import FunctionSpec, function_id
+from potluck.wire.offer import OFFER_LIST_MAX
 from potluck.wire.state import StateTold
 from potluck_node.core import provider_events as ev
 from potluck_node.core.dealing import deal, due_us, missing, target
@@ -228,6 +229,18 @@ class Staff:
             total += pool.zygote_mib
             if total > self._capacity.zygote_mib:
                 self.end(pool, "idle")
+
+    def warm(self) -> tuple[str, ...]:
+        """Functions with a live sandbox, the most recently used first."""
+        ready = sorted((pool for pool in self.pools.values() if pool.state == "ready"), key=lambda pool: -pool.used_us)
+        return tuple(dict.fromkeys(pool.function for pool in ready))[:OFFER_LIST_MAX]
+
+    def workers(self) -> Iterator[tuple[str, str, str, str, int]]:
+        """(worker, function, caller, state, busy since) of each worker."""
+        for pool in self.pools.values():
+            for worker in pool.workers.values():
+                state = "running" if worker.items else ("idle" if worker.ready else "starting")
+                yield worker.name, pool.spec.name, pool.caller, state, worker.since_us
 
     def times(self) -> Iterable[int]:
         """When something is to be done though nothing happens."""

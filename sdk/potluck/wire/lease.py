@@ -172,6 +172,19 @@ class ReceiptSigned(Message, frozen=True):
     refused: str = ""
 
 
+class VoucherOffered(Message, frozen=True):
+    """The provider's signed voucher (envelope bytes): what the lease has used so far."""
+
+    envelope: bytes
+
+
+class VoucherSigned(Message, frozen=True):
+    """The caller's countersignature over the same body, or why it refuses."""
+
+    envelope: bytes = b""
+    refused: str = ""
+
+
 class Heartbeat(Message, frozen=True):
     now_us: int
 
@@ -184,7 +197,7 @@ class Credit(Message, frozen=True):
 
 # These overtake held-back messages and cost no credit; each is small. All others keep their order, since it counts: a
 # cancel must not overtake its input, nor a receipt the outcomes that it covers.
-CONTROL = (Heartbeat, Credit)
+CONTROL = (Heartbeat, Credit, VoucherOffered, VoucherSigned)
 
 ToProvider = (
     LeaseRequest
@@ -195,6 +208,7 @@ ToProvider = (
     | CancelInput
     | CloseLease
     | ReceiptSigned
+    | VoucherSigned
     | StateTold
     | Heartbeat
     | Credit
@@ -211,6 +225,7 @@ ToCaller = (
     | InputDone
     | CloseLease
     | ReceiptOffered
+    | VoucherOffered
     | StateAsked
     | StateDropped
     | Heartbeat
