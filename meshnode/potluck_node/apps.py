@@ -8,7 +8,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections import Counter
-from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -18,18 +18,20 @@ from potluck.wire import Failure, FunctionSpec, control
 from potluck.wire import apps as messages
 from potluck.wire.lease import InputLog
 from potluck_node.app_logs import Logs
-from potluck_node.app_store import AppStore, Deployment
 from potluck_node.clock import Clock
-from potluck_node.core import events as ev
 from potluck_node.core.admission import nonsense
+from potluck_node.core.rollover import STRATEGIES
+from potluck_node.deployments import Deployment, Deployments
 from potluck_node.named import Named
 
 # How long a client may have a question for logs wait; it asks again.
 LOGS_WAIT_US_MAX = 60_000_000
 # As in `potluck.App`.
 NAME_MAX = 64
-# On disk and in memory; and those that one client runs or serves, which is one but for notebooks.
-DEPLOYED_MAX, PER_CLIENT_MAX = 1000, 100
+# What one client runs or serves, which is one but for notebooks.
+PER_CLIENT_MAX = 100
+# What people write into a history, in characters; a tag is a git hash or a word.
+AUTHOR_MAX, TAG_MAX, COMMENT_MAX = 200, 64, 1000
 
 
 @dataclass
@@ -72,30 +74,20 @@ class Apps:
 
     def __init__(
         self,
-        store: AppStore,
+        deployments: Deployments,
         spawned: Spawned,
         clients: Callable[[], Iterable[AppClient]],
         clock: Clock,
-        submit: Callable[[ev.FunctionKept | ev.FunctionLeft], None],
     ) -> None:
-        self._store, self._spawned, self._clients, self._clock = store, spawned, clients, clock
-        self._submit = submit
-        self._deployed = store.all()
+        self._deployments, self._spawned, self._clients, self._clock = deployments, spawned, clients, clock
         self.logs = Logs()
         self.named = Named(lambda: [each.apps for each in clients()], spawned.open_apps, self._functions)
         # Where the gateway is reached, "" where it is turned off; raises `InvalidError`.
         self.web_base: Callable[[], Awaitable[str]] = _nowhere
 
-    def start(self) -> None:
-        """Have the workers that deployed functions want at least."""
-        for app, deployment in self._deployed.items():
-            self._keep(app, deployment)
-
-    def _keep(self, app: str, deployment: Deployment) -> None:
-        for function in deployment.functions:
-            # Which objects of a class with parameters will be called, nobody knows.
-            if function.spec.scaling.min_containers and not function.parameters:
-                self._submit(ev.FunctionKept(_holder(app), function.spec))
+    @property
+    def _deployed(self) -> Mapping[str, Deployment]:
+        return self._deployments.current
 
     async def answer(self, question: messages.AppQuestion, client: AppClient) -> wire.Message:
         """Raises `potluck.errors.Error`."""
@@ -116,7 +108,14 @@ class Apps:
             case messages.AskAppLogs():
                 return await self._logs(question)
             case messages.StopApp():
-                return self._stop(question)
+                return await self._stop(question)
+            case messages.RollBack():
+                _check_words(question.author, "", "", question.strategy)
+                self._check_deployed(question.app)
+                await self._deployments.roll_back(question)
+                return await self._facts(question.question, question.app)
+            case messages.AskHistory():
+                return await self._deployments.history(question)
 
     # Deployments
 
@@ -124,28 +123,33 @@ class Apps:
         _check(question)
         if _answers(question.functions):
             await self.web_base()
-        deployment = Deployment(question.functions, self._clock.now_us())
-        mine, limit = (self._deployed, DEPLOYED_MAX) if question.lasting else (client.apps.serves, PER_CLIENT_MAX)
-        _check_room(question.app, mine, limit, "deployed here")
         if question.lasting:
-            self._store.put(question.app, deployment)
-            self._deployed[question.app] = deployment
-            self._submit(ev.FunctionLeft(_holder(question.app)))
-            self._keep(question.app, deployment)
-        else:
-            client.apps.serves[question.app] = deployment
+            deployment = await self._deployments.deploy(question)
+            return await self._describe(question.question, question.app, deployment)
+        _check_room(question.app, client.apps.serves, PER_CLIENT_MAX, "deployed here")
+        client.apps.serves[question.app] = Deployment(question.functions, self._clock.now_us())
         return await self._facts(question.question, question.app)
 
     async def _facts(self, question: int, app: str) -> messages.AppFacts:
         """What is being served comes before what is deployed: its author is at work on it."""
-        served = self._served().get(app)
-        found = served or self._deployed.get(app)
+        found = self._served().get(app) or self._deployed.get(app)
         if found is None:
+            self._deployments.check_known(app)
             raise self._unknown(app, [*self._served(), *self._deployed], "is deployed")
+        return await self._describe(question, app, found)
+
+    async def _describe(self, question: int, app: str, found: Deployment) -> messages.AppFacts:
         base = await self.web_base() if _answers(found.functions) else ""
         urls = tuple((each.name, f"{base}/{app}/{each.spec.web.label}") for each in found.functions if each.spec.web)
-        state = "serving" if served else "deployed"
-        return messages.AppFacts(question, app, found.functions, found.at_us, state, urls if base else ())
+        state = "deployed" if found.version else "serving"
+        return messages.AppFacts(
+            question, app, found.functions, found.at_us, state, urls if base else (), found.version
+        )
+
+    def _check_deployed(self, app: str) -> None:
+        self._deployments.check_known(app)
+        if app not in self._deployed:
+            raise self._unknown(app, self._deployed, "is deployed")
 
     def _functions(self, app: str) -> Iterable[messages.NamedFunction]:
         found = self._served().get(app) or self._deployed.get(app)
@@ -190,7 +194,10 @@ class Apps:
             found = served.get(app) or self._deployed.get(app)
             state = _state(app in served, app in runs, app in self._deployed)
             since_us = found.at_us if found else runs.get(app, 0)
-            yield messages.AppStatus(app, state, since_us, len(found.functions) if found else 0, calls[app])
+            deployed = self._deployed.get(app)
+            version, tag = (deployed.version, deployed.tag) if deployed else (0, "")
+            count = len(found.functions) if found else 0
+            yield messages.AppStatus(app, state, since_us, count, calls[app], version, tag)
 
     def _runs(self) -> dict[str, int]:
         return {app: since for client in self._clients() for app, since in client.apps.runs.items()}
@@ -222,16 +229,18 @@ class Apps:
 
     # Stopping
 
-    def _stop(self, question: messages.StopApp) -> messages.AppStopped:
+    async def _stop(self, question: messages.StopApp) -> messages.AppStopped:
         app, reason = question.app, question.reason
         if not self._live(app):
+            self._deployments.check_known(app)
             raise self._unknown(app, self._live_names(), "runs or is deployed")
         failure = Failure.of(InputCancellation(f"The app {app} was stopped.", why=reason))
         self._mark_stopped(app, failure)
+        served = self._served()
+        # First of all, so that nothing of it is called anew.
+        deployed = await self._forget(app) or app in served
         calls = self._spawned.cancel_app(app, reason)
         calls += sum(client.cancel_app(app, failure) for client in self._clients())
-        deployed = app in self._deployed or app in self._served()
-        self._forget(app)
         return messages.AppStopped(question.question, calls, deployed)
 
     def _mark_stopped(self, app: str, failure: Failure) -> None:
@@ -242,17 +251,10 @@ class Apps:
                 client.apps.runs.pop(app, None)
                 client.apps.stopped[app] = failure
 
-    def _forget(self, app: str) -> None:
-        if self._store.remove(app):
-            del self._deployed[app]
-            self._submit(ev.FunctionLeft(_holder(app)))
+    async def _forget(self, app: str) -> bool:
         for client in self._clients():
             client.apps.serves.pop(app, None)
-
-
-def _holder(app: str) -> str:
-    """Who keeps its workers, in the caller's core."""
-    return f"app {app}"
+        return await self._deployments.forget(app)
 
 
 def _state(served: bool, runs: bool, deployed: bool) -> str:
@@ -272,6 +274,7 @@ def _answers(functions: Iterable[messages.NamedFunction]) -> bool:
 def _check(question: messages.DeployApp) -> None:
     """Raises `InvalidError`."""
     _check_name(question.app)
+    _check_words(question.author, question.tag, question.comment, question.strategy)
     names = [function.name for function in question.functions]
     if not names or len(names) > messages.FUNCTIONS_MAX or len(set(names)) < len(names):
         raise InvalidError(
@@ -289,6 +292,18 @@ def _check(question: messages.DeployApp) -> None:
     for function in question.functions:
         if problem := nonsense(function.spec):
             raise InvalidError(f"{function.name[:NAME_MAX]} cannot be deployed.", why=problem)
+
+
+def _check_words(author: str, tag: str, comment: str, strategy: str) -> None:
+    if strategy not in STRATEGIES:
+        raise InvalidError(f"{strategy[:NAME_MAX]!r} is no strategy.", fix=f"There are: {', '.join(STRATEGIES)}.")
+    for what, given, limit in (
+        ("author", author, AUTHOR_MAX),
+        ("tag", tag, TAG_MAX),
+        ("comment", comment, COMMENT_MAX),
+    ):
+        if len(given) > limit or not given.isprintable():
+            raise InvalidError(f"This {what} cannot be kept.", fix=f"Use one line of at most {limit} characters.")
 
 
 def _check_room(app: str, there: Collection[str], limit: int, how: str) -> None:

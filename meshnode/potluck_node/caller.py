@@ -17,6 +17,7 @@ from potluck.wire import lease as messages
 from potluck.wire.nested import CALLS
 from potluck.wire.offer import Offer
 from potluck.wire.state import StateAsked, StateDropped, StateTold
+from potluck.wire.worker import TROUBLE_MAX
 from potluck_ledger.entries import Voucher, read_receipt
 from potluck_ledger.envelope import Envelope, EnvelopeError, countersign, open_envelope
 from potluck_ledger.journal import Journal, JournalError
@@ -102,6 +103,7 @@ class Caller:
         self.trusts: Callable[[str], bool] = lambda peer: True
         self.state: State | None = None
         self.nested: Nested | None = None
+        self.on_standing: Callable[[ev.Standing], None] = lambda standing: None
         self.core = CallCore(book, random.SystemRandom(), lambda: self.own_offer(), lambda peer: self.trusts(peer))
         self._engine = Engine[ev.Event, ev.Action](self.core, self._do, ev.Tick(), clock)
         self._sinks: dict[str, CallSink] = {}
@@ -137,6 +139,16 @@ class Caller:
         """Run something as long as this is served."""
         assert self._nursery
         self._nursery.start_soon(task, *args)
+
+    def running(self, app: str) -> list[wire.FunctionSpec]:
+        """Functions of an app that are called, or have workers of ours."""
+        return self.core.running(app)
+
+    def warm(self) -> set[str]:
+        """Ids of functions that have workers standing by, anywhere."""
+        own = self.own_offer()
+        offers = [*([own] if own else []), *self._book.fresh(self._clock.now_us())]
+        return {each for offer in offers for each in offer.warm}
 
     async def drain(self, reason: str) -> None:
         """Close every lease and wait for the receipts."""
@@ -180,6 +192,8 @@ class Caller:
             self._post(action.lease, messages.InputPiece(action.input, action.payload))
         elif isinstance(action, ev.AckItems):
             self._post(action.lease, messages.ItemsTaken(action.input, action.items))
+        elif isinstance(action, ev.Standing):
+            self.on_standing(action)
         elif isinstance(action, ev.ScaleLease):
             self._post(action.lease, messages.ScaleWorkers(action.least, action.most))
         elif isinstance(action, ev.AbortInput):
@@ -331,7 +345,7 @@ class Caller:
             if lease.calls:
                 lease.calls.leave(message.number)
         elif isinstance(message, messages.LeaseReady):
-            self._engine.submit(ev.LeaseStage(name, ""))
+            self._engine.submit(ev.LeaseWarm(name, message.trouble[:TROUBLE_MAX]))
         elif isinstance(message, messages.ReceiptOffered):
             self._receipt(lease, message.envelope)
         elif isinstance(message, messages.VoucherOffered):

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import trio
 
-from potluck.errors import InvalidError
-from potluck.wire import Failure, FunctionSpec, web
+from potluck.errors import InputCancellation, InvalidError
+from potluck.wire import Failure, FunctionSpec, function_id, web
 from potluck_node.apps import ClientApps
 from potluck_node.caller import Caller
 from potluck_node.core.web import (
@@ -25,6 +25,7 @@ from potluck_node.core.web import (
     NO_HOST,
     NO_TOKEN,
     NOT_FOUND,
+    RESTART,
     TOO_MANY_HEADERS,
     Answer,
     Doors,
@@ -168,6 +169,17 @@ class Gateway:
             self._streams.discard(stream)
             # Hypercorn leaves one open whose TLS handshake failed.
             await stream.close()
+
+    def retire(self, functions: frozenset[str], drain_s: float) -> None:
+        """These functions are deployed no more: their WebSockets may stay open for so long."""
+        visits = [each for each in self._visits.values() if each.socket and function_id(each.function) in functions]
+        if visits and self._nursery:
+            self._nursery.start_soon(self._cut, visits, drain_s)
+
+    async def _cut(self, visits: list[Visit], drain_s: float) -> None:
+        await trio.sleep(drain_s)
+        for visit in visits:
+            visit.stop(Failure.of(InputCancellation("Another version of the app was deployed.")), RESTART)
 
     # Requests
 

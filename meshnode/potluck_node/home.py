@@ -53,10 +53,6 @@ class Home:
         return self.path / "spawned.sqlite"
 
     @property
-    def apps(self) -> Path:
-        return self.path / "apps.sqlite"
-
-    @property
     def secrets(self) -> Path:
         return self.path / "secrets.sqlite"
 

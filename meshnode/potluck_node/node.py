@@ -29,7 +29,6 @@ from potluck_ledger.journal import Journal
 from potluck_ledger.keys import KeyFileError, load_or_create
 from potluck_ledger.sealing import Vault
 from potluck_node import machine
-from potluck_node.app_store import AppStore
 from potluck_node.apps import AppClient, Apps
 from potluck_node.build_peers import BUILD_PROTOCOL, BuildPeers, find_builder
 from potluck_node.caller import LEASE_PROTOCOL, Caller
@@ -42,6 +41,7 @@ from potluck_node.core import events as ev
 from potluck_node.core import provider_events as pev
 from potluck_node.core.offers import OFFER_LIFE_US, OfferBook, rank_offer
 from potluck_node.core.pools import Capacity
+from potluck_node.deployments import Deployments
 from potluck_node.devices.interface import Binding, Devices
 from potluck_node.discovery import Discovery
 from potluck_node.fetch import Caps, Fetcher
@@ -56,6 +56,7 @@ from potluck_node.sandbox.tiers import Tiers
 from potluck_node.secret_store import SecretStore
 from potluck_node.spawned import Show, SpawnedCalls
 from potluck_node.spawned_store import SpawnedStore
+from potluck_node.state.app_key import AppKey
 from potluck_node.state.service import State
 from potluck_node.status import make_status
 from potluck_node.tokens import Tokens
@@ -131,10 +132,11 @@ class Node:
         self.discovery = Discovery(self.transport, self.key, self.book, self._clock, self.make_offer)
         self.control = ControlServer(parts.socket, self)
         self.secrets = SecretStore(self.home.secrets, vault, self._clock)
-        self._app_store = AppStore(self.home.apps, vault)
         self.tokens = Tokens(self.home.tokens)
         self.gateway = Gateway(settings, GATEWAY, self.caller, self.tokens.admits)
-        self.apps = Apps(self._app_store, self.spawned, self._app_clients, self._clock, self.caller.submit)
+        app_key = AppKey(self.key, settings.trusts)
+        self.deployments = Deployments(self.state, app_key, self.key.peer, self.caller, self._clock)
+        self.apps = Apps(self.deployments, self.spawned, self._app_clients, self._clock)
         self.caller.nested = Nested(self.caller, self.apps.named, self.spawned)
         self.started_us = self._clock.now_us()
         self._sequence = self.home.next_sequence(self.started_us)
@@ -176,6 +178,7 @@ class Node:
         self.caller.own_offer = self.own_offer
         self.caller.trusts = lambda peer: peer == self.key.peer or self.settings.trusts(peer)
         self.spawned.on_log = self.gateway.heard = self.apps.heard
+        self.caller.on_standing, self.deployments.retired = self.deployments.standing, self.gateway.retire
         self.gateway.endpoints, self.apps.web_base = self.apps, self.gateway.base
         self.discovery.provided = self.images.provided
         self.discovery.changed = lambda: self.caller.submit(ev.OffersChanged())
@@ -213,7 +216,7 @@ class Node:
                         await nursery.start(self.provider.serve)
                     await nursery.start(self.discovery.serve)
                     await nursery.start(self.spawned.serve)
-                    self.apps.start()
+                    await nursery.start(self.deployments.serve)
                     await nursery.start(self.gateway.serve)
                     if self.apps.answering():
                         await self._open_gateway()
@@ -228,7 +231,6 @@ class Node:
             self.images.close()
             self.journal.close()
             self._spawned_store.close()
-            self._app_store.close()
             self.state.close()
             self.secrets.close()
             self.home.close()

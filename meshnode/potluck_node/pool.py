@@ -18,6 +18,7 @@ from potluck.wire import Failure, FunctionSpec
 from potluck.wire.lease import LeaseProgress
 from potluck.wire.state import StateAsked, StateDropped, StateTold
 from potluck.wire.worker import (
+    TROUBLE_MAX,
     InputPiece,
     InputRaised,
     InputRefused,
@@ -294,7 +295,7 @@ class Pool:
         elif isinstance(message, PiecesTaken):
             self._submit(ev.PiecesTaken(self._action.pool, name, message.input, message.bytes))
         elif isinstance(message, WorkerReady):
-            self._submit(ev.WorkerUp(self._action.pool, name))
+            self._submit(ev.WorkerUp(self._action.pool, name, message.trouble[:TROUBLE_MAX]))
         elif isinstance(message, StateAsked | StateDropped) and self._state:
             await self._state(name, message)
         elif isinstance(message, WorkerLog):

@@ -17,6 +17,7 @@ from potluck_node.caller import Caller
 from potluck_node.core import events as ev
 from potluck_node.core.web import (
     BODY_BYTES_MAX,
+    INTERNAL_ERROR,
     NO_WORKER,
     RAISED,
     TOO_LARGE,
@@ -53,6 +54,8 @@ class Visit:
 
     def __init__(self, call: str, function: wire.FunctionSpec, caller: Caller, heard: Heard) -> None:
         self.call, self.function = call, function
+        # Whether it is a WebSocket; and how that is closed when we end it.
+        self.socket, self._code = False, INTERNAL_ERROR
         self._caller, self._heard = caller, heard
         self._items: deque[bytes] = deque()
         self._held = self._taken = 0
@@ -63,7 +66,8 @@ class Visit:
 
     async def serve(self, request: web.HttpRequest | web.SocketRequest, receive: Receive, send: Send) -> None:
         """Have it answered. Returns when the answer is complete, or the client has gone."""
-        reply = Reply(socket=isinstance(request, web.SocketRequest))
+        self.socket = isinstance(request, web.SocketRequest)
+        reply = Reply(socket=self.socket)
         self._caller.open(self.call, self.function, self)
         self._caller.submit(ev.InputAdded(self.call, 0, wire.encode(request)))
         self._caller.submit(ev.InputsEnded(self.call))
@@ -152,7 +156,7 @@ class Visit:
             log.warning("%s/%s: a worker's answer makes no sense: %s", self.function.app, self.function.name, error)
             self._broken = True
         if not reply.over:
-            for message in reply.answer(self._answer_of_ours()):
+            for message in reply.answer(self._answer_of_ours(), self._code):
                 await send(message)
 
     async def _came(self) -> AsyncIterator[bytes]:
@@ -190,9 +194,10 @@ class Visit:
         text = f"potluck: a request failed: {failure.what} {failure.why} {failure.fix}".strip() + "\n"
         self._heard(self.function.app, self.function.name, InputLog(0, "gateway", 2, text.encode()))
 
-    def stop(self, failure: wire.Failure) -> None:
-        """The app is stopped."""
+    def stop(self, failure: wire.Failure, code: int = INTERNAL_ERROR) -> None:
+        """The app, or this version of it, is no more."""
         if self._outcome is None:
+            self._code = code
             self._caller.submit(ev.CallCancelled(self.call, failure.why))
             self.deliver(ev.Deliver(self.call, 0, failure=failure))
 

@@ -181,16 +181,23 @@ class App(Absent):
             run, self._run = self._run, None
             run.close()
 
-    def deploy(self, *, name: str | None = None, show_progress: bool | None = None, build_on: str = "") -> App:
+    def deploy(
+        self, *, name: str | None = None, show_progress: bool | None = None, tag: str = "", strategy: str = "rolling",
+        comment: str = "", build_on: str = "",
+    ) -> App:  # fmt: skip
         """Record all functions and classes of the app on the local node, in place of what was deployed before under its
         name, or under `name`. They are found there by `Function.from_name` and `Cls.from_name`, until
         `potluck app stop`, also after a restart.
 
-        Raises `InvalidError` for an app without any, and `ImageBuildError`.
+        With the `strategy` "rolling" the new version takes over once each function that is in use has a worker, and the
+        one before finishes what it has; with "recreate" at once. `tag` and `comment` are kept in the history.
+        Raises `InvalidError` for an app without any, `ImageBuildError`, and `ExecutionError` when a function that is in
+        use cannot be started: then the version before stays.
         """
-        from potluck.deploy import deploy
+        from potluck.deploy import Note, deploy
 
-        deploy(self, name=name or "", show_progress=show_progress, build_on=build_on)
+        note = Note(tag, comment, strategy)
+        deploy(self, name=name or "", show_progress=show_progress, build_on=build_on, note=note)
         return self
 
     def _require_run(self, function: str) -> Link:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import getpass
+import os
+import socket
 from collections.abc import Callable, Collection, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from msgspec.structs import replace
 
@@ -20,19 +23,42 @@ if TYPE_CHECKING:
     from potluck.app import App
 
 
-def deploy(app: App, *, name: str = "", show_progress: bool | None = None, build_on: str = "") -> AppFacts:
+class Note(NamedTuple):
+    """What is kept with a version: see `App.deploy`."""
+
+    tag: str = ""
+    comment: str = ""
+    strategy: str = "rolling"
+
+
+PLAIN = Note()
+
+
+def deploy(
+    app: App, *, name: str = "", show_progress: bool | None = None, build_on: str = "", note: Note = PLAIN
+) -> AppFacts:
     """Have all images built and the app recorded under its name, or another one, in place of what was there.
 
-    Raises `InvalidError` for an app without functions, and whatever building an image raises.
+    Raises `InvalidError` for an app without functions, whatever building an image raises, and `ExecutionError` when the
+    version before stays, since this one cannot be started.
     """
     running = Running(app, show_progress, build_on)
     try:
-        return record(running, app, name or app.name, lasting=True)
+        return record(running, app, name or app.name, lasting=True, note=note)
     finally:
         running.close()
 
 
-def record(running: Running, app: App, name: str, *, lasting: bool) -> AppFacts:
+def author() -> str:
+    """Who deploys, as far as this machine knows."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):
+        user = str(os.getuid())
+    return f"{user}@{socket.gethostname()}"
+
+
+def record(running: Running, app: App, name: str, *, lasting: bool, note: Note = PLAIN) -> AppFacts:
     """As `deploy`, on the connection of a run; unless `lasting`, only for as long as that is open."""
     functions = [*_functions(running, app), *_classes(running, app)]
     if not functions:
@@ -40,7 +66,7 @@ def record(running: Running, app: App, name: str, *, lasting: bool) -> AppFacts:
             f"The app {app.name} has nothing to deploy.", fix="Decorate its functions with @app.function()."
         )
     running.grant(name)
-    return _record(running, functions, name, lasting)
+    return _record(running, functions, name, lasting, note)
 
 
 def record_web(running: Running, app: App) -> dict[str, str]:
@@ -73,9 +99,9 @@ def _is_ready(function: Function[Any, Any], ready: Callable[[Function[Any, Any]]
         return False
 
 
-def _record(running: Running, functions: list[NamedFunction], name: str, lasting: bool) -> AppFacts:
+def _record(running: Running, functions: list[NamedFunction], name: str, lasting: bool, note: Note = PLAIN) -> AppFacts:
     named = tuple(replace(each, spec=replace(each.spec, app=name)) for each in functions)
-    return running.client.ask(lambda number: DeployApp(number, name, named, lasting), AppFacts)
+    return running.client.ask(lambda number: DeployApp(number, name, named, lasting, author(), *note), AppFacts)
 
 
 def _functions(running: Running, app: App) -> Iterator[NamedFunction]:

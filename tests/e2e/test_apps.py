@@ -119,8 +119,8 @@ def test_secrets_are_kept_for_the_function_and_shown_to_nobody(node):
     told += potluck_cli(node, "app", "list", "--json") + potluck_cli(node, "status", "--json")
     assert "hunter2" not in told
     assert "hunter2" not in node.log.read_text()
-    assert b"hunter2" not in b"".join(file.read_bytes() for file in node.home.glob("apps.sqlite*"))
-    for file in node.home.glob("apps.sqlite*"):
+    assert b"hunter2" not in b"".join(file.read_bytes() for file in node.home.glob("state.sqlite*"))
+    for file in node.home.glob("state.sqlite*"):
         assert file.stat().st_mode & 0o077 == 0, file
 
 

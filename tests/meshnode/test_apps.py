@@ -2,32 +2,32 @@
 
 from __future__ import annotations
 
-import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import AsyncIterator, Iterable
 from pathlib import Path
 
 import pytest
 import trio
+import trio.testing
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
+from tests.conformance.check_apps import Played
 
-from potluck.errors import InvalidError, NotFoundError, StoreFullError
+from potluck.errors import InvalidError, NotFoundError
 from potluck.wire import Failure, FunctionSpec, Scaling
 from potluck.wire import apps as messages
 from potluck.wire.lease import InputLog
 from potluck.wire.worker import LOG_BYTES_MAX
 from potluck_ledger.keys import PrivateKey
-from potluck_ledger.sealing import Vault
 from potluck_node.app_logs import APP_BYTES_MAX, APPS_MAX, Logs
-from potluck_node.app_store import AppStore, Deployment
 from potluck_node.apps import PER_CLIENT_MAX, Apps, ClientApps
-from potluck_node.core import events as ev
+from potluck_node.deployments import Deployments
+from potluck_node.state.app_key import AppKey
+from potluck_node.state.service import State
 
 SPEC = FunctionSpec("app", "work", "ab" * 32, "3.11", module="m", qualname="work", secrets=(("KEY", "value"),))
 WORK = messages.NamedFunction("work", SPEC)
 NOW_US = 1_800_000_000_000_000
-VAULT = Vault(PrivateKey(bytes(32)))
 
 
 class StepClock:
@@ -58,23 +58,11 @@ class Somebody:
         return count
 
 
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "apps.sqlite"
-
-
-@pytest.fixture
-def store(path: Path) -> Iterator[AppStore]:
-    made = AppStore(path, VAULT)
-    yield made
-    made.close()
-
-
 class Desk:
-    def __init__(self, store: AppStore) -> None:
+    def __init__(self, deployments: Deployments) -> None:
         self.spawned, self.clients = Somebody(), [Somebody()]
-        self.kept: list[ev.FunctionKept | ev.FunctionLeft] = []
-        self.apps = Apps(store, self.spawned, lambda: self.clients, StepClock(), self.kept.append)
+        self.workers = deployments._workers
+        self.apps = Apps(deployments, self.spawned, lambda: self.clients, StepClock())
 
     async def ask(self, question: messages.AppQuestion, client: Somebody | None = None) -> object:
         return await self.apps.answer(question, client or self.clients[0])
@@ -86,37 +74,16 @@ class Desk:
 
 
 @pytest.fixture
-def desk(store: AppStore) -> Desk:
-    return Desk(store)
-
-
-# On disk
-
-
-def test_a_deployment_survives_with_its_secrets_which_others_cannot_read(store: AppStore, path: Path) -> None:
-    store.put("app", Deployment((WORK,), NOW_US))
-    store.put("app", Deployment((WORK, replace(WORK, name="more")), NOW_US + 1))
-    store.close()
-    again = AppStore(path, VAULT)
-    assert again.all() == {"app": Deployment((WORK, replace(WORK, name="more")), NOW_US + 1)}
-    assert path.stat().st_mode & 0o077 == 0
-    assert again.remove("app")
-    assert not again.remove("app")
-    again.close()
-
-
-def test_a_file_that_is_no_table_is_said(path: Path) -> None:
-    path.write_text("nonsense" * 1000)
-    with pytest.raises(InvalidError, match="cannot be used"):
-        AppStore(path, VAULT)
-
-
-def test_a_table_that_cannot_be_written_is_said(store: AppStore, path: Path) -> None:
-    other = sqlite3.connect(path, isolation_level=None)
-    other.execute("DROP TABLE apps")
-    with pytest.raises(StoreFullError):
-        store.put("app", Deployment((WORK,), NOW_US))
-    other.close()
+async def desk(tmp_path: Path) -> AsyncIterator[Desk]:
+    key = PrivateKey(bytes(32))
+    state = State(tmp_path / "state.sqlite", key.peer, StepClock(), 1 << 30)
+    deployments = Deployments(state, AppKey(key, lambda peer: True), key.peer, Played(), StepClock())
+    async with trio.open_nursery() as nursery:
+        await nursery.start(state.serve)
+        await nursery.start(deployments.serve)
+        yield Desk(deployments)
+        nursery.cancel_scope.cancel()
+    state.close()
 
 
 # What goes on
@@ -134,16 +101,29 @@ async def test_an_app_is_in_the_state_that_says_most(desk: Desk) -> None:
     assert await desk.states() == {"app": "deployed", "other": "detached"}
 
 
-async def test_deployed_functions_have_the_workers_that_they_want(store: AppStore, desk: Desk) -> None:
+async def test_functions_whose_objects_nobody_knows_are_not_kept(desk: Desk) -> None:
     wants = replace(WORK, spec=replace(SPEC, scaling=Scaling(min_containers=2)))
     unknown = replace(wants, name="Model", parameters=(messages.ParameterFacts("size", "int"),))
     await desk.ask(messages.DeployApp(1, "app", (wants, unknown, replace(WORK, name="plain"))))
-    assert desk.kept == [ev.FunctionLeft("app app"), ev.FunctionKept("app app", wants.spec)]
-    restarted = Desk(store)
-    restarted.apps.start()
-    assert restarted.kept == [ev.FunctionKept("app app", wants.spec)]
-    await restarted.ask(messages.StopApp(1, "app"))
-    assert restarted.kept[1:] == [ev.FunctionLeft("app app")]
+    assert desk.workers.kept() == [wants.spec]
+    await desk.ask(messages.StopApp(1, "app"))
+    assert desk.workers.kept() == []
+
+
+async def test_what_is_written_into_a_history_is_checked(desk: Desk) -> None:
+    for words in ({"tag": "x" * 65}, {"comment": "two\nlines"}, {"author": "x" * 201}, {"strategy": "hope"}):
+        with pytest.raises(InvalidError):
+            await desk.ask(messages.DeployApp(1, "app", (WORK,), **words))  # type: ignore[arg-type]
+    facts = await desk.ask(messages.DeployApp(1, "app", (WORK,), tag="v2.1", comment="faster"))
+    assert isinstance(facts, messages.AppFacts)
+    assert facts.version == 1
+    history = await desk.ask(messages.AskHistory(1, "app"))
+    assert isinstance(history, messages.AppHistory)
+    assert [(each.tag, each.comment, each.state) for each in history.versions] == [("v2.1", "faster", "current")]
+    with pytest.raises(NotFoundError, match="No app named other"):
+        await desk.ask(messages.RollBack(1, "other"))
+    with pytest.raises(NotFoundError, match="no version to go back to"):
+        await desk.ask(messages.RollBack(1, "app"))
 
 
 async def test_of_two_that_serve_an_app_the_later_counts(desk: Desk) -> None:

@@ -67,6 +67,7 @@ class CallCore:
             ev.LeaseAccepted: self._lease_accepted,
             ev.LeaseDenied: self._lease_denied,
             ev.LeaseStage: self._lease_stage,
+            ev.LeaseWarm: self._lease_warm,
             ev.InputBegan: self._input_began,
             ev.ItemYielded: self._item_yielded,
             ev.PiecesTaken: self._pieces_taken,
@@ -116,6 +117,10 @@ class CallCore:
         waiting = len(function.queue) + sum(len(lease.inputs) for lease in leases) - sum(began)
         runners = [max(lease.least, -(-count // lease.places)) for lease, count in zip(leases, began, strict=True)]
         return waiting, sum(runners)
+
+    def running(self, app: str) -> list[FunctionSpec]:
+        """Functions of an app that are called, or have workers of ours."""
+        return [each.spec for each in self._functions.values() if each.spec.app == app and (each.leases or each.queue)]
 
     def leases(self) -> Iterator[tuple[str, str, int, int]]:
         """(lease, peer, slots, inputs under way) of each lease."""
@@ -189,6 +194,8 @@ class CallCore:
         function = self._function(event.function, now_us)
         function.scaling = event.function.scaling
         function.keepers.add(event.holder)
+        if warm := [lease for lease in self._hiring.of(function) if lease.warm]:
+            self._stands(function, min(lease.trouble for lease in warm))
         self._kept.setdefault(event.holder, set()).add(function.name)
         self._hiring.pump(function, now_us)
 
@@ -242,6 +249,18 @@ class CallCore:
             lease.stage = event.text
             self._hiring.note(self._functions[lease.function], now_us)
 
+    def _lease_warm(self, event: ev.LeaseWarm, now_us: int) -> None:
+        self._lease_stage(ev.LeaseStage(event.lease, ""), now_us)
+        lease = self._leases.get(event.lease)
+        if lease and not lease.warm:
+            lease.warm, lease.trouble = True, event.trouble
+            if self._functions[lease.function].keepers:
+                self._stands(self._functions[lease.function], event.trouble)
+
+    def _stands(self, function: Function, trouble: str) -> None:
+        failed = Failure.of(ExecutionError(f"{function.spec.name} cannot start.", why=trouble)) if trouble else None
+        self._act(ev.Standing(function.name, failed))
+
     def _input_began(self, event: ev.InputBegan, now_us: int) -> None:
         lease = self._leases.get(event.lease)
         if lease is None:
@@ -250,12 +269,11 @@ class CallCore:
         if event.input in lease.inputs:
             lease.inputs[event.input].began_us = now_us
             self._began(event, function)
+        if lease.stage or not lease.warm:
+            self._lease_warm(ev.LeaseWarm(event.lease), now_us)
         if not lease.up:
             lease.up = True
             function.start_us = (function.start_us + max(1, now_us - lease.opened_us)) // 2
-        if lease.stage:
-            lease.stage = ""
-            self._hiring.note(function, now_us)
 
     def _began(self, event: ev.InputBegan, function: Function) -> None:
         item = self._inputs.get(event.input)
@@ -418,6 +436,8 @@ class CallCore:
             self._act(ev.CallEnded(name))
 
     def _fail_all(self, function: Function, failure: Failure, now_us: int) -> None:
+        if function.keepers:
+            self._act(ev.Standing(function.name, failure))
         waiting = [*function.queue, *function.delayed]
         function.queue.clear()
         function.delayed.clear()

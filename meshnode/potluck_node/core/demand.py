@@ -50,7 +50,8 @@ class Sent:
 @dataclass(slots=True)
 class Lease:
     """`places` is how many inputs a worker holds; `slots` how many all workers of the lease do, 0 until granted.
-    `least` and `most` workers were asked for. It is `up` once an input began."""
+    `least` and `most` workers were asked for. It is `up` once an input began, and `warm` once a worker was ready,
+    if only to tell of its `trouble`."""
 
     peer: str
     function: str
@@ -65,6 +66,8 @@ class Lease:
     least: int = 0
     most: int = 0
     up: bool = False
+    warm: bool = False
+    trouble: str = ""
 
     @property
     def workers(self) -> int:

@@ -73,6 +73,14 @@ class LeaseStage:
 
 
 @dataclass(frozen=True, slots=True)
+class LeaseWarm:
+    """A worker of the lease is ready; with `trouble`, to say that it could not start."""
+
+    lease: str
+    trouble: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class InputBegan:
     lease: str
     input: int
@@ -153,6 +161,7 @@ Event = (
     | LeaseAccepted
     | LeaseDenied
     | LeaseStage
+    | LeaseWarm
     | InputBegan
     | InputFinished
     | ItemYielded
@@ -280,6 +289,14 @@ class Notice:
     text: str
 
 
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """A function that is kept has a worker that is ready; or, with a failure, can have none."""
+
+    function: str
+    failure: Failure | None = None
+
+
 Action = (
     OpenLease
     | SendInput
@@ -294,4 +311,5 @@ Action = (
     | DeliverTaken
     | CallEnded
     | Notice
+    | Standing
 )

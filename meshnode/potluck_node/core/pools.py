@@ -55,7 +55,7 @@ class Item:
 class Worker:
     """`number` counts the inputs of this worker, which are `items` while they run. It is ready since `up_us`, busy or
     idle since `since_us`; `reckoned_us` until when its time was shared out. It is `leaving` when asked to end. Of what
-    it awaits, `asks` has the run that does nothing meanwhile."""
+    it awaits, `asks` has the run that does nothing meanwhile. Its start went wrong where there is `trouble`."""
 
     name: str
     ready: bool = False
@@ -68,6 +68,7 @@ class Worker:
     killed: str = ""
     leaving: bool = False
     asks: dict[int, int] = field(default_factory=dict)
+    trouble: str = ""
 
     @property
     def waits(self) -> bool:

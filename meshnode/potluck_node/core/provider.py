@@ -132,6 +132,7 @@ class ProviderCore:
         self._rescale(pool)
         granted = LeaseGranted(event.lease, slots, self._capacity.tier(request.function), now_us, self._version)
         self._act(ev.Post(event.lease, granted))
+        self._tell_ready(pool)
 
     def _machine(self, caller: str, spec: FunctionSpec, now_us: int) -> Machine:
         if nonsense(spec):
@@ -222,12 +223,16 @@ class ProviderCore:
             self._act(ev.KillWorker(event.pool, event.worker))
             return
         worker.ready, worker.up_us, worker.since_us, pool.failed_starts = True, now_us, now_us, 0
-        count = sum(worker.ready for worker in pool.workers.values())
-        for name in sorted(pool.leases):
+        worker.trouble = event.trouble
+        self._tell_ready(pool)
+
+    def _tell_ready(self, pool: Pool) -> None:
+        ready = [worker for worker in pool.workers.values() if worker.ready]
+        for name in sorted(pool.leases) if ready else ():
             lease = self._leases[name]
             if not lease.told_ready:
                 lease.told_ready = True
-                self._act(ev.Post(name, LeaseReady(count)))
+                self._act(ev.Post(name, LeaseReady(len(ready), min(worker.trouble for worker in ready))))
 
     def _worker_gone(self, event: ev.WorkerGone, now_us: int) -> None:
         if self._gpus.free(event.worker):

@@ -42,8 +42,11 @@ class PoolFailed:
 
 @dataclass(frozen=True, slots=True)
 class WorkerUp:
+    """With `trouble` it is ready to say why it is not."""
+
     pool: str
     worker: str
+    trouble: str = ""
 
 
 @dataclass(frozen=True, slots=True)

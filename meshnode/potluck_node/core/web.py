@@ -61,6 +61,10 @@ class Answer(NamedTuple):
         return f"{self.text}\n".encode()
 
 
+# RFC 6455: a reason fits into a frame with the code; 1011 is an unexpected condition. IANA's registry adds 1012, a
+# restart of the service.
+REASON_MAX, INTERNAL_ERROR, NORMAL, RESTART = 30, 1011, 1000, 1012
+
 NO_HOST = Answer(421, "This gateway does not answer under that name: add it to `gateway_hosts`.")
 NOT_FOUND = Answer(404, "Nothing answers here. `potluck deploy` and `potluck serve` print the URLs.")
 NO_TOKEN = Answer(401, "This needs the headers Potluck-Key and Potluck-Secret: see `potluck token`.")
@@ -192,13 +196,13 @@ class Reply:
         else:
             raise Broken(f"{type(item).__name__} came when the answer was at {self.state!r}")
 
-    def answer(self, answer: Answer) -> Iterator[dict[str, object]]:
+    def answer(self, answer: Answer, code: int = INTERNAL_ERROR) -> Iterator[dict[str, object]]:
         """Say it instead of the worker, if nothing was said yet."""
         if self.state == "start":
             yield from self._head(ResponseHead(answer.status, answer.headers, answer.body))
         elif self.state == "open":
             self.state = "over"
-            yield {"type": "websocket.close", "code": INTERNAL_ERROR, "reason": ""}
+            yield {"type": "websocket.close", "code": code, "reason": ""}
 
     def _head(self, head: ResponseHead) -> Iterator[dict[str, object]]:
         if not 200 <= head.status <= 599:
@@ -217,8 +221,6 @@ class Reply:
         return "websocket.http.response" if self.socket else "http.response"
 
 
-# RFC 6455: a reason fits into a frame with the code; 1011 is an unexpected condition.
-REASON_MAX, INTERNAL_ERROR, NORMAL = 30, 1011, 1000
 # What concerns the connection is the gateway's, as RFC 9110, section 7.6.1, has it.
 _HOP = frozenset((b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade"))
 _NAME = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")

@@ -10,6 +10,7 @@ from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from sqlalchemy.pool import StaticPool
 
 from potluck.errors import InvalidError
+from potluck_node.state import app_tables as _app_tables  # noqa: F401 - its tables are made, too
 from potluck_node.state.tables import METADATA
 
 # The lock that all nodes of one PostgreSQL database take in turns: the first bytes of "potluck state" as a number.

@@ -11,7 +11,7 @@ import sys
 from collections import defaultdict
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import trio
 
@@ -28,11 +28,13 @@ from potluck_node.state.batches import Batches
 from potluck_node.state.database import open_database
 from potluck_node.state.news import News
 from potluck_node.state.store import StateStore, doing, expiring, putting_back
-from potluck_node.state.work import GONE, ITEMS, LOOK, ROOM, Asker, Outcome, Spot
+from potluck_node.state.work import APPS_CHANGED, GONE, ITEMS, LOOK, ROOM, Asker, Outcome, Spot, Work
 from potluck_node.tunnels import Tunnels
 
 if TYPE_CHECKING:
     from trio_typing import TaskStatus
+
+T = TypeVar("T")
 
 _WAITS_FOR = {messages.Enqueue: ROOM, messages.Dequeue: ITEMS, messages.Peek: LOOK}
 
@@ -62,6 +64,8 @@ class State:
         self._made: defaultdict[str, dict[str, messages.Delete]] = defaultdict(dict)
         self._nursery: trio.Nursery | None = None
         self._asleep = 0
+        # Told when deployed apps may have changed, here or on another node.
+        self.apps_changed: Callable[[], None] = lambda: None
 
     def close(self) -> None:
         self._store.close()
@@ -94,6 +98,18 @@ class State:
         elif isinstance(request, messages.Delete) and asker.name in self._made:
             self._made[asker.name].pop(request.id, None)
         return answer
+
+    async def transact(self, do: Callable[[Work], T]) -> T:
+        """Do something of the node's own, on disk when this returns. Checks come before the first write; a call that
+        fails may be repeated. Raises `potluck.errors.Error`."""
+        came: list[T] = []
+
+        def doing_it(work: Work) -> Outcome:
+            came[:] = [do(work)]
+            return Outcome(messages.Yes())
+
+        await self._batches.run(doing_it)
+        return came[0]
 
     def _check_unnamed(self, request: messages.StoredRequest, asker: Asker) -> None:
         unnamed = isinstance(request, messages.Open) and not request.name
@@ -172,6 +188,8 @@ class State:
 
     def _tell(self, news: dict[Spot, int]) -> None:
         for spot, count in news.items():
+            if spot == APPS_CHANGED:
+                self.apps_changed()
             self._wake(self._waiting.wake(spot, count))
             if spot.what == ITEMS:
                 self._wake(self._waiting.wake(spot._replace(what=LOOK), sys.maxsize))
@@ -179,6 +197,7 @@ class State:
                 self._wake(self._waiting.wake_all(lambda place, gone=spot.holder: place.holder == gone))  # type: ignore[misc]
 
     def _tell_all(self) -> None:
+        self.apps_changed()
         self._wake(self._waiting.wake_all(lambda place: True))
 
     def _wake(self, numbers: list[int]) -> None:

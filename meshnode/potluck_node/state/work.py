@@ -36,6 +36,10 @@ class Spot(NamedTuple):
     what: str = ITEMS
 
 
+# What is told of deployed apps: any of them changed, or a node asks for their key.
+APPS_CHANGED = Spot("", "", "apps")
+
+
 @dataclass
 class Outcome:
     """An answer; `taken` are the numbers of the items in it."""

@@ -1,7 +1,8 @@
-"""`potluck app list|logs|stop`: apps that are deployed on this node, and those that run."""
+"""`potluck app list|logs|stop|history|rollback`: apps that are deployed on this node, and those that run."""
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterator
 
@@ -13,7 +14,19 @@ from potluck.cli.show import ago, as_json, named, print_json, print_table
 from potluck.client import Client
 from potluck.output import PlainOutput
 from potluck.wire import control
-from potluck.wire.apps import AppLogs, Apps, AppStopped, AskAppLogs, AskApps, LogLine, StopApp
+from potluck.wire.apps import (
+    AppFacts,
+    AppHistory,
+    AppLogs,
+    Apps,
+    AppStopped,
+    AskAppLogs,
+    AskApps,
+    AskHistory,
+    LogLine,
+    RollBack,
+    StopApp,
+)
 
 # How long one question for news waits at the node, microseconds: so often a follower looks whether the app still lives.
 FOLLOW_US = 1_000_000
@@ -36,10 +49,15 @@ def list_apps(as_json: bool) -> None:
         return
     now_us = time.time_ns() // 1000
     rows = [
-        (each.app, each.state, ago(each.since_us, now_us), str(each.functions or ""), str(each.calls or ""))
+        (
+            each.app, each.state, ago(each.since_us, now_us), f"v{each.version}" if each.version else "",
+            str(each.functions or ""), str(each.calls or ""),
+        )
         for each in answer.apps
-    ]
-    print_table(("app", "state", "since", "functions", "calls"), rows, "No apps. Deploy one: potluck deploy FILE.py")
+    ]  # fmt: skip
+    print_table(
+        ("app", "state", "since", "version", "functions", "calls"), rows, "No apps. Deploy one: potluck deploy FILE.py"
+    )
 
 
 @app.command("logs")
@@ -59,6 +77,49 @@ def stop(name: str) -> None:
     connection.close()
     calls = f"{answer.calls} call{'s' * (answer.calls != 1)} ended"
     click.echo(f"{name}: {calls}{', deployment removed' if answer.deployed else ''}.")
+
+
+@app.command("history")
+@click.argument("name", metavar="APP", shell_complete=complete_app)
+@as_json
+def history(name: str, as_json: bool) -> None:
+    """The versions of APP that were deployed, the newest first."""
+    connection = client()
+    versions = connection.ask(lambda number: AskHistory(number, name), AppHistory).versions
+    connection.close()
+    if as_json:
+        print_json([named(each) for each in versions])
+        return
+    now_us = time.time_ns() // 1000
+    rows = [
+        (
+            f"v{each.version}", each.state, ago(each.at_us, now_us), each.author, each.tag, each.digest[:12],
+            " ".join(filter(None, (f"v{each.source} again" if each.source else "", each.comment, each.why))),
+        )
+        for each in versions
+    ]  # fmt: skip
+    print_table(("version", "state", "deployed", "by", "tag", "digest", "comment"), rows, "No versions.")
+
+
+@app.command("rollback")
+@click.argument("name", metavar="APP", shell_complete=complete_app)
+@click.argument("version", default="")
+@click.option(
+    "--strategy", default="rolling", type=click.Choice(["rolling", "recreate"]), show_default=True,
+    help="Take over once what is in use has a worker, or at once.",
+)  # fmt: skip
+def rollback(name: str, version: str, strategy: str) -> None:
+    """Deploy an earlier VERSION of APP again (such as v3), or the one before this."""
+    from potluck.deploy import author
+
+    found = re.fullmatch(r"v?([1-9]\d{0,15})", version)
+    if version and not found:
+        raise click.UsageError(f"{version!r} is no version; write v3, say.")
+    wanted = int(found[1]) if found else 0
+    connection = client()
+    facts = connection.ask(lambda number: RollBack(number, name, wanted, author(), strategy), AppFacts)
+    connection.close()
+    click.echo(f"{name} is deployed as it was, as version {facts.version}.")
 
 
 def print_logs(name: str, worker: str, follow: bool) -> int:

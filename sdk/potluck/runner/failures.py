@@ -15,6 +15,9 @@ TEXT_MAX = 64 << 10
 # Largest pickled exception, bytes. An exception that carries a data set is better sent as text.
 EXCEPTION_BYTES_MAX = 1 << 20
 
+# Of what went wrong at a start, characters; repeats `wire.worker.TROUBLE_MAX`.
+TROUBLE_MAX = 2000
+
 # Modules whose package has another name, among the most downloaded.
 _PACKAGES = {
     "PIL": "pillow",
@@ -38,6 +41,19 @@ class Refusal(Exception):  # noqa: N818 - an answer, not a mistake of the runner
     def __init__(self, kind: str, what: str, why: str = "", fix: str = "") -> None:
         super().__init__(what)
         self.message: Message = ["Failure", kind, what, why, fix]
+
+
+def in_short(error: BaseException) -> str:
+    """One line or so, for who waits for a worker."""
+    try:
+        return f"{type(error).__name__}: {error}"[:TROUBLE_MAX]
+    except Exception:  # noqa: BLE001 - an exception that cannot say what it is
+        return type(error).__name__
+
+
+def late(limit_s: float) -> str:
+    """What is said of a start that takes too long."""
+    return f"it was not ready after {limit_s:g} s"
 
 
 def exception_message(error: BaseException, plain: bool = False) -> Message:

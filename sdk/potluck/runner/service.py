@@ -9,7 +9,7 @@ import _thread
 import types
 
 from .codec import unpack
-from .failures import Refusal
+from .failures import Refusal, in_short
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -65,12 +65,15 @@ class Service:
         for hook in hooks(self._instance, SNAP):
             run_apart(hook())
 
-    def try_enter(self) -> None:
-        """Enter; a failure becomes the outcome of the next input, and the one after that tries again."""
+    def try_enter(self) -> str:
+        """Enter; a failure becomes the outcome of the next input, and the one after that tries again. Returns what it
+        was, in short."""
         try:
             self._enter()
         except BaseException as error:  # noqa: BLE001 - SystemExit is an outcome, too
             self._failure = error
+            return in_short(error)
+        return ""
 
     def __call__(self, method: str, /, *args: Any, **kwargs: Any) -> object:
         """Call a method and wait for its result."""

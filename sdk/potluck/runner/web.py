@@ -7,14 +7,13 @@ the outcome alone. When the client has gone the application is told so, and afte
 from __future__ import annotations
 
 import _thread
-import contextlib
 import os
 import sys
 import time
 
 from . import asking, current
 from .codec import pack, unpack
-from .failures import Refusal, exception_message
+from .failures import Refusal, exception_message, in_short, late
 from .inbox import Inbox
 from .jobs import PAUSE_S
 from .output import Output
@@ -184,15 +183,18 @@ class WebWorker:
         done = _thread.allocate_lock()
         done.acquire()
         _thread.start_new_thread(self._say_in_time, (done, said))
-        with contextlib.suppress(BaseException):  # raised again by the request that tries again
+        trouble = ""
+        try:
             self._start()
+        except BaseException as error:  # noqa: BLE001 - raised again by the request that tries again
+            trouble = in_short(error)
         done.release()
         if said.acquire(blocking=False):
-            self.output.send(["WorkerReady"])
+            self.output.send(["WorkerReady", trouble])
 
     def _say_in_time(self, done: _thread.LockType, said: _thread.LockType) -> None:
         if not done.acquire(timeout=self._limit_s) and said.acquire(blocking=False):
-            self.output.send(["WorkerReady"])
+            self.output.send(["WorkerReady", late(self._limit_s)])
 
     def _start(self) -> None:
         with self._starting:

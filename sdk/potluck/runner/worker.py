@@ -9,6 +9,7 @@ import time
 
 from . import asking, current
 from .crew import Crew, Loop
+from .failures import late
 from .inbox import Inbox
 from .jobs import PAUSE_S, Batch, One
 from .output import Output
@@ -122,21 +123,21 @@ class Worker:
 
 def _get_ready(output: Output, function: Function) -> None:
     """Enter, then be ready: in time, so that it is the timeout of an input which ends a worker that enters forever."""
-    said = _thread.allocate_lock()
+    said, trouble = _thread.allocate_lock(), ""
     if isinstance(function, Service):
         output.hold()
         entered = _thread.allocate_lock()
         entered.acquire()
         _thread.start_new_thread(_ready_in_time, (output, entered, said, function.timeout_s))
-        function.try_enter()
+        trouble = function.try_enter()
         entered.release()
     if said.acquire(blocking=False):
-        output.send(["WorkerReady"])
+        output.send(["WorkerReady", trouble])
 
 
 def _ready_in_time(output: Output, entered: _thread.LockType, said: _thread.LockType, timeout_s: float) -> None:
     if not entered.acquire(timeout=timeout_s) and said.acquire(blocking=False):
-        output.send(["WorkerReady"])
+        output.send(["WorkerReady", late(timeout_s)])
 
 
 def _leave(output: Output, function: Function) -> None:

@@ -41,12 +41,37 @@ class NamedFunction(msgspec.Struct, frozen=True, array_like=True):
 
 class DeployApp(Message, frozen=True):
     """Record an app under its name, in place of what was there. It is kept on disk until it is stopped, or, unless
-    `lasting`, in memory for as long as this client is connected. Answered by `AppFacts`."""
+    `lasting`, in memory for as long as this client is connected. Answered by `AppFacts` once it is in charge.
+
+    `author`, `tag` and `comment` are for the history. `strategy` is rolling (what is in use takes over once it has a
+    worker, and what was there finishes what it has) or recreate (at once, and open WebSockets end)."""
 
     question: int
     app: str
     functions: tuple[NamedFunction, ...]
     lasting: bool = True
+    author: str = ""
+    tag: str = ""
+    comment: str = ""
+    strategy: str = "rolling"
+
+
+class RollBack(Message, frozen=True):
+    """Deploy an earlier version of an app anew, as the newest; 0 is the one before that which is in charge. Answered by
+    `AppFacts` once it is."""
+
+    question: int
+    app: str
+    version: int = 0
+    author: str = ""
+    strategy: str = "rolling"
+
+
+class AskHistory(Message, frozen=True):
+    """The versions of an app. Answered by `AppHistory`."""
+
+    question: int
+    app: str
 
 
 class NameFunctions(Message, frozen=True):
@@ -128,7 +153,8 @@ class CommandEnded(Message, frozen=True):
 
 
 class AppFacts(Message, frozen=True):
-    """`state` is deployed or serving (not lasting). `urls` are those of functions that answer requests, by name."""
+    """`state` is deployed or serving (not lasting). `urls` are those of functions that answer requests, by name.
+    `version` is 0 for what is served."""
 
     question: int
     app: str
@@ -136,17 +162,44 @@ class AppFacts(Message, frozen=True):
     created_us: int
     state: str
     urls: tuple[tuple[str, str], ...] = ()
+    version: int = 0
+
+
+class VersionFacts(msgspec.Struct, frozen=True, array_like=True):
+    """One version of an app. `state` is current, rolling (on its way), past, or failed, as `why` says. `source` is the
+    version that a rollback brought back, or 0. `digest` is that of what it deploys, without the values of secrets."""
+
+    version: int
+    at_us: int
+    state: str
+    author: str
+    tag: str
+    comment: str
+    digest: str
+    source: int = 0
+    why: str = ""
+
+
+class AppHistory(Message, frozen=True):
+    """The newest first."""
+
+    question: int
+    app: str
+    versions: tuple[VersionFacts, ...]
 
 
 class AppStatus(msgspec.Struct, frozen=True, array_like=True):
     """`state` is deployed, serving, running (some client runs it), or detached (only calls of it go on). `since_us` is
-    when that began; `functions` counts what is deployed, `calls` those that are open."""
+    when that began; `functions` counts what is deployed, `calls` those that are open. `version` and `tag` are those of
+    what is deployed."""
 
     app: str
     state: str
     since_us: int
     functions: int
     calls: int
+    version: int = 0
+    tag: str = ""
 
 
 class Apps(Message, frozen=True):
@@ -182,5 +235,5 @@ class AppStopped(Message, frozen=True):
     deployed: bool
 
 
-AppQuestion = DeployApp | NameFunctions | StartApp | AskApp | AskApps | AskAppLogs | StopApp
-AppReply = AppFacts | Apps | AppLogs | AppStopped | CommandEnded
+AppQuestion = DeployApp | NameFunctions | StartApp | AskApp | AskApps | AskAppLogs | StopApp | RollBack | AskHistory
+AppReply = AppFacts | Apps | AppLogs | AppStopped | CommandEnded | AppHistory

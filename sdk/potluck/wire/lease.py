@@ -67,9 +67,10 @@ class LeaseProgress(Message, frozen=True):
 
 
 class LeaseReady(Message, frozen=True):
-    """The first worker has loaded the function; inputs start now."""
+    """The first worker has loaded the function; inputs start now. With `trouble` they will fail: its start did."""
 
     workers: int
+    trouble: str = ""
 
 
 class Input(Message, frozen=True):

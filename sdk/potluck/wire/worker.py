@@ -110,8 +110,14 @@ class StopWorker(Message, frozen=True):
     """Finish: no more inputs come. The worker exits with 0."""
 
 
+# What a worker says of its start when that failed, in characters.
+TROUBLE_MAX = 2000
+
+
 class WorkerReady(Message, frozen=True):
-    """The function is loaded in this worker."""
+    """The function is loaded in this worker; or, with `trouble`, it is not, as its first input will tell."""
+
+    trouble: str = ""
 
 
 class WorkerLog(Message, frozen=True):

@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from potluck import frames, wire
-from potluck.runner import codec, memory
+from potluck.runner import codec, failures, memory
 from potluck.wire import worker
 from potluck.wire.common import FunctionSpec
 
@@ -82,6 +82,7 @@ def test_constants_repeat_those_of_the_messages() -> None:
     assert codec.LOG_BYTES_MAX == worker.LOG_BYTES_MAX
     assert codec.ITEMS_AHEAD_MAX == worker.ITEMS_AHEAD_MAX
     assert codec.ITEM_BYTES_AHEAD_MAX == worker.ITEM_BYTES_AHEAD_MAX
+    assert failures.TROUBLE_MAX == worker.TROUBLE_MAX
     assert codec.FRAME_BYTES_MAX == frames.FRAME_BYTES_MAX
     assert (codec.CONTENT, codec.DESCRIPTOR) == (frames.CONTENT, frames.DESCRIPTOR)
     assert frames.PAYLOAD_BYTES_MAX == wire.PAYLOAD_BYTES_MAX

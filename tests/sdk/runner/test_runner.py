@@ -83,7 +83,7 @@ def zygote(spec: FunctionSpec, protocol: int = wire.PROTOCOL, folder: Path | Non
             assert process.wait(TIMEOUT_S) == 0
 
 
-def spawn(parent: Channel, name: str) -> tuple[Channel, int]:
+def spawn(parent: Channel, name: str, trouble: str = "") -> tuple[Channel, int]:
     ours, theirs = socket.socketpair()
     with theirs:
         parent.send(SpawnWorker(name), theirs)
@@ -91,7 +91,9 @@ def spawn(parent: Channel, name: str) -> tuple[Channel, int]:
     assert isinstance(spawned, WorkerSpawned)
     assert spawned.worker == name
     channel = Channel(ours, FromWorker)
-    assert channel.receive() == WorkerReady()
+    ready = channel.receive()
+    assert isinstance(ready, WorkerReady)
+    assert ready.trouble == trouble
     return channel, spawned.pid
 
 

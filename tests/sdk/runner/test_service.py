@@ -202,7 +202,7 @@ def test_exit_runs_when_the_worker_is_stopped_and_its_errors_are_shown(tmp_path:
 def test_a_failed_enter_is_the_outcome_of_an_input_and_the_next_one_tries_again(tmp_path: Path) -> None:
     with zygote(spec_of(tmp_path, "Flaky"), folder=tmp_path) as parent:
         assert isinstance(parent.receive(), ZygoteReady)
-        channel, _ = spawn(parent, "a")
+        channel, _ = spawn(parent, "a", "SystemExit: try 1")
         for number in (1, 2):
             answer, _ = outcome(channel, "call")
             assert isinstance(answer, InputRaised)
@@ -230,7 +230,7 @@ def test_what_entering_printed_is_shown_with_the_first_input_its_end_at_least(tm
 def test_exit_does_not_run_where_enter_never_succeeded(tmp_path: Path) -> None:
     with zygote(spec_of(tmp_path, "Flaky"), folder=tmp_path) as parent:
         assert isinstance(parent.receive(), ZygoteReady)
-        channel, _ = spawn(parent, "a")
+        channel, _ = spawn(parent, "a", "SystemExit: try 1")
         channel.send(StopWorker())
         assert rest_of(channel) == ""
         assert parent.receive() == WorkerExited("a", 0)
@@ -239,7 +239,7 @@ def test_exit_does_not_run_where_enter_never_succeeded(tmp_path: Path) -> None:
 def test_a_worker_that_enters_for_too_long_is_ready_for_the_timeout_of_its_input(tmp_path: Path) -> None:
     with zygote(spec_of(tmp_path, "Slow", timeout_us=50_000), folder=tmp_path) as parent:
         assert isinstance(parent.receive(), ZygoteReady)
-        channel, _ = spawn(parent, "a")  # which waits for WorkerReady
+        channel, _ = spawn(parent, "a", "it was not ready after 0.05 s")  # which waits for WorkerReady
         channel.send(RunInput(1, pickle.dumps((("call",), {}))))
         (tmp_path / "go").touch()
         answer = channel.receive()
