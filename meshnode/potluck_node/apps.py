@@ -21,8 +21,10 @@ from potluck_node.app_logs import Logs
 from potluck_node.clock import Clock
 from potluck_node.core.admission import nonsense
 from potluck_node.core.rollover import STRATEGIES
+from potluck_node.core.schedules import check as check_schedule
 from potluck_node.deployments import Deployment, Deployments
 from potluck_node.named import Named
+from potluck_node.schedules import Schedules
 
 # How long a client may have a question for logs wait; it asks again.
 LOGS_WAIT_US_MAX = 60_000_000
@@ -30,6 +32,8 @@ LOGS_WAIT_US_MAX = 60_000_000
 NAME_MAX = 64
 # What one client runs or serves, which is one but for notebooks.
 PER_CLIENT_MAX = 100
+# Of a function with a schedule, whose name is in tables.
+SCHEDULED_NAME_MAX = 128
 # What people write into a history, in characters; a tag is a git hash or a word.
 AUTHOR_MAX, TAG_MAX, COMMENT_MAX = 200, 64, 1000
 
@@ -75,11 +79,13 @@ class Apps:
     def __init__(
         self,
         deployments: Deployments,
+        schedules: Schedules,
         spawned: Spawned,
         clients: Callable[[], Iterable[AppClient]],
         clock: Clock,
     ) -> None:
         self._deployments, self._spawned, self._clients, self._clock = deployments, spawned, clients, clock
+        self.schedules = schedules
         self.logs = Logs()
         self.named = Named(lambda: [each.apps for each in clients()], spawned.open_apps, self._functions)
         # Where the gateway is reached, "" where it is turned off; raises `InvalidError`.
@@ -114,6 +120,11 @@ class Apps:
                 self._check_deployed(question.app)
                 await self._deployments.roll_back(question)
                 return await self._facts(question.question, question.app)
+            case messages.AskSchedules():
+                return await self.schedules.facts(question)
+            case messages.RunSchedule():
+                self._check_deployed(question.app)
+                return await self.schedules.run_now(question)
             case messages.AskHistory():
                 return await self._deployments.history(question)
 
@@ -290,8 +301,19 @@ def _check(question: messages.DeployApp) -> None:
             fix="Give each a label= of its own.",
         )
     for function in question.functions:
+        if function.schedule:
+            _check_schedule(function, question.lasting)
         if problem := nonsense(function.spec):
             raise InvalidError(f"{function.name[:NAME_MAX]} cannot be deployed.", why=problem)
+
+
+def _check_schedule(function: messages.NamedFunction, lasting: bool) -> None:
+    assert function.schedule
+    if lasting and (function.spec.web or function.methods or len(function.name) > SCHEDULED_NAME_MAX):
+        raise InvalidError(
+            f"{function.name[:NAME_MAX]} cannot run by itself.", fix="Schedule a function of a short name."
+        )
+    check_schedule(function.schedule)
 
 
 def _check_words(author: str, tag: str, comment: str, strategy: str) -> None:

@@ -25,6 +25,7 @@ from potluck_node.core import rollover
 from potluck_node.locks import unlocked
 from potluck_node.state import app_versions as versions
 from potluck_node.state.app_key import AppKey
+from potluck_node.state.app_schedules import encoded
 from potluck_node.state.service import State
 from potluck_node.state.work import Work
 
@@ -39,12 +40,13 @@ _encoder = msgspec.msgpack.Encoder()
 
 @dataclass(frozen=True)
 class Deployment:
-    """What an app is now. `version` is 0 for what is only served."""
+    """What an app is now. `version` is 0 for what is only served; `node` is the one that put it in charge."""
 
     functions: tuple[messages.NamedFunction, ...]
     at_us: int
     version: int = 0
     tag: str = ""
+    node: str = ""
 
     @cached_property
     def ids(self) -> frozenset[str]:
@@ -81,12 +83,14 @@ class Deployments:
     def __init__(self, state: State, key: AppKey, node: str, workers: Workers, clock: Clock) -> None:
         self._state, self._key, self._node, self._workers, self._clock = state, key, node, workers, clock
         self.current: dict[str, Deployment] = {}
+        # Told of what is in charge of an app now, if anything.
+        self.changed: list[Callable[[str, Deployment | None], None]] = []
         self.retired: Callable[[frozenset[str], float], None] = lambda ids, drain_s: None
         self._rolls: dict[str, _Roll] = {}
         self._locked: set[str] = set()
         self._nursery: trio.Nursery | None = None
         self._news, self._following = trio.Event(), trio.Lock()
-        state.apps_changed = lambda: self._news.set()
+        state.on_apps.append(lambda: self._news.set())
 
     async def serve(self, *, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Know what is deployed, and follow it until cancelled. Raises `potluck.errors.Error` when that cannot be."""
@@ -124,7 +128,7 @@ class Deployments:
             return None
         self._locked.discard(app)
         functions = self._functions(found.functions)
-        return Deployment(functions, found.at_us, found.number, found.tag)
+        return Deployment(functions, found.at_us, found.number, found.tag, found.node)
 
     def _functions(self, locked: bytes) -> tuple[messages.NamedFunction, ...]:
         if self._key.vault is None:
@@ -140,8 +144,16 @@ class Deployments:
             # Which objects of a class with parameters will be called, nobody knows.
             if each.spec.scaling.min_containers and not each.parameters:
                 self._workers.submit(ev.FunctionKept(_holder(app), each.spec))
+        for tell in self.changed:
+            tell(app, new)
         if old and new:
             self.retired(old.ids - new.ids, rollover.DRAIN_S)
+
+    def find(self, app: str, function: str) -> FunctionSpec | None:
+        """A function as it is deployed now, under its name."""
+        deployment = self.current.get(app)
+        found = [each.spec for each in deployment.functions if each.name == function] if deployment else []
+        return found[0] if found else None
 
     def check_known(self, app: str) -> None:
         """Raises `RefusedError` for an app that is deployed, but not readable here."""
@@ -162,8 +174,9 @@ class Deployments:
         row = await self._state.transact(lambda work: versions.find(work, app, number))
         functions = self._functions(bytes(row.functions))
         proposal = versions.Proposal(
-            app, bytes(row.functions), question.author, self._node, row.tag, row.comment, row.digest, number
-        )
+            app, bytes(row.functions), question.author, self._node, row.tag, row.comment, row.digest,
+            bytes(row.schedules), number,
+        )  # fmt: skip
         return await self._version(app, functions, question.strategy, proposal)
 
     def _proposal(self, question: messages.DeployApp) -> versions.Proposal:
@@ -171,7 +184,8 @@ class Deployments:
             raise _no_key()
         locked = self._key.vault.lock(_encoder.encode(question.functions), _CONTEXT)
         given = (question.author, self._node, question.tag, question.comment)
-        return versions.Proposal(question.app, locked, *given, digest(question.functions))
+        schedules = {each.name: each.schedule for each in question.functions if each.schedule}
+        return versions.Proposal(question.app, locked, *given, digest(question.functions), encoded(schedules))
 
     async def _version(
         self, app: str, functions: tuple[messages.NamedFunction, ...], strategy: str, proposal: versions.Proposal

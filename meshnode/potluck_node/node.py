@@ -41,6 +41,7 @@ from potluck_node.core import events as ev
 from potluck_node.core import provider_events as pev
 from potluck_node.core.offers import OFFER_LIFE_US, OfferBook, rank_offer
 from potluck_node.core.pools import Capacity
+from potluck_node.deployed_images import DeployedImages
 from potluck_node.deployments import Deployments
 from potluck_node.devices.interface import Binding, Devices
 from potluck_node.discovery import Discovery
@@ -53,6 +54,7 @@ from potluck_node.nested import Nested
 from potluck_node.provider import Provider
 from potluck_node.sandbox.network import MakeGateway, make_gateway
 from potluck_node.sandbox.tiers import Tiers
+from potluck_node.schedules import Schedules
 from potluck_node.secret_store import SecretStore
 from potluck_node.spawned import Show, SpawnedCalls
 from potluck_node.spawned_store import SpawnedStore
@@ -136,7 +138,9 @@ class Node:
         self.gateway = Gateway(settings, GATEWAY, self.caller, self.tokens.admits)
         app_key = AppKey(self.key, settings.trusts)
         self.deployments = Deployments(self.state, app_key, self.key.peer, self.caller, self._clock)
-        self.apps = Apps(self.deployments, self.spawned, self._app_clients, self._clock)
+        self.deployed_images = DeployedImages(self.images)
+        self.schedules = Schedules(self.state, self.spawned, self.deployments.find, self.key.peer, self._clock)
+        self.apps = Apps(self.deployments, self.schedules, self.spawned, self._app_clients, self._clock)
         self.caller.nested = Nested(self.caller, self.apps.named, self.spawned)
         self.started_us = self._clock.now_us()
         self._sequence = self.home.next_sequence(self.started_us)
@@ -177,6 +181,9 @@ class Node:
         """Who tells whom."""
         self.caller.own_offer = self.own_offer
         self.caller.trusts = lambda peer: peer == self.key.peer or self.settings.trusts(peer)
+        self.spawned.on_outcome = self.schedules.ended
+        self.deployments.changed.append(self.deployed_images.changed)
+        self.deployments.changed.append(lambda app, deployment: self.schedules.look())
         self.spawned.on_log = self.gateway.heard = self.apps.heard
         self.caller.on_standing, self.deployments.retired = self.deployments.standing, self.gateway.retire
         self.gateway.endpoints, self.apps.web_base = self.apps, self.gateway.base
@@ -216,8 +223,10 @@ class Node:
                         await nursery.start(self.provider.serve)
                     await nursery.start(self.discovery.serve)
                     await nursery.start(self.spawned.serve)
+                    await nursery.start(self.deployed_images.serve)
                     await nursery.start(self.deployments.serve)
                     await nursery.start(self.gateway.serve)
+                    await nursery.start(self.schedules.serve)
                     if self.apps.answering():
                         await self._open_gateway()
                     await nursery.start(self.control.serve)

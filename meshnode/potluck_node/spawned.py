@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from potluck import wire
-from potluck.errors import Error, InputCancellation, InvalidError, StoreFullError
+from potluck.errors import Error, InputCancellation, InvalidError, NotFoundError, StoreFullError
 from potluck.wire import Failure, FunctionSpec
 from potluck.wire import spawned as messages
 from potluck.wire.control import INPUTS_AHEAD_MAX
@@ -24,7 +24,7 @@ from potluck_node.clock import Clock
 from potluck_node.core import events as ev
 from potluck_node.core.admission import nonsense
 from potluck_node.errands import Errands
-from potluck_node.spawned_store import SpawnedStore
+from potluck_node.spawned_store import SpawnedStore, new_call
 
 if TYPE_CHECKING:
     from trio_typing import TaskStatus
@@ -52,6 +52,8 @@ class SpawnedCalls:
         errands.lost = self._lost
         # Told (app, function, what it printed).
         self.on_log: Callable[[str, str, InputLog], None] = lambda app, function, message: None
+        # Told (call, outcome) once that is on disk.
+        self.on_outcome: Callable[[str, messages.SpawnedOutcome], None] = lambda call, outcome: None
         # Of each call that runs.
         self._functions: dict[str, FunctionSpec] = {}
         # Who spawned it or waited for it, of each call that runs.
@@ -104,6 +106,28 @@ class SpawnedCalls:
                 return await self._outcome(question, show)
         return self._facts(question.question, question.call)
 
+    # Calls of the node's own, on a schedule
+
+    def new_call(self) -> str:
+        """A number for a call that is to be."""
+        return new_call()
+
+    def spawn(self, call: str, function: FunctionSpec, payload: bytes) -> None:
+        """Record a call with one input, and run it. Raises `potluck.errors.Error`."""
+        self._store.add(function, (payload,), self._clock.now_us(), whole=True, call=call)
+        self._open(call)
+
+    def known(self, call: str) -> bool:
+        """Whether it is recorded."""
+        try:
+            return bool(self._store.facts(call))
+        except NotFoundError:
+            return False
+
+    def outcome(self, call: str) -> messages.SpawnedOutcome | None:
+        """That of its only input, None while there is none."""
+        return self._store.outcome(call, 0)
+
     def _recorded(self, question: int, call: str, more: bool) -> messages.Spawned:
         if not more:
             self._open(call)
@@ -150,6 +174,8 @@ class SpawnedCalls:
         failure = Failure.of(InputCancellation("The call was cancelled.", why=reason))
         lacking = self._store.lacking(call)
         self._store.finish((call, messages.SpawnedOutcome(0, number, failure=failure)) for number in lacking)
+        for number in lacking:
+            self.on_outcome(call, messages.SpawnedOutcome(0, number, failure=failure))
         if self._forget(call):
             self._caller.submit(ev.CallCancelled(call, reason))
         self._tell(call)
@@ -212,6 +238,8 @@ class SpawnedCalls:
             self._wake = trio.Event()
             came, self._came = self._came, []
             await self._write(came)
+            for call, outcome in came:
+                self.on_outcome(call, outcome)
             for call, count in Counter(call for call, _ in came).items():
                 self._recorded_some(call, count)
 

@@ -39,6 +39,11 @@ class Facts(NamedTuple):
     done: int
 
 
+def new_call() -> str:
+    """A number for a call."""
+    return f"fc-{secrets.token_hex(12)}"
+
+
 class SpawnedStore:
     """Raises `InvalidError` when the file cannot be used, and `StoreFullError` when it cannot grow.
 
@@ -61,9 +66,10 @@ class SpawnedStore:
     def close(self) -> None:
         self._db.close()
 
-    def add(self, function: FunctionSpec, payloads: Iterable[bytes], at_us: int, *, whole: bool) -> str:
-        """Record a call; returns its number. Until it is `whole` it is not among those to run."""
-        call = f"fc-{secrets.token_hex(12)}"
+    def add(self, function: FunctionSpec, payloads: Iterable[bytes], at_us: int, *, whole: bool, call: str = "") -> str:
+        """Record a call; returns its number, a new one unless given. Until it is `whole` it is not among those to
+        run."""
+        call = call or new_call()
         with self._transaction():
             self._db.execute(
                 "INSERT INTO calls VALUES (?, ?, ?, ?)",

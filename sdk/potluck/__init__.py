@@ -13,6 +13,7 @@ from potluck.place import current_function_call_id, current_input_id, enable_out
 from potluck.queues import Queue
 from potluck.retries import Retries
 from potluck.sandbox import Probe, Sandbox
+from potluck.schedule import Cron, Period
 from potluck.secret import Secret
 from potluck.sharing import batched, concurrent
 from potluck.tunnels import Tunnel, forward
@@ -22,12 +23,14 @@ from potluck.web import asgi_app, fastapi_endpoint, web_server, wsgi_app
 __all__ = [
     "App",
     "Cls",
+    "Cron",
     "Dict",
     "Error",
     "Function",
     "FunctionCall",
     "Image",
     "LocalEntrypoint",
+    "Period",
     "Probe",
     "Queue",
     "Retries",

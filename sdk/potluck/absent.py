@@ -12,18 +12,15 @@ _SERVER = "there is no server and no account: everything is on your own node"
 _SNAPSHOT = "the root of a sandbox is read-only: describe what it needs as steps of its image"
 _DASHBOARD = "there is no website: use `potluck status` and `potluck app logs`"
 _CLUSTER = 'functions on several machines that talk to each other are not there yet: one machine with gpu="…:8"'
-_SCHEDULE = "schedules are not there yet: start the program by cron"
 _PRIVATE = "log in with `docker login`, and use from_registry()"
 
 ABSENT = {
     "Client": _SERVER,
     "CloudBucketMount": "read the bucket from the function: outbound_domain_allowlist= and secrets=",
     "Cluster": _CLUSTER,
-    "Cron": _SCHEDULE,
     "Environment": _SERVER,
     "FilePatternMatcher": "ignore= takes a list of patterns, or a function of a path",
     "NetworkFileSystem": _STORE,
-    "Period": _SCHEDULE,
     "Proxy": "traffic leaves from the machine that runs the function",
     "SandboxSnapshot": _SNAPSHOT,
     "SchedulerPlacement": "use region= and labels= of @app.function()",

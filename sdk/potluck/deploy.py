@@ -106,7 +106,8 @@ def _record(running: Running, functions: list[NamedFunction], name: str, lasting
 
 def _functions(running: Running, app: App) -> Iterator[NamedFunction]:
     for name, function in app.registered_functions.items():
-        yield NamedFunction(name, running.spec(function))
+        schedule = function._options.schedule
+        yield NamedFunction(name, running.spec(function), schedule=schedule._wire() if schedule else None)
 
 
 def _classes(running: Running, app: App) -> Iterator[NamedFunction]:

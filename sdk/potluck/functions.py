@@ -45,6 +45,12 @@ class Function(Absent, Generic[P, R]):
         self._prepare(app, options)
         if options.sharing.batch_size and self._yields:
             raise InvalidError(f"{self.name} is a generator, which cannot be batched.", fix="Return a list.")
+        if options.schedule and (self._web or self._yields or _needs_arguments(raw)):
+            raise InvalidError(
+                f"{self.name} cannot run by itself.",
+                why="it answers requests, is a generator, or has parameters without a default",
+                fix="Give all its parameters defaults, and return a value.",
+            )
         if options.sharing.batch_size and self._web:
             raise InvalidError(f"{self.name} answers requests, which cannot be batched.", fix="Leave @batched out.")
 
@@ -243,3 +249,11 @@ def _detached(app_name: str, raw: Callable[..., Any], name: str = "", changed: b
     function: Function[..., Any] = App(app_name).function(name=name or None)(raw)
     function._changed = changed
     return function
+
+
+def _needs_arguments(raw: Callable[..., Any]) -> bool:
+    import inspect
+
+    kinds = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    given = inspect.signature(raw).parameters.values()
+    return any(each.default is each.empty and each.kind not in kinds for each in given)

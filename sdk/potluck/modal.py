@@ -13,11 +13,13 @@ from typing import NoReturn
 from potluck import (
     App,
     Cls,
+    Cron,
     Dict,
     Error,
     Function,
     FunctionCall,
     Image,
+    Period,
     Probe,
     Queue,
     Retries,
@@ -45,6 +47,7 @@ from potluck import (
     parameter,
     queues,
     retries,
+    schedule,
     secret,
     variants,
     web_server,
@@ -56,11 +59,13 @@ from potluck.absent import ABSENT, absent
 __all__ = [
     "App",
     "Cls",
+    "Cron",
     "Dict",
     "Error",
     "Function",
     "FunctionCall",
     "Image",
+    "Period",
     "Probe",
     "Queue",
     "Retries",
@@ -96,6 +101,7 @@ _MODULES: dict[str, ModuleType] = {
     "image": image,
     "queue": queues,
     "retries": retries,
+    "schedule": schedule,
     "secret": secret,
 }
 

@@ -10,6 +10,7 @@ from potluck.gpus import checked_gpus
 from potluck.image import Image
 from potluck.network import asked_network
 from potluck.retries import Retries, checked
+from potluck.schedule import Schedule
 from potluck.secret import Secret
 from potluck.sharing import ALONE, Sharing
 from potluck.tiers import checked_tier
@@ -84,18 +85,18 @@ class ClassSettings(CallSettings, total=False):
 
 
 class FunctionSettings(ClassSettings, total=False):
-    """What `@app.function` takes. `name` is the function's own name unless given; `is_generator` is found out."""
+    """What `@app.function` takes. `name` is the function's own name unless given; `is_generator` is found out. A
+    deployed function runs by itself as its `schedule` says, `Cron` or `Period`."""
 
     name: str | None
     is_generator: bool | None
-    schedule: object
+    schedule: Schedule | None
 
 
 # What is refused unless it is left at a default that asks for nothing, and why.
 REFUSED = {
     "volumes": "volumes are not there yet: give data as an argument, or add it to the image",
     "network_file_systems": "there are none, as Modal itself advises against them",
-    "schedule": "schedules are not there yet: start the program by cron",
     "cloud": "machines belong to people, not to clouds: use region= or labels= to choose among them",
     "routing_region": "calls go from your node straight to the machine that runs them",
     "proxy": "there are no static addresses: traffic leaves from the machine that runs the function",
@@ -142,6 +143,7 @@ class Options:
         self.timeout = _within("timeout", get("timeout", 300), 1, TIMEOUT_S_MAX, "seconds")
         self.startup_timeout = _within("startup_timeout", get("startup_timeout"), 1, TIMEOUT_S_MAX, "seconds")
         self.retries = checked(get("retries"))
+        self.schedule = _schedule(get("schedule"))
         self.sandbox = checked_tier(get("sandbox", ""), self.gpu)
         self.network = asked_network(get("block_network"), get("outbound_domain_allowlist"))
         self.env = tuple(sorted((key, value) for key, value in get("env", {}).items() if value is not None))
@@ -213,6 +215,14 @@ def _secrets(given: Any) -> tuple[Secret, ...]:
     if not all(isinstance(each, Secret) for each in secrets):
         raise InvalidError("secrets= takes a list of secrets.", fix="For example [potluck.Secret.from_dotenv()].")
     return secrets
+
+
+def _schedule(given: Any) -> Schedule | None:
+    if given is not None and not isinstance(given, Schedule):
+        raise InvalidError(
+            f"schedule={given!r:.100} is no schedule.", fix='Write potluck.Cron("0 6 * * *") or potluck.Period(days=1).'
+        )
+    return given
 
 
 def _regions(given: Any) -> tuple[str, ...]:

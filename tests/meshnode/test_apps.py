@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 from tests.conformance.check_apps import Played
+from tests.conformance.check_schedules import PlayedCalls
 
 from potluck.errors import InvalidError, NotFoundError
 from potluck.wire import Failure, FunctionSpec, Scaling
@@ -22,6 +23,7 @@ from potluck_ledger.keys import PrivateKey
 from potluck_node.app_logs import APP_BYTES_MAX, APPS_MAX, Logs
 from potluck_node.apps import PER_CLIENT_MAX, Apps, ClientApps
 from potluck_node.deployments import Deployments
+from potluck_node.schedules import Schedules
 from potluck_node.state.app_key import AppKey
 from potluck_node.state.service import State
 
@@ -62,7 +64,8 @@ class Desk:
     def __init__(self, deployments: Deployments) -> None:
         self.spawned, self.clients = Somebody(), [Somebody()]
         self.workers = deployments._workers
-        self.apps = Apps(deployments, self.spawned, lambda: self.clients, StepClock())
+        schedules = Schedules(deployments._state, PlayedCalls(), deployments.find, "node", StepClock())
+        self.apps = Apps(deployments, schedules, self.spawned, lambda: self.clients, StepClock())
 
     async def ask(self, question: messages.AppQuestion, client: Somebody | None = None) -> object:
         return await self.apps.answer(question, client or self.clients[0])

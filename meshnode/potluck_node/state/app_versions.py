@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import Row, delete, func, insert, select, update
 
 from potluck.errors import InvalidError, NotFoundError
+from potluck_node.state import app_schedules
 from potluck_node.state.app_tables import APPS, VERSIONS
 from potluck_node.state.work import APPS_CHANGED, Work
 
@@ -29,6 +30,7 @@ class Proposal(NamedTuple):
     tag: str
     comment: str
     digest: str
+    schedules: bytes
     source: int = 0
 
 
@@ -38,6 +40,7 @@ class InCharge(NamedTuple):
     number: int
     at_us: int
     tag: str
+    node: str
     functions: bytes | None
 
 
@@ -66,6 +69,7 @@ def take_over(work: Work, app: str, number: int) -> bool:
     if not work.db.execute(update(VERSIONS).where(*at).values(state=SERVED)).rowcount:
         return False
     work.db.execute(update(APPS).where(APPS.c.name == app).values(version=number))
+    app_schedules.replace_all(work, app, bytes(find(work, app, number).schedules))
     work.tell(APPS_CHANGED)
     return True
 
@@ -84,11 +88,13 @@ def give_up_all(work: Work, node: str) -> None:
 def all_in_charge(work: Work, known: Mapping[str, int]) -> dict[str, InCharge]:
     """What is in charge of each app; without the functions where the version is `known`."""
     join = (VERSIONS.c.app == APPS.c.name) & (VERSIONS.c.number == APPS.c.version)
-    columns = (APPS.c.name, VERSIONS.c.number, VERSIONS.c.at_us, VERSIONS.c.tag)
+    columns = (APPS.c.name, VERSIONS.c.number, VERSIONS.c.at_us, VERSIONS.c.tag, VERSIONS.c.node)
     found = work.db.execute(select(*columns).join(VERSIONS, join).order_by(APPS.c.name)).all()
     return {
-        name: InCharge(number, at_us, tag, None if known.get(name) == number else functions_of(work, name, number))
-        for name, number, at_us, tag in found
+        name: InCharge(
+            number, at_us, tag, node, None if known.get(name) == number else functions_of(work, name, number)
+        )
+        for name, number, at_us, tag, node in found
     }
 
 
@@ -119,7 +125,7 @@ def before(work: Work, app: str) -> int:
 def history(work: Work, app: str) -> tuple[int, list[Row[Any]]]:
     """(the version in charge or 0, all versions with the newest first, without what they deploy)."""
     current = work.db.execute(select(APPS.c.version).where(APPS.c.name == app)).scalar_one_or_none() or 0
-    columns = [each for each in VERSIONS.c if each.name != "functions"]
+    columns = [each for each in VERSIONS.c if each.name not in ("functions", "schedules")]
     query = select(*columns).where(VERSIONS.c.app == app).order_by(VERSIONS.c.number.desc())
     return int(current), list(work.db.execute(query).all())
 
@@ -127,6 +133,7 @@ def history(work: Work, app: str) -> tuple[int, list[Row[Any]]]:
 def forget(work: Work, app: str) -> bool:
     """Remove an app with its history; returns whether there was one."""
     work.db.execute(delete(VERSIONS).where(VERSIONS.c.app == app))
+    app_schedules.forget(work, app)
     work.tell(APPS_CHANGED)
     return bool(work.db.execute(delete(APPS).where(APPS.c.name == app)).rowcount)
 

@@ -64,8 +64,8 @@ class State:
         self._made: defaultdict[str, dict[str, messages.Delete]] = defaultdict(dict)
         self._nursery: trio.Nursery | None = None
         self._asleep = 0
-        # Told when deployed apps may have changed, here or on another node.
-        self.apps_changed: Callable[[], None] = lambda: None
+        # Told when deployed apps or their schedules may have changed, here or on another node.
+        self.on_apps: list[Callable[[], None]] = []
 
     def close(self) -> None:
         self._store.close()
@@ -189,7 +189,7 @@ class State:
     def _tell(self, news: dict[Spot, int]) -> None:
         for spot, count in news.items():
             if spot == APPS_CHANGED:
-                self.apps_changed()
+                self._tell_apps()
             self._wake(self._waiting.wake(spot, count))
             if spot.what == ITEMS:
                 self._wake(self._waiting.wake(spot._replace(what=LOOK), sys.maxsize))
@@ -197,8 +197,12 @@ class State:
                 self._wake(self._waiting.wake_all(lambda place, gone=spot.holder: place.holder == gone))  # type: ignore[misc]
 
     def _tell_all(self) -> None:
-        self.apps_changed()
+        self._tell_apps()
         self._wake(self._waiting.wake_all(lambda place: True))
+
+    def _tell_apps(self) -> None:
+        for tell in self.on_apps:
+            tell()
 
     def _wake(self, numbers: list[int]) -> None:
         for number in numbers:

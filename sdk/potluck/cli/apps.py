@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterator
+from datetime import datetime
 
 import click
 
@@ -23,8 +24,14 @@ from potluck.wire.apps import (
     AskAppLogs,
     AskApps,
     AskHistory,
+    AskSchedules,
     LogLine,
     RollBack,
+    RunSchedule,
+    RunStarted,
+    Schedule,
+    ScheduleFacts,
+    Schedules,
     StopApp,
 )
 
@@ -120,6 +127,53 @@ def rollback(name: str, version: str, strategy: str) -> None:
     facts = connection.ask(lambda number: RollBack(number, name, wanted, author(), strategy), AppFacts)
     connection.close()
     click.echo(f"{name} is deployed as it was, as version {facts.version}.")
+
+
+@app.command("schedules")
+@click.argument("name", metavar="APP", default="", shell_complete=complete_app)
+@as_json
+def schedules(name: str, as_json: bool) -> None:
+    """When functions of APP, or of all apps, run by themselves, and how it went."""
+    connection = client()
+    found = connection.ask(lambda number: AskSchedules(number, name), Schedules).schedules
+    connection.close()
+    if as_json:
+        print_json([_facts(each) for each in found])
+        return
+    now_us = time.time_ns() // 1000
+    rows = [
+        (
+            each.app, each.function, in_words(each.schedule),
+            datetime.fromtimestamp(each.next_us / 1e6).isoformat(" ", "seconds") if each.next_us else "never",
+            f"{each.runs[0].state}, {ago(each.runs[0].at_us, now_us)}" if each.runs else "",
+            each.runs[0].why if each.runs else "",
+        )
+        for each in found
+    ]  # fmt: skip
+    print_table(("app", "function", "schedule", "next", "last", "why"), rows, "No schedules.")
+
+
+def _facts(each: ScheduleFacts) -> dict[str, object]:
+    return named(each) | {"schedule": named(each.schedule), "runs": [named(run) for run in each.runs]}
+
+
+def in_words(schedule: Schedule) -> str:
+    """As it was written, about."""
+    if schedule.cron:
+        return f"{schedule.cron} ({schedule.timezone})"
+    parts = (f"{schedule.months} months" if schedule.months else "", f"{schedule.us / 1e6:g} s" if schedule.us else "")
+    return "every " + " and ".join(filter(None, parts))
+
+
+@app.command("run-schedule")
+@click.argument("name", metavar="APP", shell_complete=complete_app)
+@click.argument("function")
+def run_schedule(name: str, function: str) -> None:
+    """Run the scheduled FUNCTION of APP now; its schedule goes on as it was."""
+    connection = client()
+    started = connection.ask(lambda number: RunSchedule(number, name, function), RunStarted)
+    connection.close()
+    click.echo(f"{function} runs as {started.call}. See `potluck app logs {name}`.")
 
 
 def print_logs(name: str, worker: str, follow: bool) -> int:

@@ -26,6 +26,16 @@ class ParameterFacts(msgspec.Struct, frozen=True, array_like=True):
     default: bytes = b""
 
 
+class Schedule(msgspec.Struct, frozen=True, array_like=True):
+    """When a function runs by itself: at the times of `cron` (five fields) in a `timezone` by its IANA name; or,
+    without one, every so many `months` and `us` microseconds since it was first deployed."""
+
+    cron: str = ""
+    timezone: str = "UTC"
+    months: int = 0
+    us: int = 0
+
+
 class NamedFunction(msgspec.Struct, frozen=True, array_like=True):
     """A function or class under the name by which others of this user find it.
 
@@ -37,6 +47,7 @@ class NamedFunction(msgspec.Struct, frozen=True, array_like=True):
     spec: FunctionSpec
     methods: tuple[MethodFacts, ...] = ()
     parameters: tuple[ParameterFacts, ...] = ()
+    schedule: Schedule | None = None
 
 
 class DeployApp(Message, frozen=True):
@@ -132,6 +143,21 @@ class StopApp(Message, frozen=True):
     reason: str = "the app was stopped"
 
 
+class AskSchedules(Message, frozen=True):
+    """The schedules of an app, or of all. Answered by `Schedules`."""
+
+    question: int
+    app: str = ""
+
+
+class RunSchedule(Message, frozen=True):
+    """Run a scheduled function now, beside its schedule. Answered by `RunStarted`."""
+
+    question: int
+    app: str
+    function: str
+
+
 class RunCommand(Message, frozen=True):
     """Run a command in the sandbox of a worker that works for this node, on it. Its input and output go through a
     connection to the Unix socket `channel`, on which the client listens; unless `rows` is 0 it has a terminal. It ends
@@ -188,6 +214,41 @@ class AppHistory(Message, frozen=True):
     versions: tuple[VersionFacts, ...]
 
 
+class RunFacts(msgspec.Struct, frozen=True, array_like=True):
+    """One run of a scheduled function. `due_us` is when it was to begin, `at_us` when it did. `state` is running, done,
+    failed or lost (its node died before it began), as `why` says. `call` is known to the node with this peer id."""
+
+    due_us: int
+    at_us: int
+    state: str
+    node: str
+    call: str
+    by_hand: bool = False
+    why: str = ""
+
+
+class ScheduleFacts(msgspec.Struct, frozen=True, array_like=True):
+    """`next_us` is 0 when no time comes any more; `runs` the last ones, the newest first."""
+
+    app: str
+    function: str
+    schedule: Schedule
+    next_us: int
+    runs: tuple[RunFacts, ...] = ()
+
+
+class Schedules(Message, frozen=True):
+    question: int
+    schedules: tuple[ScheduleFacts, ...]
+
+
+class RunStarted(Message, frozen=True):
+    """`call` is the number of the spawned call."""
+
+    question: int
+    call: str
+
+
 class AppStatus(msgspec.Struct, frozen=True, array_like=True):
     """`state` is deployed, serving, running (some client runs it), or detached (only calls of it go on). `since_us` is
     when that began; `functions` counts what is deployed, `calls` those that are open. `version` and `tag` are those of
@@ -235,5 +296,17 @@ class AppStopped(Message, frozen=True):
     deployed: bool
 
 
-AppQuestion = DeployApp | NameFunctions | StartApp | AskApp | AskApps | AskAppLogs | StopApp | RollBack | AskHistory
-AppReply = AppFacts | Apps | AppLogs | AppStopped | CommandEnded | AppHistory
+AppQuestion = (
+    DeployApp
+    | NameFunctions
+    | StartApp
+    | AskApp
+    | AskApps
+    | AskAppLogs
+    | StopApp
+    | RollBack
+    | AskHistory
+    | AskSchedules
+    | RunSchedule
+)
+AppReply = AppFacts | Apps | AppLogs | AppStopped | CommandEnded | AppHistory | Schedules | RunStarted
