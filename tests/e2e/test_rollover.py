@@ -3,11 +3,11 @@
 import json
 import subprocess
 import sys
-import threading
 from pathlib import Path
 
 import httpx
 import pytest
+from tests.e2e.load import Load
 from tests.e2e.mesh import PATIENCE_S, run_cli, wait_until
 from tests.e2e.websocket import Socket
 from wsproto.events import TextMessage
@@ -43,43 +43,15 @@ def history(node):
     return {each["version"]: each for each in json.loads(run_cli(node, "app", "history", "rolling", "--json").stdout)}
 
 
-class Load:
-    """Requests one after the other, in threads, until it is left; `seen` has the answers in order."""
-
-    def __init__(self, url, threads=3):
-        self._url, self._over = url, threading.Event()
-        self._threads = [threading.Thread(target=self._ask) for _ in range(threads)]
-        self.seen, self.failed = [], []
-
-    def _ask(self):
-        with httpx.Client(timeout=PATIENCE_S) as client:
-            while not self._over.is_set():
-                try:
-                    response = client.get(self._url)
-                    (self.seen if response.status_code == 200 else self.failed).append(response.text)
-                except httpx.HTTPError as error:
-                    self.failed.append(repr(error))
-
-    def __enter__(self):
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_):
-        self._over.set()
-        for thread in self._threads:
-            thread.join()
-
-
 def test_versions_take_over_and_go_back_under_load(node, program):
     url = deploy(node, program("one"), "--tag", "first", "--comment", "what it was")
     assert httpx.get(url, timeout=PATIENCE_S).text == "one"
     channel = Socket(url)
-    with Load(url) as load:
-        wait_until(lambda: "one" in load.seen, "an answer")
+    with Load(lambda client: client.get(url)) as load:
+        wait_until(lambda: "one" in load.answered, "an answer")
         deploy(node, program("two"))
         # It was warm before it took over, so that nobody waits for it to start.
-        wait_until(lambda: load.seen[-1] == "two", "the new version")
+        wait_until(lambda: load.answered[-1] == "two", "the new version")
         channel.send(TextMessage(data="which are you?"))
         assert channel.message() == "one"
         refused = run_cli(node, "deploy", program("broken"))
@@ -88,9 +60,9 @@ def test_versions_take_over_and_go_back_under_load(node, program):
         assert "this version cannot start" in refused.stderr
         done = run_cli(node, "app", "rollback", "rolling")
         assert "version 4" in done.stdout, done.stderr
-        wait_until(lambda: load.seen[-1] == "one", "the version before")
+        wait_until(lambda: load.answered[-1] == "one", "the version before")
     assert load.failed == []
-    assert set(load.seen) == {"one", "two"}
+    assert set(load.answered) == {"one", "two"}
     channel.send(TextMessage(data="still there?"))
     assert channel.message() == "one"
     found = history(node)

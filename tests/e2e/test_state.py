@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import json
 import queue
 import subprocess
 import sys
@@ -271,3 +272,45 @@ def test_the_example_runs(caller):
     assert done.returncode == 0, done.stderr
     assert "lines counted: 30" in done.stdout
     assert "most frequent: to 40" in done.stdout
+
+
+def cli(node, *arguments, stdin=""):
+    done = run_cli(node, *arguments, stdin=stdin)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_dicts_and_queues_from_the_command_line(caller):
+    cli(caller, "dict", "create", "d")
+    cli(caller, "dict", "create", "d")
+    d = Dict.from_name("d")
+    d.update({"word": "up\x1b[2J", 2: {"x": [1]}, "odd": {1, 2}})
+    assert cli(caller, "dict", "get", "d", "word") == "up[2J\n"
+    assert run_cli(caller, "dict", "get", "d", "none").returncode == 1
+    entries = {each["key"]: each["value"] for each in json.loads(cli(caller, "dict", "items", "d", "--json"))}
+    assert entries == {"word": "up\x1b[2J", 2: {"x": [1]}, "odd": "{1, 2}"}
+    assert "..." in cli(caller, "dict", "items", "d", "2")
+    assert "'odd'" in cli(caller, "dict", "items", "d", "--repr")
+    assert [(each["name"], each["len"]) for each in json.loads(cli(caller, "dict", "list", "--json"))] == [("d", 3)]
+    assert "write --yes" in run_cli(caller, "dict", "clear", "d").stderr
+    cli(caller, "dict", "clear", "d", "--yes")
+    assert d.len() == 0
+    cli(caller, "dict", "delete", "d", "-y")
+    assert cli(caller, "dict", "delete", "d", "-y", "--allow-missing") == ""
+    assert "no dict named d" in run_cli(caller, "dict", "delete", "d", "-y").stderr
+
+    q = Queue.from_name("q", create_if_missing=True)
+    q.put_many(["one", ("two", 2)])
+    q.put("three", partition="p")
+    assert cli(caller, "queue", "peek", "q", "5") == "one\n('two', 2)\n"
+    assert json.loads(cli(caller, "queue", "peek", "q", "-p", "p", "--json")) == ["three"]
+    assert [cli(caller, "queue", "len", "q", *flags) for flags in ((), ("-p", "p"), ("--total",))] == [
+        "2\n",
+        "1\n",
+        "3\n",
+    ]
+    assert "q" in cli(caller, "queue", "list")
+    cli(caller, "queue", "clear", "q", "--all", "-y")
+    assert q.len(total=True) == 0
+    cli(caller, "queue", "delete", "q", "-y")
+    assert cli(caller, "queue", "list").startswith("None.")

@@ -30,7 +30,6 @@ from potluck.wire.apps import (
     RunSchedule,
     RunStarted,
     Schedule,
-    ScheduleFacts,
     Schedules,
     StopApp,
 )
@@ -138,7 +137,7 @@ def schedules(name: str, as_json: bool) -> None:
     found = connection.ask(lambda number: AskSchedules(number, name), Schedules).schedules
     connection.close()
     if as_json:
-        print_json([_facts(each) for each in found])
+        print_json([named(each) for each in found])
         return
     now_us = time.time_ns() // 1000
     rows = [
@@ -151,10 +150,6 @@ def schedules(name: str, as_json: bool) -> None:
         for each in found
     ]  # fmt: skip
     print_table(("app", "function", "schedule", "next", "last", "why"), rows, "No schedules.")
-
-
-def _facts(each: ScheduleFacts) -> dict[str, object]:
-    return named(each) | {"schedule": named(each.schedule), "runs": [named(run) for run in each.runs]}
 
 
 def in_words(schedule: Schedule) -> str:

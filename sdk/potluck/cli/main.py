@@ -41,6 +41,7 @@ def _register() -> None:
         run,
         secret,
         serve,
+        shared,
         shell,
         token,
     )
@@ -52,6 +53,8 @@ def _register() -> None:
     main.add_command(ledger.ledger)
     main.add_command(image.image)
     main.add_command(secret.secret)
+    main.add_command(shared.dict_)
+    main.add_command(shared.queue)
     main.add_command(shell.shell)
     main.add_command(token.token)
     main.add_command(doctor.doctor)
