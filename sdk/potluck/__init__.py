@@ -15,6 +15,7 @@ from potluck.retries import Retries
 from potluck.sandbox import Probe, Sandbox
 from potluck.schedule import Cron, Period
 from potluck.secret import Secret
+from potluck.server import Server
 from potluck.sharing import batched, concurrent
 from potluck.tunnels import Tunnel, forward
 from potluck.variants import Cls
@@ -36,6 +37,7 @@ __all__ = [
     "Retries",
     "Sandbox",
     "Secret",
+    "Server",
     "Tunnel",
     "__version__",
     "asgi_app",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Coroutine, Iterator, Mapping
+from collections.abc import Callable, Collection, Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar, Unpack, cast, dataclass_transform, overload
 
@@ -12,7 +12,7 @@ from potluck.cls import Method, move, register, web_methods
 from potluck.errors import InvalidError
 from potluck.functions import Function
 from potluck.image import Image
-from potluck.options import ClassSettings, FunctionSettings, Options
+from potluck.options import ClassSettings, FunctionSettings, Options, ServerSettings
 from potluck.parameters import parameter
 from potluck.place import is_local
 from potluck.secret import Secret
@@ -21,6 +21,7 @@ from potluck.variants import equip
 
 if TYPE_CHECKING:
     from potluck.running import Link, Running
+    from potluck.server import Server
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -118,6 +119,33 @@ class App(Absent):
             for each in web_methods(raw):
                 self.registered_functions[each.name] = each
             return raw
+
+        return decorate
+
+    def server(
+        self, *, port: int = 8000, startup_timeout: int = 30, unauthenticated: bool = False,
+        max_concurrency: int | None = None, target_concurrency: int | None = None,
+        compute_region: str | Sequence[str] | None = None, routing_region: object = None,
+        name: str | None = None, h2_enabled: bool = False, scaleup_window: object = None, exit_grace_period: int = 0,
+        **settings: Unpack[ServerSettings],
+    ) -> Callable[[type], Server]:  # fmt: skip
+        """Pass requests on to the HTTP server that a class starts in its `@potluck.enter()` method, on `port`, within
+        `startup_timeout` seconds. It has no methods to call; each worker has a sandbox of its own.
+
+        Who asks needs a token (`potluck token`), unless it is `unauthenticated`. A worker answers `max_concurrency`
+        requests at once, 1000 unless given; more are started when each has `target_concurrency`. `compute_region` is
+        what `region` is elsewhere; `routing_region` is passed over. Raises `InvalidError`.
+        """
+        from potluck.server import METHOD, Server, checked, prepare
+
+        checked(name=name, h2_enabled=h2_enabled, scaleup_window=scaleup_window, exit_grace_period=exit_grace_period)
+        given: Any = {**settings, "startup_timeout": startup_timeout, "region": compute_region}
+
+        def decorate(raw: type) -> Server:
+            private = not unauthenticated
+            made = prepare(raw, port, startup_timeout, private, max_concurrency, target_concurrency)
+            cls = self.cls(**given)(made)
+            return Server(vars(cls)[METHOD], cls)
 
         return decorate
 

@@ -84,6 +84,33 @@ class ClassSettings(CallSettings, total=False):
     experimental_options: object
 
 
+class ServerSettings(TypedDict, total=False):
+    """What `@app.server` takes of `CallSettings` and `ClassSettings`."""
+
+    cpu: float | tuple[float, float] | None
+    memory: int | tuple[int, int] | None
+    gpu: str | list[str] | None
+    env: Mapping[str, str | None] | None
+    secrets: Collection[Secret] | None
+    image: Image | None
+    serialized: bool
+    include_source: bool | None
+    ephemeral_disk: int | None
+    min_containers: int | None
+    max_containers: int | None
+    buffer_containers: int | None
+    scaledown_window: int | None
+    enable_memory_snapshot: bool
+    labels: Mapping[str, str] | None
+    sandbox: str
+    volumes: object
+    cloud: object
+    nonpreemptible: object
+    proxy: object
+    i6pn: object
+    experimental_options: object
+
+
 class FunctionSettings(ClassSettings, total=False):
     """What `@app.function` takes. `name` is the function's own name unless given; `is_generator` is found out. A
     deployed function runs by itself as its `schedule` says, `Cron` or `Period`."""

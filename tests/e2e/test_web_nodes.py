@@ -10,11 +10,14 @@ from pathlib import Path
 
 import httpx
 import pytest
-from tests.e2e import web_fastapi
+from tests.e2e import web_class, web_fastapi
 from tests.e2e import web_sample as sample
 from tests.e2e.mesh import PATIENCE_S, run_cli, wait_until
 from tests.e2e.websocket import Socket
 from wsproto.events import TextMessage
+
+import potluck
+from potluck import found
 
 ROOT = Path(__file__).resolve().parents[2]
 GATEWAY = ("--gateway", "127.0.0.1:0", "--cpus", "2", "--memory-mib", "3000")
@@ -58,6 +61,19 @@ def test_fastapi(mesh, use_node, client):
         stream = f"{web_fastapi.words.get_web_url()}/stream/4"
         assert client.get(stream).text == "0 1 2 3 "
         assert client.post(web_fastapi.Model.predict.get_web_url(), json={"x": 5}).json() == 105
+
+
+def test_a_class_that_is_a_server(mesh, use_node, client, monkeypatch):
+    node = use_node(mesh.node("solo", *GATEWAY))
+    monkeypatch.setattr(found, "_link", None)
+    with web_class.app.run(show_progress=False):
+        assert client.get(f"{web_class.Open.get_url()}/x").text.startswith("from the class")
+        assert client.get(web_class.Closed.get_url()).status_code == 401
+    assert run_cli(node, "deploy", "tests/e2e/web_class.py").returncode == 0
+    server = potluck.Server.from_name("served", "Open")
+    assert server.get_url().endswith("/served/open")
+    assert client.get(server.get_url()).status_code == 200
+    found._link.close()
 
 
 def test_versions_change_without_a_failed_request(mesh, use_node, tmp_path):

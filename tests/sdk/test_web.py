@@ -85,3 +85,22 @@ def test_the_runner_repeats_the_constants():
     assert web.TELL_BYTES == messages.TELL_BYTES
     assert web_frames.MESSAGE_BYTES_MAX == messages.SOCKET_MESSAGE_BYTES_MAX
     assert web.BODY_BYTES_MAX < memory.INLINE_BYTES_MAX
+
+
+def test_a_server_is_a_class_with_a_port():
+    app = potluck.App("servers")
+
+    @app.server(port=9000, max_concurrency=5, target_concurrency=3, min_containers=1)
+    class MyServer:
+        pass
+
+    function = app.registered_functions["MyServer.serve"]
+    assert function._web == ("server", "myserver", "GET", False, True, 9000, 30, "serve")
+    assert function._options.sharing[:2] == (5, 3)
+    assert MyServer.get_raw_f().__name__ == "MyServer"
+    with pytest.raises(InvalidError, match="no class to make objects of"):
+        MyServer()
+    with pytest.raises(InvalidError, match="is not possible"):
+        app.server(h2_enabled=True)
+    with pytest.raises(InvalidError, match="decorates classes"):
+        app.server()(len)
