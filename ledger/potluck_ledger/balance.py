@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from potluck_ledger.entries import Content, Receipt, Transfer, Voucher
 from potluck_ledger.envelope import Envelope
 
-
 # What one peer may leave unsigned before it gets no more: six leases that ended with the caller's crash, microseconds;
 # and for peers that use much, a part of what they signed.
 UNSIGNED_US, UNSIGNED_PERCENT = 30_000_000, 5
