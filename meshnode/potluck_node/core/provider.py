@@ -217,8 +217,7 @@ class ProviderCore:
         self._act(ev.OfferChanged())
 
     def _worker_up(self, event: ev.WorkerUp, now_us: int) -> None:
-        pool = self._pools.get(event.pool)
-        worker = pool.workers.get(event.worker) if pool else None
+        pool, worker = self._found(event.pool, event.worker)
         if pool is None or worker is None:
             self._act(ev.KillWorker(event.pool, event.worker))
             return
@@ -320,8 +319,7 @@ class ProviderCore:
         self._act(ev.Run(pool.name, worker.name, numbers, payloads, together, plain, head.call, head.index))
 
     def _item_came(self, event: ev.ItemCame, _now_us: int) -> None:
-        pool = self._pools.get(event.pool)
-        worker = pool.workers.get(event.worker) if pool else None
+        _, worker = self._found(event.pool, event.worker)
         item = worker.items.get(event.number) if worker else None
         lease = self._leases.get(item.lease) if item and not item.over else None
         if item and lease:
@@ -342,8 +340,7 @@ class ProviderCore:
                 self._act(ev.SendPiece(pool.name, worker.name, number, event.payload))
 
     def _pieces_taken(self, event: ev.PiecesTaken, _now_us: int) -> None:
-        pool = self._pools.get(event.pool)
-        worker = pool.workers.get(event.worker) if pool else None
+        _, worker = self._found(event.pool, event.worker)
         item = worker.items.get(event.number) if worker else None
         if item and not item.over and item.taken <= event.bytes <= item.sent:
             item.taken = event.bytes
@@ -357,8 +354,7 @@ class ProviderCore:
                 self._act(ev.AckItems(pool.name, worker.name, number, event.items))
 
     def _outcome_came(self, event: ev.OutcomeCame, now_us: int) -> None:
-        pool = self._pools.get(event.pool)
-        worker = pool.workers.get(event.worker) if pool else None
+        pool, worker = self._found(event.pool, event.worker)
         if pool is None or worker is None or event.outcome.input not in worker.items:
             return
         worker.reckon(now_us)
