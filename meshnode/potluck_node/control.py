@@ -16,7 +16,7 @@ import trio
 
 from potluck import __version__, wire
 from potluck.errors import DataFolderBusyError, Error, InvalidError, RemoteProtocolError, VersionError
-from potluck.frames import MessageReader, Outbox
+from potluck.frames import MessageReader, Outbox, Piece
 from potluck.wire import Failure, FunctionSpec, control
 from potluck.wire.apps import AppQuestion, RunCommand, WantFunction
 from potluck.wire.contents import join, split
@@ -46,6 +46,8 @@ CLIENTS_MAX = 2048
 OUTBOX_BYTES_MAX = 16 << 20
 # What spawned calls print reaches a client when it reads the next time. Beyond this, only `potluck app logs` has it.
 SHOWN_BYTES_MAX = 1 << 20
+# What a call waits for is told at most so often, seconds: most calls are over before that.
+NOTICE_S = 0.05
 _CREDENTIALS = struct.Struct("3i")
 
 
@@ -168,7 +170,10 @@ class _Client:
         self._out = Outbox()
         # Bytes on their way; and whether large ones go in sealed memory.
         self._out_bytes, self._descriptors = 0, False
-        self._wake, self._room = trio.Event(), trio.Event()
+        self._wake, self._room, self._writing = trio.Event(), trio.Event(), False
+        # What calls wait for, told now and then; and that there is some.
+        self._notices: dict[int, control.CallNotice] = {}
+        self._noticed = trio.Event()
         self._open: dict[str, int] = {}
         self._functions: dict[int, FunctionSpec] = {}
         # Inputs without an outcome.
@@ -182,6 +187,7 @@ class _Client:
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._write)
+                nursery.start_soon(self._tell_notices)
                 await self._read(nursery)
                 nursery.cancel_scope.cancel()
         finally:
@@ -391,7 +397,8 @@ class _Client:
         call = self._open.get(action.call)
         if call is not None:
             self._ahead[call].discard(action.index)
-            self._post(control.CallOutcome(call, action.index, action.payload, action.exception, action.failure))
+            outcome = control.CallOutcome(call, action.index, action.payload, action.exception, action.failure)
+            self._post(outcome, now=not self._ahead[call])
 
     def item(self, action: ev.DeliverItem) -> None:
         call = self._open.get(action.call)
@@ -410,7 +417,18 @@ class _Client:
     def notice(self, action: ev.Notice) -> None:
         call = self._open.get(action.call)
         if call is not None:
-            self._post(control.CallNotice(call, action.state, action.text))
+            self._notices[call] = control.CallNotice(call, action.state, action.text)
+            self._noticed.set()
+
+    async def _tell_notices(self) -> None:
+        while True:
+            await self._noticed.wait()
+            await trio.sleep(NOTICE_S)
+            self._noticed = trio.Event()
+            notices, self._notices = self._notices, {}
+            for call, notice in notices.items():
+                if call in self._functions:
+                    self._post(notice)
 
     def log(self, call: str, index: int, message: InputLog) -> None:
         number = self._open.get(call)
@@ -421,12 +439,28 @@ class _Client:
 
     # Bytes
 
-    def _post(self, message: wire.Message) -> None:
+    def _post(self, message: wire.Message, now: bool = False) -> None:
+        """Send a message; `now` what somebody surely waits for: waking a task takes as long as the rest of it."""
         message, contents = split(message)
         before = self._out.bytes
         self._out.add(wire.encode(message), contents, self._descriptors)
         self._out_bytes += self._out.bytes - before
-        self._wake.set()
+        if not (now and not contents and self._sent_now()):
+            self._wake.set()
+
+    def _sent_now(self) -> bool:
+        """Send as far as that needs no waiting; whether that was all."""
+        if self._writing or not (piece := self._out.next()):
+            return False
+        rest = memoryview(piece.data)
+        if piece.payload is None:
+            # The writer sees what goes wrong.
+            with suppress(OSError):
+                rest = rest[os.write(self._stream.socket.fileno(), rest) :]
+        self._out_bytes -= piece.weight - (len(rest) if piece.payload is None else piece.weight)
+        if rest:
+            self._out.put_back(piece if piece.payload is not None else Piece(rest))
+        return not self._out.bytes
 
     async def drained(self) -> None:
         """Wait while too much waits for this client."""
@@ -445,8 +479,10 @@ class _Client:
         with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
             while True:
                 while piece := self._out.next():
+                    self._writing = True
                     await send_piece(self._stream, piece)
                     self._out_bytes -= piece.weight
                     self._room.set()
+                self._writing = False
                 self._wake = trio.Event()
                 await self._wake.wait()

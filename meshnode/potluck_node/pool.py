@@ -15,6 +15,7 @@ import trio
 
 from potluck.errors import Error, PythonVersionError, SandboxError
 from potluck.wire import Failure, FunctionSpec
+from potluck.wire.contents import split
 from potluck.wire.lease import LeaseProgress
 from potluck.wire.state import StateAsked, StateDropped, StateTold
 from potluck.wire.worker import (
@@ -119,7 +120,7 @@ class Pool:
         self._sandboxes: dict[str, Zygote] = {}
         self._workers: dict[str, Worker] = {}
         # What each worker is sent, in order. The core bounds the inputs, and the pieces of each.
-        self._mail: dict[str, trio.MemorySendChannel[ToWorker]] = {}
+        self._mail: dict[str, trio.MemorySendChannel[ToWorker | memoryview]] = {}
         self._scope = trio.CancelScope()
         self._nursery: trio.Nursery | None = None
 
@@ -224,7 +225,7 @@ class Pool:
         except SandboxError as error:
             return error.what
         self._workers[name], self._printed[name] = worker, Printed()
-        self._mail[name], mail = trio.open_memory_channel[ToWorker](math.inf)
+        self._mail[name], mail = trio.open_memory_channel[ToWorker | memoryview](math.inf)
         assert self._nursery
         self._nursery.start_soon(self._send_all, worker, mail)
         try:
@@ -338,13 +339,21 @@ class Pool:
         self._post(worker, StopInput(number))
 
     def _post(self, worker: str, message: ToWorker) -> None:
-        if worker in self._mail:
-            self._mail[worker].send_nowait(message)
+        """At once if nothing else is on its way: waking a task takes as long as the rest of it."""
+        mail = self._mail.get(worker)
+        if mail is None:
+            return
+        left: ToWorker | memoryview | None = message
+        facts = mail.statistics()
+        if facts.tasks_waiting_receive and not (self._workers[worker].sending or split(message)[1]):
+            left = self._workers[worker].send_now(message)
+        if left is not None:
+            mail.send_nowait(left)
 
-    async def _send_all(self, worker: Worker, mail: trio.MemoryReceiveChannel[ToWorker]) -> None:
+    async def _send_all(self, worker: Worker, mail: trio.MemoryReceiveChannel[ToWorker | memoryview]) -> None:
         with suppress(WorkerEnded):  # `_work` reports it
             async for message in mail:
-                await worker.send(message)
+                await (worker.send_rest(message) if isinstance(message, memoryview) else worker.send(message))
 
     def stop(self, worker: str) -> None:
         """End an idle worker; one of a class may run its exit methods first, an application shut down."""

@@ -107,6 +107,11 @@ class Outbox:
             size += len(parts[-1])
         return Piece(b"".join(parts))
 
+    def put_back(self, piece: Piece) -> None:
+        """What could not be written comes first again."""
+        self._pieces.appendleft(piece)
+        self.bytes += piece.weight
+
     def _pop(self) -> Piece:
         piece = self._pieces.popleft()
         self.bytes -= piece.weight

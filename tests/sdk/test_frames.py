@@ -120,3 +120,15 @@ def test_descriptors_of_which_nothing_was_said_are_closed(descriptors_before: in
     reader = frames.MessageReader(descriptors=deque([memfd(), pipe()]))
     list(reader.feed(frames.encode_frame(b"m")))
     reader.close()
+
+
+def test_what_is_put_back_into_an_outbox_comes_first():
+    outbox = frames.Outbox()
+    outbox.add(b"one")
+    outbox.add(b"two")
+    piece = outbox.next()
+    assert outbox.bytes == 0
+    outbox.put_back(frames.Piece(piece.data[3:]))
+    outbox.add(b"three")
+    assert outbox.next().data == piece.data[3:] + frames.encode_frame(b"three")
+    assert outbox.bytes == 0

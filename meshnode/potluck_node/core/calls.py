@@ -459,7 +459,9 @@ class CallCore:
     def _heed_verdicts(self, function: Function, now_us: int) -> None:
         """Fail what would fail anywhere: when two peers say so, or one and there is nobody else to ask. A single peer
         that lies, or is broken, must not end a call."""
+        if not function.verdicts:
+            return
         others = [offer for offer in self._hiring.offers(now_us) if offer.peer not in function.verdicts]
         alone = all(misfit(offer, function.spec, self._trusts) for offer in others)
-        if function.verdicts and (alone or len(function.verdicts) >= VERDICTS_NEEDED):
+        if alone or len(function.verdicts) >= VERDICTS_NEEDED:
             self._fail_all(function, next(iter(function.verdicts.values())), now_us)

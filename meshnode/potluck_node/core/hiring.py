@@ -195,12 +195,14 @@ class Hiring:
     def _candidates(self, function: Function, now_us: int) -> list[Candidate]:
         """Peers that may be asked now: no lease with them yet, and not told to wait."""
         leased = {self.leases[name].peer for name in function.leases}
+        # Ours is made anew each time, and inputs come often.
+        offers = self._book.fresh(now_us) if self._book.us in leased else self.offers(now_us)
         recent = self._recent.get(function.name)
         return [
             Candidate(
                 offer, self.rtt_us.get(offer.peer, 0), self.bans.left_us(offer.peer, now_us) > 0, offer.peer == recent
             )
-            for offer in self.offers(now_us)
+            for offer in offers
             if offer.peer not in leased
             and offer.peer not in function.verdicts
             and function.not_before.get(offer.peer, (0, ""))[0] <= now_us

@@ -121,6 +121,20 @@ class Worker(Protocol):
         middle of a frame, the worker is killed, since its stream is broken."""
         ...
 
+    def send_now(self, message: ToWorker) -> memoryview | None:
+        """As `send`, for a message without large payloads, as far as that needs no waiting. Returns what is left, for
+        `send_rest` before anything else; None when all was sent, or nobody reads it. Not while `sending`."""
+        ...
+
+    async def send_rest(self, rest: memoryview) -> None:
+        """Send what `send_now` left. Raises `WorkerEnded`."""
+        ...
+
+    @property
+    def sending(self) -> bool:
+        """Whether somebody sends, or waits to."""
+        ...
+
     async def receive(self) -> FromWorker:
         """The next message; one receiver at a time, cancelling loses nothing. While nobody receives, a worker that
         prints too much blocks. Raises `WorkerEnded` when the process is gone or broke the protocol (it is killed

@@ -6,13 +6,13 @@ import contextlib
 import socket
 import struct
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import trio
 
 from potluck import wire
 from potluck.errors import RemoteProtocolError
-from potluck.frames import FRAME_BYTES_MAX, MessageReader, Outbox
+from potluck.frames import FRAME_BYTES_MAX, MessageReader, Outbox, Piece, encode_frame
 from potluck.wire.contents import join, split
 from potluck.wire.state import REQUEST_BYTES_MAX, StateAsked
 from potluck.wire.worker import LOG_BYTES_MAX, FromWorker, InputSucceeded, ToWorker, WorkerLog
@@ -69,14 +69,33 @@ class SocketWorker:
             self.born.set()
             self._ended.set()
 
+    @property
+    def sending(self) -> bool:
+        return self._send_lock.locked()
+
+    def send_now(self, message: ToWorker) -> memoryview | None:
+        rest = memoryview(encode_frame(wire.encode(message)))
+        try:
+            return rest[self._channel.send(rest, socket.MSG_DONTWAIT) :] or None
+        except BlockingIOError:
+            return rest
+        except OSError:
+            return None  # its end is told elsewhere
+
+    async def send_rest(self, rest: memoryview) -> None:
+        await self._send_pieces(iter((Piece(rest),)))
+
     async def send(self, message: ToWorker) -> None:
         left, contents = split(message)
         outbox = Outbox()
         outbox.add(wire.encode(left), contents, self._descriptors)
+        await self._send_pieces(iter(outbox.next, None))
+
+    async def _send_pieces(self, pieces: Iterator[Piece]) -> None:
         async with self._send_lock:
             torn = False
             try:
-                while piece := outbox.next():
+                for piece in pieces:
                     rest, descriptor = memoryview(piece.data), piece.descriptor
                     while rest:
                         rest = rest[await self._send(rest, descriptor) :]

@@ -54,9 +54,10 @@ class Output:
             for stream, data in held.parts if held else ():
                 self._log(stream, data)
 
-    def send(self, message: Message) -> None:
-        """Send a message, after all output so far."""
-        self.flush()
+    def send(self, message: Message, flush: bool = True) -> None:
+        """Send a message, after all output so far, unless that was flushed just now."""
+        if flush:
+            self.flush()
         if self._socket < 0:
             os._exit(0)  # a copy that user code forked has come to the end of the user's function
         with self._lock:

@@ -102,15 +102,15 @@ class Worker:
         self._output.input = 0
         current.alone = current.NOTHING
         current.running.set(current.NOTHING)
-        self._tell(job)
+        self._tell(job, flush=False)
 
-    def _tell(self, job: Job) -> None:
+    def _tell(self, job: Job, flush: bool = True) -> None:
         with self._cpu_lock:
             now_us = _cpu_us()
             spent_us, self._cpu_us = now_us - self._cpu_us, now_us
         for number, (tag, outcome) in job.outcomes.items():
             self._windows.end(number)
-            self._output.send([tag, number, outcome, spent_us // len(job.outcomes)])
+            self._output.send([tag, number, outcome, spent_us // len(job.outcomes)], flush)
 
     def _emit(self, number: int, item: int, payload: bytes) -> None:
         self._windows.send(number, len(payload))

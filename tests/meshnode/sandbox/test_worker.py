@@ -1,6 +1,4 @@
-"""The node's end of a worker's socket."""
-
-from __future__ import annotations
+"""The node's end of a worker's socket: what is sent at once, and what waits."""
 
 import socket
 
@@ -8,30 +6,46 @@ import pytest
 import trio
 
 from potluck import wire
-from potluck.frames import encode_frame
-from potluck.wire.worker import WorkerLog
-from potluck_node.sandbox.interface import WorkerEnded
+from potluck.frames import FrameReader
+from potluck.wire.worker import RunInput, StopWorker, ToWorker
 from potluck_node.sandbox.worker import SocketWorker
 
 
-@pytest.mark.parametrize("attempt", range(20))  # the scheduler draws who is first
-async def test_an_end_in_the_middle_of_a_read_loses_and_swaps_nothing(attempt: int) -> None:
-    ours, theirs = socket.socketpair()
-    worker = SocketWorker("w", ours, lambda name: None)
-    frames = b"".join(encode_frame(wire.encode(WorkerLog(1, 1, bytes([number]) * 1000))) for number in range(20))
-    half = len(frames) // 2 - 7
-    received = []
+@pytest.fixture
+def ends():
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+    with ours, theirs:
+        yield SocketWorker("ann-1", ours, lambda name: None), theirs
 
-    async def receive() -> None:
-        with pytest.raises(WorkerEnded, match="exit 0"):
-            while True:
-                received.append(await worker.receive())
 
-    theirs.sendall(frames[:half])
+async def read(theirs, count):
+    """The next messages that the worker gets."""
+    reader, found = FrameReader(), []
+    stream = trio.socket.from_stdlib_socket(theirs)
+    while len(found) < count:
+        found += [wire.decode(body, ToWorker) for body in reader.feed(await stream.recv(1 << 16))]
+    return found
+
+
+async def test_a_message_that_fits_is_sent_at_once(ends):
+    worker, theirs = ends
+    assert worker.send_now(StopWorker()) is None
+    assert not worker.sending
+    assert await read(theirs, 1) == [StopWorker()]
+
+
+async def test_what_finds_no_room_is_sent_later_and_whole(ends):
+    worker, theirs = ends
+    sent, rest = [], None
+    while rest is None:
+        sent.append(RunInput(len(sent) + 1, bytes(60_000)))
+        rest = worker.send_now(sent[-1])
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(receive)
-        await trio.lowlevel.checkpoint()
-        theirs.sendall(frames[half:])
-        worker.end(0, "exit 0")
+        nursery.start_soon(worker.send_rest, rest)
+        assert await read(theirs, len(sent)) == sent
+
+
+async def test_a_worker_that_is_gone_leaves_nothing_to_send(ends):
+    worker, theirs = ends
     theirs.close()
-    assert [message.data[0] for message in received] == list(range(20))
+    assert worker.send_now(StopWorker()) is None
