@@ -2,6 +2,7 @@
 
 import os
 import signal
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -112,7 +113,9 @@ def test_a_map_does_not_wait_for_a_worker_that_hangs(trio_mesh):
             seen += list(results)
         finally:
             for pid in hung:
-                os.kill(pid, signal.SIGCONT)
+                # Its node ends it as soon as the other one has won.
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGCONT)
     assert hung
     assert seen == [number * number for number in range(40)]
 

@@ -87,15 +87,13 @@ def test_handles_in_a_closure_work_there(running):
         assert both.remote(1) == 8
 
 
-def test_what_needs_the_node_says_that_it_cannot_be_in_a_sandbox(running):
+def test_functions_and_calls_that_are_handed_over_are_used_there(running):
     assert potluck.is_local()
     assert sample.where.remote() is False
-    with pytest.raises(InvalidError, match="within a sandbox"):
-        sample.call_back.remote(sample.add)
-    call = sample.add.spawn(1)
-    with pytest.raises(InvalidError, match="within a sandbox"):
-        sample.wait_for.remote(call)
-    assert call.get(timeout=60) == 2
+    assert sample.call_back.remote(sample.add) == 2
+    with pytest.raises(InvalidError, match="other settings"):
+        sample.call_back.remote(sample.add.with_options(timeout=100))
+    assert sample.wait_for.remote(sample.add.spawn(1)) == 2
 
 
 def test_generators_from_async_code_and_left_early(running):
