@@ -166,7 +166,8 @@ class Caller:
             if lease and lease.link:
                 lease.meter.sent(action.input, action.attempt, action.payload, self._clock.now_us())
                 call, index = self.core.input_of(action.input) or ("", 0)
-                lease.link.post(messages.Input(action.input, action.attempt, action.payload, action.plain, call, index))
+                given = (action.input, action.attempt, action.payload, action.plain, call, index, action.worker)
+                lease.link.post(messages.Input(*given))
         elif isinstance(action, ev.Deliver):
             if action.call in self._sinks:
                 self._sinks[action.call].deliver(action)

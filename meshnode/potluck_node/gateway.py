@@ -31,11 +31,13 @@ from potluck_node.core.web import (
     Doors,
     Reply,
     Route,
+    Sessions,
     header_bytes,
     names_us,
     passed_on,
     proof,
     route,
+    session,
 )
 from potluck_node.web_visit import BodyError, ClientLeft, Heard, Receive, Send, Visit, first_part
 
@@ -86,7 +88,7 @@ class Gateway:
         self.heard: Heard = lambda app, function, message: None
         # As a client of the apps: its calls end with their app.
         self.apps = ClientApps(os.getpid())
-        self._doors, self._numbers = Doors(), itertools.count(1)
+        self._doors, self._sessions, self._numbers = Doors(), Sessions(), itertools.count(1)
         self._visits: dict[str, Visit] = {}
         self._streams: set[ClientStream] = set()
         self._hosts: tuple[str, ...] = ()
@@ -219,7 +221,11 @@ class Gateway:
         send: Send,
     ) -> None:  # fmt: skip
         call = f"web.{next(self._numbers)}"
-        visit = self._visits[call] = Visit(call, function, self._caller, self.heard)
+        name, key = session(headers), f"{function.app}/{function.name}"
+        visit = self._visits[call] = Visit(
+            call, function, self._caller, self.heard, self._sessions.worker(key, name),
+            lambda worker: self._sessions.note(key, name, worker),
+        )  # fmt: skip
         try:
             if scope["type"] == "websocket":
                 await receive()  # it always begins with its connecting

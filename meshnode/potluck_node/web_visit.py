@@ -50,9 +50,14 @@ class ClientLeft(Exception):  # noqa: N818 - what clients do
 
 
 class Visit:
-    """The sink of its call. `heard` takes what the worker prints."""
+    """The sink of its call. `heard` takes what the worker prints. It is for `worker`, if that is named and lives;
+    `on_begun` is told which one has begun it."""
 
-    def __init__(self, call: str, function: wire.FunctionSpec, caller: Caller, heard: Heard) -> None:
+    def __init__(
+        self, call: str, function: wire.FunctionSpec, caller: Caller, heard: Heard, worker: str = "",
+        on_begun: Callable[[str], None] = lambda worker: None,
+    ) -> None:  # fmt: skip
+        self._worker, self._on_begun = worker, on_begun
         self.call, self.function = call, function
         # Whether it is a WebSocket; and how that is closed when we end it.
         self.socket, self._code = False, INTERNAL_ERROR
@@ -69,7 +74,7 @@ class Visit:
         self.socket = isinstance(request, web.SocketRequest)
         reply = Reply(socket=self.socket)
         self._caller.open(self.call, self.function, self)
-        self._caller.submit(ev.InputAdded(self.call, 0, wire.encode(request)))
+        self._caller.submit(ev.InputAdded(self.call, 0, wire.encode(request), self._worker))
         self._caller.submit(ev.InputsEnded(self.call))
         try:
             async with trio.open_nursery() as nursery:
@@ -225,6 +230,7 @@ class Visit:
         self._changes()
 
     def began(self, action: ev.Began) -> None:
+        self._on_begun(action.worker)
         self._begun = True
         self._changes()
 

@@ -6,11 +6,12 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
 import pytest
-from tests.e2e import web_class, web_fastapi
+from tests.e2e import web_class, web_fastapi, web_session
 from tests.e2e import web_sample as sample
 from tests.e2e.mesh import PATIENCE_S, run_cli, wait_until
 from tests.e2e.websocket import Socket
@@ -49,6 +50,30 @@ def test_another_machine_answers_and_its_end_cuts_what_it_answers(mesh, use_node
                 next(pieces)
         mesh.provider("eve")
         assert client.get(f"{raw}/pid").status_code == 200
+
+
+def test_a_session_stays_with_its_worker_while_that_lives(mesh, use_node, client):
+    use_node(mesh.caller("cas", "--gateway", "127.0.0.1:0"))
+    mesh.provider("bob")
+    mesh.provider("eve")
+    with web_session.app.run(show_progress=False), ThreadPoolExecutor(8) as pool:
+        url = web_session.count.get_web_url()
+
+        def ask(number, name="potluck-session"):
+            headers = {name: str(number)} if name != "cookie" else {name: f"potluck-session={number}"}
+            return client.get(url, headers=headers).text.split()
+
+        # At once, so that there are workers on both machines.
+        wait_until(lambda: len({where for where, _ in pool.map(ask, range(20))}) > 1, "several workers")
+        homes = {number: ask(number)[0] for number in range(6)}
+        assert len(set(homes.values())) > 1
+        for name in ("potluck-session", "cookie"):
+            again = list(pool.map(ask, [*homes] * 3, [name] * 18))
+            assert [where for where, _ in again] == [*homes.values()] * 3
+        gone = homes[0]
+        assert client.get(f"{url}/end", headers={"potluck-session": "0"}).status_code == 502
+        assert ask(0)[0] != gone
+        assert ask(0)[0] == ask(0)[0]
 
 
 def test_fastapi(mesh, use_node, client):

@@ -157,7 +157,7 @@ class CallCore:
         if call is None:
             return
         self._numbers += 1
-        self._inputs[self._numbers] = Input(self._numbers, event.call, event.index, event.payload)
+        self._inputs[self._numbers] = Input(self._numbers, event.call, event.index, event.payload, worker=event.worker)
         call.waiting.add(self._numbers)
         call.total += 1
         function = self._functions[call.function]
@@ -228,6 +228,7 @@ class CallCore:
         if lease is None:
             return
         function = self._hiring.drop(event.lease)
+        self._hiring.homes.forget(lease.peer)
         unsent = [number for number in lease.inputs if self._alone(function, number)]
         function.queue.extendleft(sorted(unsent, reverse=True))
         wait_us = event.retry_after_us or BUSY_RETRY_US
@@ -280,6 +281,7 @@ class CallCore:
         if item:
             item.began = True
             if function.spec.web:
+                self._hiring.homes.note(event.worker, self._leases[event.lease].peer)
                 self._act(ev.Began(item.call, item.index, event.worker))
 
     def _item_yielded(self, event: ev.ItemYielded, now_us: int) -> None:
@@ -348,6 +350,7 @@ class CallCore:
         if lease is None:
             return
         self._hiring.strike(lease.peer, now_us)
+        self._hiring.homes.forget(lease.peer)
         lost = sorted(lease.inputs, reverse=True)
         function = self._hiring.drop(event.lease)
         function.not_before[lease.peer] = (now_us + BUSY_RETRY_US, event.why)

@@ -33,18 +33,48 @@ def deal(
 ) -> Iterator[tuple[Worker, list[Item]]]:
     """Take runs off the queue for workers that have fewer than `runs_max`, the emptiest first. One that needed no
     processor is only given some if it `may_wake`."""
-    while pool.queue and (run := _due(pool, now_us)):
-        wakes = may_wake(pool.spec)
-        worker = min((each for each in _open(pool, runs_max) if wakes or not each.asleep), key=_runs, default=None)
-        if worker is None:
-            return
-        yield worker, [pool.queue.popleft() for _ in range(run)]
+    held: list[Item] = []
+    try:
+        if pool.spec.web:
+            yield from _homed(pool, may_wake, held)
+        while pool.queue and (run := _due(pool, now_us)):
+            wakes = may_wake(pool.spec)
+            worker = min((each for each in _open(pool, runs_max) if wakes or not each.asleep), key=_runs, default=None)
+            if worker is None:
+                return
+            yield worker, [pool.queue.popleft() for _ in range(run)]
+    finally:
+        pool.queue.extendleft(reversed(held))
+
+
+def _homed(
+    pool: Pool, may_wake: Callable[[FunctionSpec], bool], held: list[Item]
+) -> Iterator[tuple[Worker, list[Item]]]:
+    """What wants a worker that lives goes to it, as soon as that has a place; `held` is what has to wait."""
+    for item in [each for each in pool.queue if home(pool, each)]:
+        worker = home(pool, item)
+        pool.queue.remove(item)
+        if (
+            worker
+            and worker in _open(pool, max(1, pool.spec.sharing.max_inputs))
+            and (not worker.asleep or may_wake(pool.spec))
+        ):
+            yield worker, [item]
+        else:
+            held.append(item)
+
+
+def home(pool: Pool, item: Item) -> Worker | None:
+    """The worker that an input wants, if that lives."""
+    worker = pool.workers.get(item.message.worker) if item.message.worker else None
+    return worker if worker and not worker.going else None
 
 
 def missing(pool: Pool) -> int:
     """How many workers to start for what is still queued, and for those that the caller wants up."""
     spec = pool.spec
-    runs = -(-len(pool.queue) // run_size(spec))
+    waits = sum(home(pool, item) is None for item in pool.queue) if spec.web else len(pool.queue)
+    runs = -(-waits // run_size(spec))
     wanted = max(-(-runs // target(spec)) - pool.starting(), pool.least - len(pool.staying()))
     return min(wanted, pool.most - len(pool.staying())) if pool.most else wanted
 

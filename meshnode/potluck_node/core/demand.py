@@ -16,7 +16,7 @@ START_GUESS_US = 300_000
 @dataclass(slots=True)
 class Input:
     """`items` is how many items of a generator were delivered: one that runs again elsewhere begins anew. `began` says
-    that a worker has had it."""
+    that a worker has had it; `worker` is the one that it is to have."""
 
     number: int
     call: str
@@ -28,6 +28,7 @@ class Input:
     not_before_us: int = 0
     items: int = 0
     began: bool = False
+    worker: str = ""
 
 
 @dataclass(slots=True)

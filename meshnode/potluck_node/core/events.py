@@ -16,9 +16,12 @@ class CallOpened:
 
 @dataclass(frozen=True, slots=True)
 class InputAdded:
+    """`worker` is the one that it is to have, as long as that lives."""
+
     call: str
     index: int
     payload: bytes
+    worker: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,6 +195,7 @@ class SendInput:
     attempt: int
     payload: bytes
     plain: bool = False
+    worker: str = ""
 
 
 @dataclass(frozen=True, slots=True)

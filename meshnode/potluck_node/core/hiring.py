@@ -7,7 +7,7 @@ get more.
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 
 from potluck.wire.offer import Offer
 from potluck_node.core import events as ev
@@ -16,6 +16,7 @@ from potluck_node.core.bans import Bans
 from potluck_node.core.dealing import places, target
 from potluck_node.core.demand import Function, Input, Lease, Sent
 from potluck_node.core.explain import state, would
+from potluck_node.core.homes import Homes
 from potluck_node.core.offers import OfferBook
 from potluck_node.core.placement import Candidate, Dice, choose, slots
 from potluck_node.core.tail import moves
@@ -45,6 +46,7 @@ class Hiring:
         self.functions: dict[str, Function] = {}
         self.leases: dict[str, Lease] = {}
         self.bans = Bans()
+        self.homes = Homes()
         self.rtt_us: dict[str, int] = {}
         self._recent: OrderedDict[str, str] = OrderedDict()
         self._looks: dict[str, int] = {}
@@ -102,6 +104,7 @@ class Hiring:
         self._plan_wake(now_us)
 
     def _assign(self, function: Function, now_us: int) -> None:
+        held = self._assign_home(function, now_us) if function.spec.web else []
         open_leases = [(name, self.leases[name]) for name in sorted(function.leases) if self.leases[name].slots]
         while function.queue and open_leases:
             name, lease = min(open_leases, key=lambda each: len(each[1].inputs) / each[1].slots)
@@ -109,14 +112,43 @@ class Hiring:
                 open_leases = [each for each in open_leases if each[1].room() > 0]
                 continue
             self.send(name, function.queue.popleft(), now_us)
+        function.queue.extendleft(reversed(held))
 
-    def send(self, name: str, number: int, now_us: int) -> None:
-        """Send an input by a lease."""
+    def _assign_home(self, function: Function, now_us: int) -> list[int]:
+        """Send what wants a worker to that one's peer; returns what has to wait for it, which is no longer queued."""
+        homed = [number for number in function.queue if self._inputs[number].worker]
+        held: list[int] = []
+        for number in homed:
+            item = self._inputs[number]
+            name = self._home_lease(function, item, now_us)
+            if name and self.leases[name].room() > 0:
+                function.queue.remove(number)
+                self.send(name, number, now_us, item.worker)
+            elif name:
+                function.queue.remove(number)
+                held.append(number)
+            else:
+                item.worker = ""
+        return held
+
+    def _home_lease(self, function: Function, item: Input, now_us: int) -> str:
+        """The lease with the peer of the worker that an input wants, opened if need be; "" when there can be none."""
+        home = self.homes.of(item.worker)
+        found = [name for name in sorted(function.leases) if self.leases[name].peer == home]
+        if home and not found:
+            candidates = [each for each in self._candidates(function, now_us) if each.offer.peer == home]
+            for each in candidates[: not self.bans.left_us(home, now_us)]:
+                self._open(function, each.offer, now_us)
+                return self._home_lease(function, item, now_us)
+        return found[0] if found else ""
+
+    def send(self, name: str, number: int, now_us: int, worker: str = "") -> None:
+        """Send an input by a lease, for one of its workers if that is named."""
         item = self._inputs[number]
         item.attempt += 1
         self.leases[name].inputs[number] = Sent(item.attempt, now_us)
         plain = not self.trusts(self.leases[name].peer)
-        self._act(ev.SendInput(name, number, item.attempt, item.payload, plain))
+        self._act(ev.SendInput(name, number, item.attempt, item.payload, plain, worker))
 
     # How many
 
@@ -214,7 +246,7 @@ class Hiring:
         self._looks.pop(function.name, None)
         if function.queue or len(function.leases) < 2:
             return
-        found, look_us = moves(function, self.leases, now_us, self._inputs, self._hedgeable)
+        found, look_us = moves(function, self.leases, now_us, self._movable(function), self._hedgeable)
         for move in found:
             if move.drop:
                 self.leases[move.drop].inputs.pop(move.input)
@@ -222,6 +254,13 @@ class Hiring:
             self.send(move.to, move.input, now_us)
         if look_us is not None:
             self._looks[function.name] = look_us
+
+    def _movable(self, function: Function) -> Container[int]:
+        """Inputs that may go elsewhere: none that waits for its worker."""
+        if not function.spec.web:
+            return self._inputs
+        sent = (number for lease in self.of(function) for number in lease.inputs if number in self._inputs)
+        return {number for number in sent if not self._inputs[number].worker}
 
     def _shrink(self, function: Function, now_us: int) -> None:
         wants = bool(function.calls or function.keepers)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -34,6 +34,10 @@ RETRY_SOON_S, RETRY_LATER_S = 1, 10
 KEY_HEADERS = (b"potluck-key", b"modal-key")
 SECRET_HEADERS = (b"potluck-secret", b"modal-secret")
 _OURS = frozenset((*KEY_HEADERS, *SECRET_HEADERS))
+# A header or a cookie of this name, with a value of its own choice, keeps a client with the worker that answered it.
+SESSION = b"potluck-session"
+# Sessions that are remembered, and the longest value: some 200 bytes each.
+SESSIONS_MAX, SESSION_BYTES_MAX = 20_000, 128
 
 
 class Route(NamedTuple):
@@ -108,6 +112,33 @@ def _first(headers: Headers, names: tuple[bytes, ...]) -> str:
 def passed_on(headers: Headers) -> Headers:
     """What workers see."""
     return tuple((name.lower(), value) for name, value in headers if name.lower() not in _OURS)
+
+
+def session(headers: Headers) -> bytes:
+    """What the client calls its session, or nothing."""
+    fields = {name.lower(): value for name, value in headers}
+    cookies = [pair.strip().partition(b"=") for name, value in headers if name.lower() == b"cookie"
+               for pair in value.split(b";")]  # fmt: skip
+    found = fields.get(SESSION) or next((value for name, _, value in cookies if name == SESSION), b"")
+    return found if len(found) <= SESSION_BYTES_MAX else b""
+
+
+class Sessions:
+    """Which worker answered a session of a function last."""
+
+    def __init__(self) -> None:
+        self._workers: OrderedDict[tuple[str, bytes], str] = OrderedDict()
+
+    def worker(self, function: str, name: bytes) -> str:
+        """ "" when none has, or nobody asks for one."""
+        return self._workers.get((function, name), "") if name else ""
+
+    def note(self, function: str, name: bytes, worker: str) -> None:
+        if name:
+            self._workers[function, name] = worker
+            self._workers.move_to_end((function, name))
+            if len(self._workers) > SESSIONS_MAX:
+                self._workers.popitem(last=False)
 
 
 def body_bytes(headers: Headers) -> int | None:

@@ -75,7 +75,7 @@ class LeaseReady(Message, frozen=True):
 
 class Input(Message, frozen=True):
     """With `plain`, the caller takes no outcome that only code can rebuild (`potluck.plain`). `call` and `index` are
-    what the function is told of its place."""
+    what the function is told of its place. It waits for `worker` as long as that lives, if it is named."""
 
     input: int
     attempt: int
@@ -83,6 +83,7 @@ class Input(Message, frozen=True):
     plain: bool = False
     call: str = ""
     index: int = 0
+    worker: str = ""
 
 
 class InputPiece(Message, frozen=True):
