@@ -221,8 +221,8 @@ class ProviderCore:
         if pool is None or worker is None:
             self._act(ev.KillWorker(event.pool, event.worker))
             return
-        worker.ready, worker.up_us, worker.since_us, pool.failed_starts = True, now_us, now_us, 0
-        worker.trouble = event.trouble
+        worker.ready, worker.trouble, worker.up_us, worker.since_us = True, event.trouble, now_us, now_us
+        pool.failed_starts = 0
         self._tell_ready(pool)
 
     def _tell_ready(self, pool: Pool) -> None:
@@ -242,8 +242,7 @@ class ProviderCore:
             return
         worker.reckon(now_us)
         self._staff.gone(worker)
-        items = [item for _, item in worker.live()]
-        for item in items:
+        for item in (items := [item for _, item in worker.live()]):
             self._finish(item, 0, ends.died(item, event.reason, alone=len(items) == 1), now_us)
         if not worker.ready and not worker.going:
             pool.failed_starts += 1
