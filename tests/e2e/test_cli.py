@@ -109,6 +109,11 @@ def test_ledger_commands(mesh, tmp_path):
     assert (receipt["label"], receipt["inputs"], receipt["countersigned"]) == ("sample.add", 1, True)
     (account,) = json.loads(run_cli(caller, "ledger", "balance", "--json").stdout)
     assert account["balance_us"] == -account["used_us"] < 0
+    (line,) = json.loads(run_cli(caller, "ledger", "report", "--by", "function", "--json").stdout)
+    assert (line["name"], line["inputs"], line["used_us"]) == ("sample.add", 1, account["used_us"])
+    assert "sample.add" in run_cli(ann, "ledger", "report", "--by", "function", "--chart").stdout
+    assert run_cli(ann, "ledger", "report", "--svg", str(tmp_path / "bars.svg")).returncode == 0
+    assert "</svg>" in (tmp_path / "bars.svg").read_text()
     files = [str(tmp_path / name) for name in ("cas.jsonl", "ann.jsonl")]
     for node, file in zip((caller, ann), files, strict=True):
         assert run_cli(node, "ledger", "export", file).returncode == 0

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from potluck.cli.connect import client
+from potluck.cli.ledger_report import report
 from potluck.cli.show import as_json, named, print_json, print_table
 from potluck.errors import LedgerError, NodeStartError
 from potluck.wire import control
@@ -15,6 +16,7 @@ from potluck.wire import control
 if TYPE_CHECKING:
     from potluck.client import Client
     from potluck_ledger.balance import Account
+    from potluck_ledger.entries import Receipt
     from potluck_ledger.journal import Record, VerifiedEntry
 
 
@@ -62,6 +64,13 @@ def _seconds(us: int) -> str:
 
 def _joules(mj: int) -> str:
     return f"{mj / 1000:.1f} J" if mj else ""
+
+
+def own_receipts() -> tuple[str, list[tuple[Receipt, bool]]]:
+    """The node's id, and its verified receipts, each with whether both signed it."""
+    owner, records = _own()
+    entries = _verified(owner, records)
+    return owner, [(entry.receipt, entry.countersigned) for entry in entries if entry.receipt]
 
 
 @ledger.command("list")
@@ -163,3 +172,6 @@ def verify_journals(files: tuple[Path, ...]) -> None:
         raise LedgerError("The journals do not agree.", why="\n    ".join(problems))
     if len(verified) > 1:
         click.echo(f"All {len(verified)} journals agree.")
+
+
+ledger.add_command(report)

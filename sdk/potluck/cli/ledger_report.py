@@ -1,0 +1,99 @@
+"""`potluck ledger report`: what was given and used, summed up, as a table, bars, CSV, JSON or a picture."""
+
+from __future__ import annotations
+
+import csv
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+from xml.sax.saxutils import escape
+
+import click
+
+from potluck.cli.show import as_json, print_json, print_table, printable
+
+if TYPE_CHECKING:
+    from potluck_ledger.report import Line
+
+WAYS = ("user", "function", "app", "gpu", "day")
+# A bar of this many cells is the largest; what fits beside names and figures in 80 columns.
+BAR_CELLS = 40
+# Lines of a picture; more cannot be read.
+PICTURE_LINES = 40
+_WIDTH, _HEIGHT, _NAMES, _FIGURES = 800, 24, 260, 120
+
+
+@click.command("report")
+@click.option("--by", type=click.Choice(WAYS), default="user", show_default=True, help="What each line is of.")
+@click.option("--csv", "as_csv", is_flag=True, help="For spreadsheets.")
+@click.option("--chart", is_flag=True, help="Bars instead of figures.")
+@click.option("--svg", type=click.Path(dir_okay=False, path_type=Path), help="Write bars to this file, as a picture.")
+@as_json
+def report(by: str, as_csv: bool, chart: bool, svg: Path | None, as_json: bool) -> None:
+    """What was given and used, by user, function, app, GPU model or day (UTC). Only what both sides signed counts."""
+    from potluck.cli.ledger import own_receipts
+    from potluck_ledger.report import summed
+
+    owner, receipts = own_receipts()
+    lines = summed(owner, by, receipts)
+    if svg:
+        svg.write_text(picture(f"Leased seconds by {by}", lines))
+        click.echo(f"{svg} has the {min(len(lines), PICTURE_LINES)} largest of {len(lines)}.")
+    elif as_json:
+        print_json([vars(line) for line in lines])
+    elif as_csv:
+        _write_csv(lines)
+    elif chart:
+        print_table((by, "seconds", ""), [_bar(line, lines) for line in lines], "No receipts.")
+    else:
+        columns = (by, "leases", "inputs", "given", "used", "busy", "energy", "not signed")
+        print_table(columns, [_row(line) for line in lines], "No receipts.")
+
+
+def _write_csv(lines: Sequence[Line]) -> None:
+    from potluck_ledger.report import Line
+
+    names = tuple(vars(Line("")))
+    writer = csv.DictWriter(sys.stdout, names, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({**vars(line), "name": _cell(line.name)} for line in lines)
+
+
+def _cell(name: str) -> str:
+    """Spreadsheets run what begins so; a stranger chose the name."""
+    text = printable(name)
+    return f"'{text}" if text.startswith(("=", "+", "-", "@")) else text
+
+
+def _row(line: Line) -> tuple[str, ...]:
+    times = (f"{us / 1e6:.1f} s" if us else "" for us in (line.given_us, line.used_us, line.busy_us))
+    energy = f"{line.energy_mj / 1000:.1f} J" if line.energy_mj else ""
+    unsigned = f"{line.unsigned_us / 1e6:.1f} s" if line.unsigned_us else ""
+    return (line.name, str(line.leases), str(line.inputs), *times, energy, unsigned)
+
+
+def _leased(line: Line) -> int:
+    return line.given_us + line.used_us
+
+
+def _bar(line: Line, lines: Sequence[Line]) -> tuple[str, str, str]:
+    most = max(_leased(each) for each in lines) or 1
+    return line.name, f"{_leased(line) / 1e6:.1f}", "█" * max(1, round(BAR_CELLS * _leased(line) / most))
+
+
+def picture(title: str, lines: Sequence[Line]) -> str:
+    """Bars as an SVG document."""
+    shown = lines[:PICTURE_LINES]
+    most = max((_leased(line) for line in shown), default=0) or 1
+    space = _WIDTH - _NAMES - _FIGURES
+    rows = [f'<text x="8" y="20" font-weight="bold">{escape(title)}</text>']
+    for number, line in enumerate(shown):
+        top, width = 32 + number * _HEIGHT, max(1, space * _leased(line) // most)
+        rows.append(f'<text x="8" y="{top + 16}">{escape(printable(line.name)[:36])}</text>')
+        rows.append(f'<rect x="{_NAMES}" y="{top + 4}" width="{width}" height="16" fill="#3b7dd8"/>')
+        rows.append(f'<text x="{_NAMES + width + 8}" y="{top + 16}">{_leased(line) / 1e6:.1f} s</text>')
+    height = 40 + len(shown) * _HEIGHT
+    size = f'width="{_WIDTH}" height="{height}"'
+    head = f'<svg xmlns="http://www.w3.org/2000/svg" {size} font-family="sans-serif" font-size="13">'
+    return "\n".join([head, '<rect width="100%" height="100%" fill="white"/>', *rows, "</svg>", ""])
