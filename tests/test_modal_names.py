@@ -11,7 +11,7 @@ import potluck.modal
 from potluck.absent import ABSENT
 
 PAGE = Path(__file__).parent.parent / "docs" / "coming-from-modal.md"
-CLASSES = ("App", "Cls", "Dict", "Function", "FunctionCall", "Image", "Queue", "Retries", "Sandbox", "Secret")
+CLASSES = ("App", "Cls", "Dict", "Function", "FunctionCall", "Image", "Queue", "Retries", "Sandbox", "Secret", "Volume")
 APP = potluck.App("names")
 
 
@@ -32,6 +32,7 @@ OBJECTS = {
     "Retries": potluck.Retries(max_retries=1),
     "Sandbox": potluck.Sandbox("fc-1"),
     "Secret": potluck.Secret.from_dict({}),
+    "Volume": potluck.Volume("names", "vo-1"),
 }
 
 

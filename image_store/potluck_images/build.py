@@ -25,6 +25,7 @@ from potluck_images.definition import (
     ImageDefinition,
     LocalPython,
     PipInstall,
+    Places,
     Registry,
     Run,
     RunFunction,
@@ -39,6 +40,7 @@ from potluck_images.layers import Progress
 from potluck_images.packfile import clearer
 from potluck_images.source import added_tree, source_tree
 from potluck_images.store import ChunkStore
+from potluck_images.tree import Folder, Tree
 from potluck_images.workshop import Workshop
 
 
@@ -95,6 +97,8 @@ def _add(draft: Draft, step: AnyStep) -> None:
             _add_packages(draft, step)
         case Source() | AddFiles():
             _add_files(draft, step)
+        case Places():
+            _add_places(draft, step)
         case _:
             _set(draft, step)
 
@@ -138,4 +142,11 @@ def _add_files(draft: Draft, step: Source | AddFiles) -> None:
     else:
         draft.progress("source", ", ".join(path for path, _ in step.files))
         tree = source_tree(Source(tuple((draft.real(path), local) for path, local in step.files)))
+    draft.push(draft.cache.pack("files", tree))
+
+
+def _add_places(draft: Draft, step: Places) -> None:
+    tree = Tree()
+    for path in step.paths:
+        tree.put(draft.real(path).strip("/"), Folder())
     draft.push(draft.cache.pack("files", tree))

@@ -136,6 +136,12 @@ class AddFiles(Step, frozen=True):
     ignore: tuple[str, ...] = ()
 
 
+class Places(Step, frozen=True):
+    """Empty folders on which something is mounted later."""
+
+    paths: tuple[str, ...]
+
+
 AnyStep = (
     LocalPython
     | DebianSlim
@@ -152,6 +158,7 @@ AnyStep = (
     | Cmd
     | Source
     | AddFiles
+    | Places
 )
 
 

@@ -32,6 +32,9 @@ THOROUGH_LIVE_SHARE_MAX = 0.95
 # Digits of an image id that name it for a user; 8 of them are unique among 10,000 images but once in 90 times.
 PREFIX_MIN = 4
 LABEL_BYTES_MAX = 512
+# The label of versions of volumes: who knows the id of an image can fetch it, so these are told to nobody, and lists of
+# images are not of them.
+PRIVATE = "a volume's version"
 
 
 class Note(NamedTuple):
@@ -46,8 +49,8 @@ class Shelf:
     """`home` holds the notes and locks. All methods block and may be called from several threads and processes."""
 
     def __init__(self, home: Path, store: DiskStore) -> None:
-        self._notes, self._holds = home / "images", home / "holds"
-        for folder in (self._notes, self._holds):
+        self._notes, self._holds, self._pins = home / "images", home / "holds", home / "pins"
+        for folder in (self._notes, self._holds, self._pins):
             folder.mkdir(parents=True, exist_ok=True)
         self.store = store
 
@@ -86,6 +89,19 @@ class Shelf:
         if len(found) > 1:
             raise ImageError(f"{name!r} names {len(found)} images.", fix="Give more digits of the id.")
         return found[0]
+
+    # What must stay
+
+    def pin(self, image: str, reason: str) -> None:
+        """Never remove this image, whoever asks, until `unpin` with the same reason; also after a restart."""
+        (self._pins / f"{image}.{reason}").touch()
+
+    def unpin(self, image: str, reason: str) -> None:
+        (self._pins / f"{image}.{reason}").unlink(missing_ok=True)
+
+    def pins(self) -> list[tuple[str, str]]:
+        """All pins, as (image, reason)."""
+        return [(path.name[:64], path.name[65:]) for path in self._pins.iterdir()]
 
     # What is in use
 
@@ -174,7 +190,7 @@ class Shelf:
         """Whether nobody used the image, so that its note is gone. It stays locked until its chunks are gone too: who
         asks for it meanwhile must not find some of them."""
         path = self._holds / image
-        lock = try_alone(path)
+        lock = None if any(self._pins.glob(f"{image}.*")) else try_alone(path)
         if lock is None:
             return False
         locks.callback(lock.release)

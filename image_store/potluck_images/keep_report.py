@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from potluck_images.image import get_config, get_manifest
-from potluck_images.keep import Shelf
+from potluck_images.keep import PRIVATE, Shelf
 from potluck_images.keep_facts import Change, ImageDetails, ImageFacts, LayerFacts, StoreFacts
 from potluck_images.keep_reach import reach
 from potluck_images.manifest import File
@@ -19,7 +19,7 @@ _Leaves = dict[str, tuple[object, int]]
 
 def images(shelf: Shelf) -> tuple[ImageFacts, ...]:
     """All images, the last used first."""
-    sizes, notes = shelf.store.sizes(), shelf.notes()
+    sizes, notes = shelf.store.sizes(), [note for note in shelf.notes() if note.label != PRIVATE]
     reached = reach(shelf.store, [note.image for note in notes])
     users = Counter(digest for found in reached.values() for digest in found.chunks)
     facts = []

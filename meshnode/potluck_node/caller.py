@@ -389,7 +389,8 @@ class Caller:
         if lease.desk is None:
             assert self.state
             name, spec = lease.action.lease, lease.action.function
-            asker = Asker(f"lease {name}", spec.app, self.trusts(lease.action.peer))
+            peer = lease.action.peer
+            asker = Asker(f"lease {name}", spec.app, self.trusts(peer), peer)
 
             async def ready() -> None:
                 if lease.link:

@@ -49,6 +49,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     labels: dict[str, str] = {}
     state: str = ""
     state_gib: float = 10.0
+    volume_gib: float = 20.0
+    volume_copies: int = 2
+    volume_keep_gib: float = 20.0
     gateway: str = GATEWAY
     gateway_hosts: tuple[str, ...] = ()
     gateway_cert: str = ""
@@ -93,6 +96,9 @@ HELP = {
     "labels": "Free labels for functions that ask for them.",
     "state": "Where dicts and queues are: nothing for the node's own folder, or postgresql://USER@HOST/DATABASE.",
     "state_gib": "Upper bound of what dicts and queues hold, in GiB.",
+    "volume_gib": "How much one volume that functions can write to may take of the disk here, in GiB.",
+    "volume_copies": "On how many other, trusted peers the newest version of each volume of this node is kept.",
+    "volume_keep_gib": "How much of the volumes of trusted peers is kept here as copies, in GiB; 0 means none.",
     "gateway": "Address and port at which functions answer web requests, once there are any; none turns that off.",
     "gateway_hosts": "Names, beside its address, under which the gateway may be asked; the first is shown in URLs.",
     "gateway_cert": "File with the gateway's TLS certificate chain; without one it speaks plain HTTP.",
@@ -140,6 +146,9 @@ def _complete(settings: Settings) -> Settings:
             settings.idle_s,
             settings.zygote_mib,
             settings.state_gib,
+            settings.volume_gib,
+            settings.volume_copies,
+            settings.volume_keep_gib,
         )
         < 0
     ):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -76,6 +76,18 @@ class Fetcher:
         finally:
             self.partial.pop(image, None)
 
+    async def fetch_private(self, image: str, peers: Sequence[str]) -> None:
+        """As `fetch`, from these peers alone; nobody else hears of it. Raises `ImageStoreError`."""
+        while await self.lacks(image):
+            pull = ImagePull(self._store, image, self._image_bytes_max, partial(self._claims.claim, image))
+            try:
+                await self.puller(pull).run(self._others(peers), lambda progress: None)
+            finally:
+                self._claims.release(image)
+
+    def _others(self, peers: Sequence[str]) -> list[str]:
+        return [peer for peer in dict.fromkeys(peers) if peer != self._transport.peer]
+
     async def _pull(self, image: str, caller: str, say: Callable[[Progress], None]) -> None:
         pull = ImagePull(self._store, image, self._image_bytes_max, partial(self._claims.claim, image))
         try:
@@ -83,17 +95,22 @@ class Fetcher:
         finally:
             self._claims.release(image)
 
-    async def describe(self, image: str, caller: str) -> ImagePull:
+    async def describe(self, image: str, caller: str, private: bool = False) -> ImagePull:
         """Have the config and the manifests of an image in the store, and nothing else. Raises as `fetch`."""
         pull = ImagePull(self._store, image, self._image_bytes_max, lambda digests: [])
-        await self.drive(self.puller(pull), image, caller, lambda progress: None)
+        await self.drive(self.puller(pull), image, caller, lambda progress: None, private)
         return pull
 
     def puller(self, pull: Pull) -> Puller:
         return Puller(self._transport, self._store, self._clock, pull, self._download)
 
-    async def drive(self, puller: Puller, image: str, caller: str, say: Callable[[Progress], None]) -> None:
-        """Run `puller` with all who have the image, and those who come to have it."""
+    async def drive(
+        self, puller: Puller, image: str, caller: str, say: Callable[[Progress], None], private: bool = False
+    ) -> None:
+        """Run `puller` with all who have the image, and those who come to have it; if `private`, the caller alone."""
+        if private:
+            await puller.run(self._others([caller]), say)
+            return
         sources = self.sources(image, caller)
         log.info("pulling image %s from %d peers", image[:12], len(sources))
         async with trio.open_nursery() as nursery:

@@ -18,6 +18,7 @@ from potluck.wire.lease import LeaseProgress
 from potluck_images import keep_report, oci
 from potluck_images.digest import DIGEST_BYTES
 from potluck_images.image import get_config
+from potluck_images.keep import PRIVATE
 from potluck_images.keep_facts import Pruned
 from potluck_node.images import ImageService
 from potluck_node.store_errors import own_errors
@@ -92,6 +93,9 @@ class ImageDesk:
         return control.ImagesVerified(question.question, counted, len(bad), left, tuple(repaired))
 
     async def _repair(self, image: str, say: Say) -> bool:
+        if any(note.image == image and note.label == PRIVATE for note in self._shelf.notes()):
+            say(f"{image[:12]} is of a volume, which is mended from its copies")
+            return False
         try:
             await self._fetch(image, say)
         except Error as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from functools import partial
@@ -18,6 +18,7 @@ from potluck_images.build import build
 from potluck_images.definition import ImageDefinition
 from potluck_images.disk import DiskStore
 from potluck_images.image import get_config
+from potluck_images.keep import PRIVATE
 from potluck_node.builder import BwrapWorkshop
 from potluck_node.devices.interface import Binding
 from potluck_node.fetch import Fetcher, image_key
@@ -72,7 +73,8 @@ class ImageService:
         return self._held
 
     def _read_names(self) -> tuple[str, ...]:
-        return tuple(note.image for note in self.keeper.shelf.notes()[:OFFER_LIST_MAX])
+        told = [note.image for note in self.keeper.shelf.notes() if note.label != PRIVATE]
+        return tuple(told[:OFFER_LIST_MAX])
 
     def _note(self, image: str, label: str = "") -> None:
         self.keeper.shelf.note(image, label)
@@ -121,6 +123,32 @@ class ImageService:
             return image
 
         return await self.keeper.write(attempt)
+
+    async def mount_private(self, image: str, caller: str, function: str) -> ReadyImage:
+        """As `ensure`, for a version of a volume: asked of the caller alone, and told to nobody."""
+        await self.keeper.hold(image)
+        try:
+            with own_errors():
+                root = await self.keeper.write(partial(self.lazy.open, image, caller, function, private=True))
+                if root:
+                    return ReadyImage(root.path, "", "/", {}, root.serve, root.aclose)
+                await self.fetch_from(image, [caller])
+                return ReadyImage(await self.keeper.tree(image, PRIVATE), "", "/", {})
+        except BaseException:
+            self.release(image)
+            raise
+
+    async def fetch_from(self, image: str, peers: Sequence[str]) -> None:
+        """Have all of a version of a volume here, from these peers. Raises `potluck.errors.Error`."""
+        with own_errors():
+            if not await self.fetcher.lacks(image):
+                return
+
+        async def attempt() -> None:
+            await self.fetcher.fetch_private(image, peers)
+            self.keeper.shelf.note(image, PRIVATE)
+
+        await self.keeper.write(attempt)
 
     async def ensure(
         self, image: str, caller: str, progress: Callable[[LeaseProgress], None], function: str

@@ -66,9 +66,9 @@ class Keeper:
     def has_tree(self, image: str) -> bool:
         return image in self._roots
 
-    async def tree(self, image: str) -> Path:
+    async def tree(self, image: str, label: str = "") -> Path:
         """The image as a folder; it is held by the caller, and was used now."""
-        self.shelf.note(image)
+        self.shelf.note(image, label)
         if image not in self._roots:
             with own_errors():
                 self._roots[image] = await trio.to_thread.run_sync(materialise, self.store, image, self.trees)

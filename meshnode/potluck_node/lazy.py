@@ -72,16 +72,17 @@ class LazyImages:
         self.off = "the setting `lazy` says so" if setting == "never" else why_not()
         _clear(self._folder)
 
-    async def open(self, image: str, caller: str, function: str) -> LazyRoot | None:
-        """The image as a folder, or None when it is better, or only possible, to fetch all of it first. Raises
-        `ImageStoreError` when nobody has it."""
+    async def open(self, image: str, caller: str, function: str, private: bool = False) -> LazyRoot | None:
+        """The image as a folder, or None when it is better, or only possible, to fetch all of it first. If `private`
+        the caller alone is asked. Raises `ImageStoreError` when nobody has it."""
         if self.off:
             log.info("all of image %s is fetched before it is used: %s", image[:12], self.off)
             return None
-        pull = await self.fetcher.describe(image, caller)
+        pull = await self.fetcher.describe(image, caller, private)
         if pull.progress.total - pull.progress.done <= self._bytes_min:
             return None
-        root = LazyRoot(self, image, caller, function, pull, self._folder / f"{image[:12]}-{secrets.token_hex(4)}")
+        folder = self._folder / f"{image[:12]}-{secrets.token_hex(4)}"
+        root = LazyRoot(self, image, caller, function, pull, folder, private)
         try:
             await root.start()
         except MountError as error:
@@ -98,9 +99,10 @@ class LazyRoot:
     """One mounted image. `start`, then `serve` for as long as it is used, then `aclose`."""
 
     def __init__(
-        self, images: LazyImages, image: str, caller: str, function: str, described: ImagePull, folder: Path
-    ) -> None:
-        self.path = folder
+        self, images: LazyImages, image: str, caller: str, function: str, described: ImagePull, folder: Path,
+        private: bool = False,
+    ) -> None:  # fmt: skip
+        self.path, self._private = folder, private
         self._images, self._image, self._caller, self._function = images, image, caller, function
         self._pull = LazyPull(images.store, described.progress.done, described.progress.total)
         self._ahead = Ahead(described.manifests)
@@ -152,11 +154,13 @@ class LazyRoot:
         """Fetch what is read, until cancelled; then unmount. Raises `potluck.errors.Error` when the mount is gone."""
         fetcher = self._images.fetcher
         puller = fetcher.puller(self._pull)
-        fetcher.partial[self._image] = None
+        if not self._private:
+            fetcher.partial[self._image] = None
+        drive = partial(fetcher.drive, puller, self._image, self._caller, private=self._private)
         try:
             with own_errors():
                 async with trio.open_nursery() as nursery:
-                    nursery.start_soon(fetcher.drive, puller, self._image, self._caller, lambda progress: self._note())
+                    nursery.start_soon(drive, lambda progress: self._note())
                     nursery.start_soon(self._tell_mount)
                     nursery.start_soon(self._read_ahead, puller)
                     await self._answer(puller)
@@ -185,7 +189,8 @@ class LazyRoot:
         """Fetch what earlier runs have read, here or elsewhere."""
         name = (self._image, self._function)
         digests = await trio.to_thread.run_sync(self._images.profiles.read, *name)
-        digests = digests or await self._images.fetcher.ask_profile(*name, self._caller)
+        if not digests and not self._private:
+            digests = await self._images.fetcher.ask_profile(*name, self._caller)
         known = tuple(digest for digest in digests if digest in self._chunks)
         log.info("reading ahead %d chunks of image %s", len(known), self._image[:12])
         if known:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -63,6 +64,10 @@ from potluck_node.state.service import State
 from potluck_node.status import make_status
 from potluck_node.tokens import Tokens
 from potluck_node.transport.interface import RecordRank, Transport
+from potluck_node.volumes.copying import VOLUMES_PROTOCOL, Copying
+from potluck_node.volumes.kept import Keeper
+from potluck_node.volumes.mounts import Mounts
+from potluck_node.volumes.service import VolumeService
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -129,6 +134,11 @@ class Node:
         self._spawned_store = SpawnedStore(self.home.spawned, vault)
         self.spawned = SpawnedCalls(self._spawned_store, self.caller, self._clock, self.state.errands)
         self.caller.state = self.state
+        self.volumes = self.state.volumes = VolumeService(home, self.images, self.state, self.key, self._clock)
+        self.copying = Copying(
+            self.transport, self.images, self.state, self._clock, settings.volume_copies, self._trusted_peers
+        )
+        self.keeper = Keeper(home, self.images, self._clock, int(settings.volume_keep_gib * (1 << 30)))
         self.provider = self._make_provider() if settings.offer and parts.launcher else None
         self.commands = Commands(self.provider, self.key.peer)
         self.discovery = Discovery(self.transport, self.key, self.book, self._clock, self.make_offer)
@@ -151,6 +161,12 @@ class Node:
     def _app_clients(self) -> list[AppClient]:
         return [*self.control.app_clients(), self.gateway]
 
+    def _trusted_peers(self) -> list[str]:
+        """Those that are up, the nearest first."""
+        peers = [offer.peer for offer in self.book.fresh(self._clock.now_us()) if self.settings.trusts(offer.peer)]
+        rtt_us = self.caller.core.rtt_us
+        return sorted(peers, key=lambda peer: (rtt_us.get(peer, sys.maxsize), peer))
+
     def _rank(self, key: str, value: bytes) -> int | None:
         return rank_offer(key, value, self._clock.now_us())
 
@@ -171,11 +187,13 @@ class Node:
             round(settings.cpus * 1000), settings.memory_mib, self._parts.launcher.tiers, settings.gpu_share,
             settings.lent_network, settings.zygote_mib,
         )  # fmt: skip
-        return Provider(
+        provider = Provider(
             settings.name, self.key, capacity, self.images, self._parts.launcher, self.journal, self._clock,
             idle_us=round(settings.idle_s * 1e6), devices=self._parts.devices, lent_gpus=settings.gpus,
             gateway=self._parts.gateway,
         )  # fmt: skip
+        provider.mounts = Mounts(self.home.path, self.images, int(settings.volume_gib * (1 << 30)))
+        return provider
 
     def _wire_up(self) -> None:
         """Who tells whom."""
@@ -191,6 +209,10 @@ class Node:
         self.discovery.changed = lambda: self.caller.submit(ev.OffersChanged())
         self.images.changed = self.discovery.touch
         self.images.lend = self.lend
+        self.volumes.changed, self.volumes.copies = self.copying.poke, self.copying.count
+        self.volumes.sources, self.volumes.mend = self.copying.sources, self.copying.mend
+        self.keeper.trusts = self.settings.trusts
+        self.transport.handle(VOLUMES_PROTOCOL, self.keeper.on_stream)
         self.transport.handle(CHUNKS_PROTOCOL, self.images.fetcher.serve)
         self.transport.handle(BUILD_PROTOCOL, self.build_peers.on_stream)
         if self.provider:
@@ -217,6 +239,8 @@ class Node:
                 async with trio.open_nursery() as nursery:
                     await nursery.start(self.transport.serve)
                     await nursery.start(self.state.serve)
+                    await nursery.start(self.volumes.serve)
+                    await nursery.start(self.copying.serve)
                     await nursery.start(self.caller.serve)
                     if self.provider and self._parts.launcher:
                         await nursery.start(self._parts.launcher.serve)

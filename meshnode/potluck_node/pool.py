@@ -26,6 +26,7 @@ from potluck.wire.worker import (
     InputSucceeded,
     InputYielded,
     ItemsTaken,
+    MountAsked,
     PiecesTaken,
     RunBatch,
     RunInput,
@@ -37,6 +38,7 @@ from potluck.wire.worker import (
 )
 from potluck_node.core import provider_events as ev
 from potluck_node.devices.interface import Binding
+from potluck_node.pool_volumes import Mounted, PoolVolumes
 from potluck_node.printed import Printed
 from potluck_node.sandbox import memory
 from potluck_node.sandbox.interface import CLOSE_TIMEOUT_S, Launcher, Limits, SandboxSpec, Worker, WorkerEnded, Zygote
@@ -109,6 +111,7 @@ class Pool:
         self._state = state
         self._action, self._images, self._launcher, self._submit, self._log = action, images, launcher, submit, log
         self._flow, self._bind, self._gateway = flow, bind, gateway
+        self.volumes = PoolVolumes(action, submit, self._say, self._post)
         # What the proxy refused, until somebody runs who can be told.
         self._refusals: list[str] = []
         self._busy: Counter[str] = Counter()
@@ -184,7 +187,9 @@ class Pool:
                 message = WorkerLog(0, STDERR, self._refusals.pop(0).encode())
                 self._nursery.start_soon(self._log, worker, message)
 
-    def _spec(self, image: ReadyImage, binding: Binding, network: Path | None) -> SandboxSpec:
+    def _spec(
+        self, image: ReadyImage, binding: Binding, network: Path | None, volumes: Mounted | None = None
+    ) -> SandboxSpec:
         spec = self._action.function
         count = 1 if _apart(spec) else max(1, self._action.workers_max)
         limits = Limits(
@@ -196,8 +201,12 @@ class Pool:
         env = _merged(image.env, binding.env)
         return SandboxSpec(
             image.root, spec, image.python, image.workdir, env, limits, binding.binds, binding.devices,
-            network=network, owner=self._action.caller,
+            network=network, owner=self._action.caller, volumes=volumes.binds if volumes else (),
         )  # fmt: skip
+
+    def _say(self, worker: str, text: str) -> None:
+        if self._nursery:
+            self._nursery.start_soon(self._log, worker, WorkerLog(0, STDERR, f"potluck: {text}\n".encode()))
 
     def _failed(self, error: Error) -> None:
         reason = "function" if error.kind in _FUNCTION_KINDS else "sandbox" if error.kind == "sandbox" else "image"
@@ -258,14 +267,15 @@ class Pool:
 
     async def _sandbox_life(self, name: str, gpus: tuple[str, ...]) -> str:
         assert self._image
-        async with trio.open_nursery() as nursery:
+        async with self.volumes.of(name) as volumes, trio.open_nursery() as nursery:
             binding = self._bind(gpus) if gpus else Binding()
-            spec = self._spec(self._image, binding, await self._open_network(nursery))
+            spec = self._spec(self._image, binding, await self._open_network(nursery), volumes)
             zygote = await self._launcher.start(nursery, spec)
             self._sandboxes[name] = zygote
             try:
                 self._check_python(zygote.ready.python)
                 reason = await self._life(name, zygote)
+                await self.volumes.commit_last(name)
             finally:
                 del self._sandboxes[name]
                 await zygote.aclose()
@@ -287,6 +297,7 @@ class Pool:
 
     async def _take(self, name: str, message: object) -> None:
         if isinstance(message, InputSucceeded | InputRaised | InputRefused):
+            message = await self.volumes.committed(name, message)
             self._busy -= Counter({name: 1})
             self._printed[name].reset()
             self._submit(ev.OutcomeCame(self._action.pool, name, message))
@@ -299,6 +310,9 @@ class Pool:
             self._submit(ev.WorkerUp(self._action.pool, name, message.trouble[:TROUBLE_MAX]))
         elif isinstance(message, StateAsked | StateDropped) and self._state:
             await self._state(name, message)
+        elif isinstance(message, MountAsked):
+            if failure := self.volumes.ask(name, message):
+                await self.refuse(name, message.number, failure)
         elif isinstance(message, WorkerLog):
             await self._take_log(name, message)
 
@@ -365,9 +379,11 @@ class Pool:
 
     async def _leave(self, name: str) -> None:
         worker = self._workers[name]
+        self.volumes.leaving.add(name)
         self._post(name, StopWorker())
         await trio.sleep(LEAVE_TIMEOUT_S)
         if self._workers.get(name) is worker:
+            self.volumes.leaving.discard(name)
             log.info("worker %s did not leave within %g s and is killed", name, LEAVE_TIMEOUT_S)
             self.kill(name)
 
@@ -379,8 +395,8 @@ class Pool:
 
 
 def _apart(spec: FunctionSpec) -> bool:
-    """Whether each worker has a sandbox of its own: for GPUs and for a port, which it alone has."""
-    return bool(spec.resources.gpu) or (spec.web is not None and spec.web.kind == "server")
+    """Whether each worker has a sandbox of its own: for GPUs, volumes, and for a port, which it alone has."""
+    return bool(spec.resources.gpu or spec.volumes) or (spec.web is not None and spec.web.kind == "server")
 
 
 def _merged(image: Mapping[str, str], devices: Mapping[str, str]) -> dict[str, str]:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import logging
 import secrets
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractAsyncContextManager, contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import trio
 
 from potluck import __version__
-from potluck.errors import RefusedError, RemoteProtocolError
+from potluck.errors import Error, RefusedError, RemoteProtocolError
 from potluck.wire import Failure
 from potluck.wire import lease as messages
 from potluck.wire.state import StateAsked, StateDropped, StateTold
@@ -33,9 +33,12 @@ from potluck_node.gpus import GpuWatch
 from potluck_node.lease_secrets import opened
 from potluck_node.link import Link, LocalLink, StreamLink, local_links
 from potluck_node.pool import Images, OpenGateway, Pool
+from potluck_node.pool_volumes import Mounted, OpenVolumes
 from potluck_node.sandbox.interface import Launcher, Zygote
 from potluck_node.sandbox.network import MakeGateway, make_gateway
 from potluck_node.transport.interface import Stream
+from potluck_node.volumes.asks import NodeAsks
+from potluck_node.volumes.mounts import Mounts
 
 if TYPE_CHECKING:
     from trio_typing import TaskStatus
@@ -85,6 +88,9 @@ class Provider:
         )
         self._held: dict[str, _Held] = {}
         self._relay = Relay()
+        self._asks = NodeAsks(self._relay, self._post_lease)
+        # Without these, functions find no volumes here.
+        self.mounts: Mounts | None = None
         self._nursery: trio.Nursery | None = None
         self.on_offer: Callable[[], None] = lambda: None
 
@@ -259,6 +265,7 @@ class Provider:
 
         submit = self._submit_from_pool
         pool = Pool(action, self._images, self._launcher, submit, on_log, flow, self._bind, self._gateway, on_state)
+        pool.volumes.open = self._opener(action)
         self._pools[action.pool] = pool
 
         async def life() -> None:
@@ -267,6 +274,24 @@ class Provider:
             self._engine.submit(ev.PoolGone(action.pool))
 
         self._nursery.start_soon(life)
+
+    def _opener(self, action: ev.PreparePool) -> OpenVolumes | None:
+        """The way to a worker's volumes, which are their owner's: asked for along the lease of what it runs."""
+        if self.mounts is None:
+            return None
+        mounts = self.mounts
+
+        def open_volumes(
+            worker: str, broken: Callable[[Error], None], say: Callable[[str], None]
+        ) -> AbstractAsyncContextManager[Mounted]:
+            async def ask(payload: bytes) -> bytes:
+                running = self.core.running(action.pool, worker)
+                leases = [running[0]] if running else sorted(self.core.leases_of(action.pool))
+                return await self._asks.ask(action.pool, worker, leases, payload)
+
+            return mounts.open(action.function, action.caller, ask, broken, say)
+
+        return open_volumes
 
     def _progress(self, pool: str, progress: messages.LeaseProgress) -> None:
         for lease in self.core.leases_of(pool):
@@ -318,6 +343,8 @@ class Provider:
             self._answer(origin, StateTold(origin.number, message.payload, message.failure))
 
     def _answer(self, origin: Origin, told: StateTold) -> None:
+        if self._asks.told(origin, told):
+            return
         streams = self._relay.awaited(origin)
         if streams is not None:
             self._engine.submit(ev.AnswerCame(origin.pool, origin.worker, told, streams))
@@ -335,9 +362,11 @@ class Provider:
                 self._post_lease(passed.lease, StateDropped(passed.number))
         self._engine.submit(event)
 
-    def _post_lease(self, lease: str, message: StateDropped) -> None:
+    def _post_lease(self, lease: str, message: StateAsked | StateDropped) -> bool:
+        """Whether there is such a lease."""
         if lease in self._held:
             self._held[lease].link.post(message)
+        return lease in self._held
 
     # GPUs
 

@@ -19,6 +19,7 @@ from potluck.server import Server
 from potluck.sharing import batched, concurrent
 from potluck.tunnels import Tunnel, forward
 from potluck.variants import Cls
+from potluck.volume import Volume
 from potluck.web import asgi_app, fastapi_endpoint, web_server, wsgi_app
 
 __all__ = [
@@ -39,6 +40,7 @@ __all__ = [
     "Secret",
     "Server",
     "Tunnel",
+    "Volume",
     "__version__",
     "asgi_app",
     "batched",

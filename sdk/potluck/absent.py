@@ -24,7 +24,6 @@ ABSENT = {
     "Proxy": "traffic leaves from the machine that runs the function",
     "SandboxSnapshot": _SNAPSHOT,
     "SchedulerPlacement": "use region= and labels= of @app.function()",
-    "Volume": _STORE + ", or add files to the image",
     "Workspace": _SERVER,
     "billing": "nothing is billed: see `potluck ledger` for who gave what",
     "clustered": _CLUSTER,
@@ -92,6 +91,8 @@ ABSENT = {
     "Secret.client": _SERVER,
     "Secret.get_dashboard_url": _DASHBOARD,
     "Secret.object_id": "a secret is known by its name",
+    "Volume.client": _SERVER,
+    "Volume.get_dashboard_url": _DASHBOARD,
     "exception.AsyncUsageWarning": "blocking calls may be used anywhere",
     "exception.AuthError": _SERVER,
     "exception.ClientClosed": "use ConnectionError",
@@ -114,7 +115,7 @@ ABSENT = {
     "exception.SnapshotCreationError": _SNAPSHOT,
     "exception.UnimplementedError": "use InvalidError",
     "exception.UserCodeException": "exceptions of a function arrive as their own type",
-    "exception.VolumeUploadTimeoutError": _STORE,
+    "exception.VolumeUploadTimeoutError": "uploads have no such limit",
     "exception.WorkspaceManagementError": _SERVER,
 }
 

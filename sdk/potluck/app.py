@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection, Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar, Unpack, cast, dataclass_transform, overload
 
 from potluck.absent import Absent
@@ -12,6 +13,7 @@ from potluck.cls import Method, move, register, web_methods
 from potluck.errors import InvalidError
 from potluck.functions import Function
 from potluck.image import Image
+from potluck.mounts import checked_mounts
 from potluck.options import ClassSettings, FunctionSettings, Options, ServerSettings
 from potluck.parameters import parameter
 from potluck.place import is_local
@@ -22,6 +24,7 @@ from potluck.variants import equip
 if TYPE_CHECKING:
     from potluck.running import Link, Running
     from potluck.server import Server
+    from potluck.volume import Volume
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -51,7 +54,8 @@ class LocalEntrypoint:
 class App(Absent):
     """`name` shows up in status and receipts: letters, digits, `-`, `_` and `.`, at most 64.
 
-    `image`, `secrets` and `include_source` are those of all its functions, unless they have their own; secrets add up.
+    `image`, `secrets`, `volumes` and `include_source` are those of all its functions, unless they have their own;
+    secrets and volumes add up.
     Raises `InvalidError`.
     """
 
@@ -63,16 +67,17 @@ class App(Absent):
         secrets: Collection[Secret] = (),
         include_source: bool = True,
         tags: Mapping[str, str] | None = None,
-        volumes: object = None,
+        volumes: Mapping[str | PurePosixPath, Volume] | None = None,
     ) -> None:
         name = "app" if name is None else name
-        _check_absent(tags=tags, volumes=volumes)
+        _check_absent(tags=tags)
         if not re.fullmatch(r"[A-Za-z0-9_.-]{1,64}", name):
             raise InvalidError(
                 f"{name!r} is not a name for an app.", fix="Use up to 64 letters, digits, '-', '_' and '.'."
             )
         self.name = name
         self._image, self._secrets, self._include_source = image, tuple(secrets), include_source
+        self._volumes = dict(checked_mounts(volumes))
         self._run: Running | None = None
         self.registered_functions: dict[str, Function[..., Any]] = {}
         self.registered_classes: dict[str, type] = {}
@@ -153,8 +158,10 @@ class App(Absent):
         """Settings with what the whole app has."""
         given = {name: value for name, value in settings.items() if value is not None}
         secrets = [*self._secrets, *given.get("secrets", ())]
+        volumes = {**self._volumes, **dict(checked_mounts(given.get("volumes")))}
         common = {"image": self._image, "include_source": self._include_source}
-        return Options(common | given | ({"secrets": secrets} if secrets else {}))
+        added = {"secrets": secrets, "volumes": volumes}
+        return Options(common | given | {name: value for name, value in added.items() if value})
 
     @staticmethod
     def lookup(name: str, *, environment_name: str | None = None, create_if_missing: bool = False) -> App:

@@ -14,7 +14,10 @@ if TYPE_CHECKING:
     import asyncio
 
     from potluck.aio import AsyncClient
-    from potluck.wire.state import StateRequest
+    from potluck.wire.state import StateRequest as _StateRequest
+    from potluck.wire.volumes import MountRequest
+
+    StateRequest = _StateRequest | MountRequest
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -87,9 +90,9 @@ def _ask(request: StateRequest) -> Any:
     from potluck import wire
     from potluck.wire.state import AskState, LeaveState, StateAnswer, StateAnswered
 
-    payload = wire.encode(request)
+    payload, kind = wire.encode(request), _kind(request)
     if not is_local():
-        return wire.decode(_ask_caller(payload), StateAnswer)
+        return wire.decode(_ask_caller(payload, kind=kind), StateAnswer)
     from potluck.calls import _client
 
     # Never asked twice: what was asked may have been done when the connection ended.
@@ -101,12 +104,26 @@ async def _ask_async(request: StateRequest) -> Any:
     from potluck import wire
     from potluck.wire.state import AskState, LeaveState, StateAnswer, StateAnswered
 
-    payload = wire.encode(request)
+    payload, kind = wire.encode(request), _kind(request)
     if not is_local():
-        return wire.decode(await _ask_caller_async(payload), StateAnswer)
+        return wire.decode(await _ask_caller_async(payload, kind=kind), StateAnswer)
     client = await _async_client()
     answer = await client.ask(lambda number: AskState(number, payload), StateAnswered, LeaveState)
     return wire.decode(answer.payload, StateAnswer)
+
+
+def _kind(request: StateRequest) -> str:
+    """The message in which a worker asks: what concerns a mount is its own node's affair. Raises `InvalidError`."""
+    from potluck.wire.volumes import CommitMount, ReloadMount
+
+    if not isinstance(request, CommitMount | ReloadMount):
+        return "StateAsked"
+    if is_local():
+        raise InvalidError(
+            "commit() and reload() are for functions that mount the volume.",
+            fix="A program changes it with batch_upload(), remove_file() and copy_files(), and always sees the newest.",
+        )
+    return "MountAsked"
 
 
 # From a program
@@ -155,12 +172,14 @@ def _runner() -> Any:
     )
 
 
-def _ask_caller(payload: bytes, about: str = "", waits: bool = False, streams: bool = False) -> bytes:
+def _ask_caller(
+    payload: bytes, about: str = "", waits: bool = False, streams: bool = False, kind: str = "StateAsked"
+) -> bytes:
     from queue import SimpleQueue
 
     runner = _runner()
     answers: SimpleQueue[tuple[Any, Any]] = SimpleQueue()
-    number = runner.begin(payload, lambda *answer: answers.put(answer), about, waits, streams)
+    number = runner.begin(payload, lambda *answer: answers.put(answer), about, waits, streams, kind)
     try:
         while (answer := answers.get()) == (None, None):
             pass
@@ -170,7 +189,9 @@ def _ask_caller(payload: bytes, about: str = "", waits: bool = False, streams: b
     return _told(*answer)
 
 
-async def _ask_caller_async(payload: bytes, about: str = "", waits: bool = False, streams: bool = False) -> bytes:
+async def _ask_caller_async(
+    payload: bytes, about: str = "", waits: bool = False, streams: bool = False, kind: str = "StateAsked"
+) -> bytes:
     import asyncio
 
     runner, loop = _runner(), asyncio.get_running_loop()
@@ -180,7 +201,10 @@ async def _ask_caller_async(payload: bytes, about: str = "", waits: bool = False
         if not told.done() and (answer, failure) != (None, None):
             told.set_result((answer, failure))
 
-    number = runner.begin(payload, lambda *answer: loop.call_soon_threadsafe(tell, *answer), about, waits, streams)
+    def come(*answer: Any) -> None:
+        loop.call_soon_threadsafe(tell, *answer)
+
+    number = runner.begin(payload, come, about, waits, streams, kind)
     try:
         return _told(*await told)
     except asyncio.CancelledError:

@@ -71,6 +71,12 @@ class FoundLink(Link):
         function._facts()
         spec = self._named(function._app.name, function._found).spec
         check_python(function._pool, spec.python)
+        if function._options.volumes:
+            raise InvalidError(
+                "What is deployed cannot get other volumes.",
+                why="its image has no places for them",
+                fix="Deploy it with volumes=.",
+            )
         return changed(replace(spec, parameters=function._parameters), function._options, self.key)
 
 

@@ -255,8 +255,11 @@ class Image(Absent, PackageSteps):
         """All steps, and a function's own source as the last one. Raises `InvalidError` for files that do not fit."""
         return self._plan(files)[0]
 
-    def _plan(self, files: tuple[tuple[str, str], ...] = ()) -> tuple[ImageDefinition, dict[int, dict[str, str]]]:
-        """As `_definition`, which names secrets, and their values by the number of the step."""
+    def _plan(
+        self, files: tuple[tuple[str, str], ...] = (), places: tuple[str, ...] = ()
+    ) -> tuple[ImageDefinition, dict[int, dict[str, str]]]:
+        """As `_definition`, which names secrets, and their values by the number of the step. At `places` volumes are
+        to be mounted."""
         from potluck_images import definition
 
         steps, secrets = [], {}
@@ -268,6 +271,8 @@ class Image(Absent, PackageSteps):
             steps.append(getattr(definition, name)(*named))
         if files:
             steps.append(definition.Source(files))
+        if places:
+            steps.append(definition.Places(places))
         return definition.ImageDefinition(tuple(steps)), secrets
 
     def __repr__(self) -> str:

@@ -27,6 +27,7 @@ from potluck import (
     Secret,
     Server,
     Tunnel,
+    Volume,
     __version__,
     app,
     asgi_app,
@@ -51,6 +52,7 @@ from potluck import (
     schedule,
     secret,
     variants,
+    volume,
     web_server,
     wsgi_app,
 )
@@ -74,6 +76,7 @@ __all__ = [
     "Secret",
     "Server",
     "Tunnel",
+    "Volume",
     "__version__",
     "asgi_app",
     "batched",
@@ -105,6 +108,7 @@ _MODULES: dict[str, ModuleType] = {
     "retries": retries,
     "schedule": schedule,
     "secret": secret,
+    "volume": volume,
 }
 
 

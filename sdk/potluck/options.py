@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any, TypedDict
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from potluck.errors import InvalidError
 from potluck.gpus import checked_gpus
 from potluck.image import Image
+from potluck.mounts import checked_mounts
 from potluck.network import asked_network
 from potluck.retries import Retries, checked
 from potluck.schedule import Schedule
 from potluck.secret import Secret
 from potluck.sharing import ALONE, Sharing
 from potluck.tiers import checked_tier
+
+if TYPE_CHECKING:
+    from potluck.volume import Volume
 
 # A function that runs longer than a day should checkpoint; as Modal's limit.
 TIMEOUT_S_MAX = 24 * 3600
@@ -33,9 +38,10 @@ class CallSettings(TypedDict, total=False):
     `cpu` is in cores and `memory` in MiB; a pair is Modal's (request, limit), of which the limit counts. `gpu` is a
     model, "any", "H100:2", "any:>=16GB" or a list of these in order of preference; `timeout` is in seconds for each
     input. `secrets` become environment variables, as those of `env` do, but are in no log and no status.
-    `max_containers` bounds the workers over all machines, `buffer_containers` keeps so many more than are busy, and
-    `scaledown_window` is how many seconds an idle one is kept. `region` is one or several; Potluck's own are `labels`,
-    all of which a machine must have, and `sandbox`, the weakest that will do, such as "gvisor".
+    `volumes` are mounted at their paths. `max_containers` bounds the workers over all machines, `buffer_containers`
+    keeps so many more than are busy, and `scaledown_window` is how many seconds an idle one is kept. `region` is one or
+    several; Potluck's own are `labels`, all of which a machine must have, and `sandbox`, the weakest that will do, such
+    as "gvisor".
     """
 
     cpu: float | tuple[float, float] | None
@@ -51,7 +57,7 @@ class CallSettings(TypedDict, total=False):
     region: str | Sequence[str] | None
     labels: Mapping[str, str] | None
     sandbox: str
-    volumes: object
+    volumes: Mapping[str | PurePosixPath, Volume] | None
     cloud: object
     routing_region: object
 
@@ -122,7 +128,6 @@ class FunctionSettings(ClassSettings, total=False):
 
 # What is refused unless it is left at a default that asks for nothing, and why.
 REFUSED = {
-    "volumes": "volumes are not there yet: give data as an argument, or add it to the image",
     "network_file_systems": "there are none, as Modal itself advises against them",
     "cloud": "machines belong to people, not to clouds: use region= or labels= to choose among them",
     "routing_region": "calls go from your node straight to the machine that runs them",
@@ -175,6 +180,7 @@ class Options:
         self.network = asked_network(get("block_network"), get("outbound_domain_allowlist"))
         self.env = tuple(sorted((key, value) for key, value in get("env", {}).items() if value is not None))
         self.secrets = _secrets(get("secrets"))
+        self.volumes = checked_mounts(get("volumes"))
         self.region = _regions(get("region"))
         self.labels = _labels(get("labels"))
         self.snapshot, self.single_use = bool(get("enable_memory_snapshot")), bool(get("single_use_containers"))

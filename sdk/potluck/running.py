@@ -13,6 +13,7 @@ from potluck import handles, session, start, wire
 from potluck.aio import AsyncClient
 from potluck.client import Client
 from potluck.errors import ConnectionError, Error, NotFoundError, PythonVersionError
+from potluck.mounts import mounted
 from potluck.output import Output, make_output
 from potluck.source import refer
 from potluck.spec import make_spec, scaled
@@ -116,7 +117,7 @@ class Running(Link):
     def _prepare(self, function: Function[Any, Any]) -> FunctionSpec:
         options = function._options
         reference = refer(function._origin, serialized=options.serialized, include_source=options.include_source)
-        plan = options.image._plan(reference.files)
+        plan = options.image._plan(reference.files, tuple(place for place, _ in options.volumes))
         self.grant(self._app.name)
         built = self._found_built(plan)
         if built is None:
@@ -164,10 +165,11 @@ class Running(Link):
             self.client.ask(lambda number: NameFunctions(number, self._app.name, functions, failed), control.Done)
 
     def _has_image(self, function: Function[Any, Any]) -> bool:
-        """Whether nothing is to be built for it."""
+        """Whether nothing is to be built for it. Raises `NotFoundError` when one of its volumes is not there."""
         options = function._options
         reference = refer(function._origin, serialized=options.serialized, include_source=options.include_source)
-        return self._found_built(options.image._plan(reference.files)) is not None
+        places = tuple(mount.path for mount in mounted(options.volumes))
+        return self._found_built(options.image._plan(reference.files, places)) is not None
 
     def grant(self, app: str) -> None:
         """Let an app's workers use the dicts and queues that this program names, wherever they run."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
 
 from potluck.absent import Absent
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from potluck.app import App
     from potluck.image import Image
     from potluck.secret import Secret
+    from potluck.volume import Volume
     from potluck.wire.errands import ServiceFacts, Services
     from potluck.wire.sandbox import Ended, Ports, Ready, Result, Setup, Started
 
@@ -73,6 +75,7 @@ class Create:
         workdir: str | None = None,
         gpu: str | None = None,
         region: str | Sequence[str] | None = None,
+        volumes: Mapping[str | PurePosixPath, Volume] | None = None,
         cpu: float | tuple[float, float] | None = None,
         memory: int | tuple[int, int] | None = None,
         block_network: bool | None = None,
@@ -96,7 +99,7 @@ class Create:
         settings: dict[str, Any] = {
             "image": image, "env": env, "secrets": secrets, "gpu": gpu, "region": region, "cpu": cpu, "memory": memory,
             "block_network": block_network, "outbound_domain_allowlist": outbound_domain_allowlist, "labels": labels,
-            "sandbox": sandbox or None,
+            "sandbox": sandbox or None, "volumes": volumes,
         }  # fmt: skip
         if app is None:
             raise InvalidError(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from msgspec.structs import replace
 
+from potluck.mounts import mounted
 from potluck.secret import joined, values
 from potluck.source import Reference
 from potluck.wire import FunctionSpec, Resources, RetryPolicy
@@ -74,6 +75,7 @@ def changed(spec: FunctionSpec, options: Options, key: bytes) -> FunctionSpec:
         "region": options.region,
         "labels": options.labels,
         "snapshot": options.snapshot,
+        "volumes": mounted(options.volumes),
     }
     kept = {field: value for field, value in found.items() if _SETTINGS.get(field, {field}) & options.given.keys()}
     if options.secrets:

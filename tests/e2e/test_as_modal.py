@@ -98,6 +98,16 @@ def test_spawned_calls(run):
     assert run("spawning") == ["gathered: [3, 7]", "again: 3", "many: [11, 22, 33] 3", "raised"]
 
 
+def test_volumes(run):
+    assert run("storing") == [
+        "files: 1 2",
+        "read: second",
+        "listed: ['deep/one.txt', 'deep/two.txt']",
+        "here: first",
+        "then: ['deep/three.txt', 'deep/two.txt', 'three.txt']",
+    ]
+
+
 def test_an_image_with_packages(run):
     assert run("packages") == ["index → ['firsts', 'seconds']", "first → ['indices']", "second → []"]
 
@@ -123,8 +133,8 @@ def test_without_the_option_the_way_is_shown(node, tmp_path):
 
 
 def test_a_name_that_potluck_lacks_fails_at_its_line(node, tmp_path):
-    (tmp_path / "volumes.py").write_text("import modal\n\nvolume = modal.Volume.from_name('data')\n")
-    done = run_cli(node, "run", "--as", "modal", "volumes.py", cwd=tmp_path)
+    (tmp_path / "proxies.py").write_text("import modal\n\nproxy = modal.Proxy.from_name('data')\n")
+    done = run_cli(node, "run", "--as", "modal", "proxies.py", cwd=tmp_path)
     assert done.returncode == 1
-    assert "Potluck has no Volume" in done.stderr
-    assert "add files to the image" in done.stderr
+    assert "Potluck has no Proxy" in done.stderr
+    assert "traffic leaves from the machine" in done.stderr

@@ -75,9 +75,9 @@ from modal import App, concurrent
 assert App is potluck.App and Function is potluck.Function and modal.exception is potluck.errors
 assert modal.functions is potluck.functions
 take_name()
-from modal import Volume
+from modal import Proxy
 """)
-    assert "Potluck has no Volume" in done.stderr
+    assert "Potluck has no Proxy" in done.stderr
     assert "take_name" not in done.stderr.splitlines()[-2]
 
 

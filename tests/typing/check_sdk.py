@@ -36,13 +36,32 @@ async def share() -> None:
         assert_type(item, Any)
 
 
+files = potluck.Volume.from_name("files", create_if_missing=True)
+
+
+async def store() -> None:
+    assert_type(files.commit(), None)
+    assert_type(await files.reload.aio(), None)
+    assert_type([entry.size for entry in files.listdir("/", recursive=True)], list[int])
+    assert_type(b"".join(files.read_file("a")), bytes)
+    async for piece in files.read_file.aio("a"):
+        assert_type(piece, bytes)
+    with files.batch_upload(force=True) as batch:
+        assert_type(batch.put_file("a", "/b"), None)
+    assert_type(files.with_mount_options(read_only=True, sub_path="a"), potluck.Volume)
+    assert_type(potluck.Volume.rename("a", "b"), None)
+    assert_type(files.restore(3, "a"), int)
+
+
 @app.function(secrets=[potluck.Secret.from_dict({"A": "b"})], region=["eu", "us"], labels={"disk": "fast"})
 @potluck.concurrent(max_inputs=10, target_inputs=8)
 async def ask(question: str) -> int:
     return len(question)
 
 
-@app.function(min_containers=1, max_containers=4, scaledown_window=60, cpu=(1, 2), volumes={})
+@app.function(
+    min_containers=1, max_containers=4, scaledown_window=60, cpu=(1, 2), volumes={"/files": files.read_only()}
+)
 def steps(to: int) -> Iterator[int]:
     yield from range(to)
 

@@ -33,8 +33,8 @@ Trusts = Callable[[str], bool]
 
 def misfit(offer: Offer, spec: FunctionSpec, trusts: Trusts = lambda peer: True, *, python_machine: str = "") -> str:
     """Why this offer can never run the function, or "" when it can (perhaps later)."""
-    if spec.secrets and not trusts(offer.peer):
-        return "is not trusted with the function's secrets"
+    if (spec.secrets or spec.volumes) and not trusts(offer.peer):
+        return f"is not trusted with the function's {'secrets' if spec.secrets else 'volumes'}"
     resources = spec.resources
     if python_machine and offer.machine != python_machine:
         return f"is a {offer.machine} machine"
@@ -138,8 +138,9 @@ def no_peer(
     near = [f"{offer.name} {misfit(offer, spec, trusts) or 'is ' + offer.state}" for offer in offers[:5]]
     why = "; ".join([*near, *notes]) or "no peer on this mesh offers anything"
     fix = "Ask for less, or bring a peer that has it: on that machine run `potluck up`."
-    if any(spec.secrets and not trusts(offer.peer) for offer in offers):
-        fix = "Name peers that may have its secrets in the setting `trust` of this node; its own machine always may."
+    if any((spec.secrets or spec.volumes) and not trusts(offer.peer) for offer in offers):
+        what = "secrets" if spec.secrets else "volumes"
+        fix = f"Name peers that may have its {what} in the setting `trust` of this node; its own machine always may."
     if not offers:
         fix = "Check `potluck status`; on a machine that should help, run `potluck up` and give it this node's address."
     return NoPeerError(f"No peer has what {spec.name} asks for: {wants}.", why=why, fix=fix)

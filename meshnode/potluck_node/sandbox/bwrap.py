@@ -126,6 +126,7 @@ class BwrapLauncher:
         """The command and the descriptors it inherits, which `files` closes."""
         binds = [(spec.root, "/"), *spec.binds, (RUNNER, RUNNER_PLACE)]
         binds += [(spec.network, network.PLACE)] if spec.network else []
+        binds += [(source, place) for source, place, _ in spec.volumes]
         moved: list[tuple[Path, Path]] = []
         if self._stage is not None:
             moved, binds = self._stage.prepare(binds)
@@ -163,9 +164,10 @@ def _identity() -> list[str]:
 def _mounts(binds: list[tuple[Path, str]], spec: SandboxSpec) -> Iterator[str]:
     """Folders that can be written are RAM with a size; /dev, which bwrap makes of RAM without one, is closed."""
     (root, _), *others = binds
+    writable = {place for _, place, read_only in spec.volumes if not read_only}
     yield from ("--ro-bind", str(root), "/", "--size", str(1 << 20), "--tmpfs", "/run")
     for source, target in others:
-        yield from ("--ro-bind", str(source), target)
+        yield from ("--bind" if target in writable else "--ro-bind", str(source), target)
     yield from ("--proc", "/proc", "--dev", "/dev")
     for device in spec.devices:
         yield from ("--dev-bind", str(device), device_place(device))

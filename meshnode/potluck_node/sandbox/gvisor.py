@@ -23,7 +23,11 @@ from potluck_node.sandbox.interface import HOSTNAME, Limits, SandboxSpec
 
 # Where the outer sandbox keeps things.
 _RUNSC, _BUNDLE, _STATE = "/runsc", "/bundle", "/run/runsc"
+_VOLUMES = "/volumes"
 IMAGE = "/image"
+# The one user that gVisor knows of the outer sandbox, to whom files in writable folders belong. It has no capabilities,
+# and is nobody outside.
+_OWNER_OF_FILES = {"uid": 0, "gid": 0}
 _KERNEL = {"proc": "proc", "dev": "devtmpfs"}
 
 # `runsc` maps users itself, as root of a namespace in which nothing else is; so it needs every capability there, and
@@ -77,7 +81,13 @@ class GvisorLauncher(BwrapLauncher):
         if missing := self._missing_calls():
             written["linux"]["seccomp"] = _filter(missing)
         file = memfd(json.dumps(written).encode(), files)
-        return [*outer(self._runsc), *_image(binds), *bundle(file)], command(sockets=spec.network is not None), [file]
+        shown, volumes = binds[: len(binds) - len(spec.volumes)], binds[len(binds) - len(spec.volumes) :]
+        places = _volumes(volumes, spec)
+        return (
+            [*outer(self._runsc), *_image(shown), *places, *bundle(file)],
+            command(sockets=spec.network is not None),
+            [file],
+        )
 
 
 def _image(binds: list[tuple[Path, str]]) -> Iterator[str]:
@@ -88,6 +98,12 @@ def _image(binds: list[tuple[Path, str]]) -> Iterator[str]:
     for source, target in others:
         yield from ("--ro-bind", str(source), f"{IMAGE}{target}")
     yield from ("--remount-ro", f"{IMAGE}/run")
+
+
+def _volumes(binds: list[tuple[Path, str]], spec: SandboxSpec) -> Iterator[str]:
+    """Where gVisor finds what it mounts by itself: its root is read-only, and taken not to change."""
+    for number, ((source, _), (_, _, read_only)) in enumerate(zip(binds, spec.volumes, strict=True)):
+        yield from ("--ro-bind" if read_only else "--bind", str(source), f"{_VOLUMES}/{number}")
 
 
 def bundle(file: int) -> list[str]:
@@ -123,8 +139,11 @@ def command(*, sockets: bool = False) -> list[str]:
 
 def _config(spec: SandboxSpec) -> dict[str, Any]:
     variables = [f"{name}={value}" for name, value in environment(spec).items()]
-    process = {"env": variables, "cwd": spec.workdir, "rlimits": _rlimits(spec.limits)}
-    return config([spec.python, "-c", BOOT], process, _mounts(spec.limits))
+    process: dict[str, Any] = {"env": variables, "cwd": spec.workdir, "rlimits": _rlimits(spec.limits)}
+    mounts = [*_mounts(spec.limits), *_volume_mounts(spec)]
+    if not all(read_only for _, _, read_only in spec.volumes):
+        process["user"] = _OWNER_OF_FILES
+    return config([spec.python, "-c", BOOT], process, mounts)
 
 
 def config(arguments: list[str], process: Mapping[str, Any] = {}, mounts: Sequence[Any] = ()) -> dict[str, Any]:
@@ -160,6 +179,12 @@ def _rlimits(limits: Limits) -> list[dict[str, Any]]:
         "RLIMIT_CORE": 0,
     }
     return [{"type": kind, "hard": bound, "soft": bound} for kind, bound in bounds.items()]
+
+
+def _volume_mounts(spec: SandboxSpec) -> Iterator[dict[str, Any]]:
+    for number, (_, place, read_only) in enumerate(spec.volumes):
+        options = ["rbind", "ro" if read_only else "rw", "nosuid", "nodev"]
+        yield {"destination": place, "type": "bind", "source": f"{_VOLUMES}/{number}", "options": options}
 
 
 def _mounts(limits: Limits) -> list[dict[str, Any]]:

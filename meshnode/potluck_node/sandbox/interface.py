@@ -75,8 +75,9 @@ class SandboxSpec:
     Its top folder must be readable by everyone (mode 0755), its parents need not be. `python` is a path inside.
     Nothing of Potluck need be in the image. `binds` are further read-only mounts (host path, path inside),
     `devices` are device files of the host (see `device_place`). `network` is a folder with the socket of a proxy, which
-    is all the network that a sandbox can have (see `network.Gateway`). `env` comes on top of the launcher's few
-    variables, the function's own `env` on top of it. `owner` is the caller,
+    is all the network that a sandbox can have (see `network.Gateway`). `volumes` are folders (host path, a
+    folder of the image, whether they can only be read) which the code's user on the host owns (see `unprivileged`).
+    `env` comes on top of the launcher's few variables, the function's own `env` on top of it. `owner` is the caller,
     who never shares a sandbox with another.
     """
 
@@ -90,6 +91,7 @@ class SandboxSpec:
     devices: tuple[Path, ...] = ()
     network: Path | None = None
     owner: str = ""
+    volumes: tuple[tuple[Path, str, bool], ...] = ()
 
 
 def device_place(device: Path) -> str:

@@ -72,6 +72,8 @@ class ProcessLauncher:
         Path(self._folder.name, Path(RUNNER_PLACE).name).symlink_to(RUNNER)
 
     async def start(self, nursery: trio.Nursery, spec: SandboxSpec) -> SocketZygote:
+        if spec.volumes:
+            raise SandboxError("Volumes cannot be mounted without a sandbox.", fix="Use a node with bwrap or gvisor.")
         zygote = await open_zygote(nursery, partial(self._start_box, spec))
         await zygote.start(spec.function)
         return zygote

@@ -111,7 +111,7 @@ class Spares:
         if zygote is None:
             zygote = await self._launcher.open(nursery, spec)
         await zygote.start(spec.function)
-        if self._nursery and spec.owner and not spec.devices and spec.network is None:
+        if self._nursery and spec.owner and not spec.devices and spec.network is None and not spec.volumes:
             try:
                 self._wanted.send_nowait(spec)
             except trio.WouldBlock:

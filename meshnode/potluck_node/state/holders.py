@@ -1,4 +1,4 @@
-"""Dicts and queues as such: made, found, listed, granted, deleted."""
+"""Dicts, queues and volumes as such: made, found, listed, granted, deleted."""
 
 from __future__ import annotations
 
@@ -6,14 +6,15 @@ import re
 import secrets
 from typing import Any
 
-from sqlalchemy import delete, func, insert, select
+from sqlalchemy import delete, func, insert, select, update
 
 from potluck.errors import AlreadyExistsError, InvalidError, NotFoundError, RefusedError
 from potluck.wire import state as messages
-from potluck_node.state.tables import ENTRIES, GRANTS, HOLDERS, ITEMS, PARTITIONS
+from potluck.wire.volumes import VOLUME, RenameVolume
+from potluck_node.state.tables import ENTRIES, GRANTS, HOLDERS, ITEMS, PARTITIONS, VOLUME_HEADS
 from potluck_node.state.work import GONE, Asker, Outcome, Spot, Work
 
-_PREFIXES = {messages.DICT: "di", messages.QUEUE: "qu"}
+_PREFIXES = {messages.DICT: "di", messages.QUEUE: "qu", VOLUME: "vo"}
 # Enough that nobody guesses one: who knows the id may use it.
 _ID_BYTES = 16
 
@@ -83,9 +84,22 @@ def remove(work: Work, request: messages.Delete, asker: Asker) -> Outcome:
     return Outcome(messages.Yes(found is not None))
 
 
+def rename(work: Work, request: RenameVolume, asker: Asker) -> Outcome:
+    """Raises `RefusedError`, `InvalidError`, `NotFoundError`, `AlreadyExistsError`."""
+    _require_trust(asker, "rename")
+    _check_name(VOLUME, request.new)
+    found = _named(work, VOLUME, request.name)
+    if found is None:
+        raise NotFoundError(f"There is no volume named {request.name:.64}.")
+    if _named(work, VOLUME, request.new) is not None:
+        raise AlreadyExistsError(f"There is a volume named {request.new} already.")
+    work.db.execute(update(HOLDERS).where(HOLDERS.c.id == found.id).values(name=request.new))
+    return Outcome(messages.Yes())
+
+
 def drop(work: Work, holder: str) -> None:
     """Remove one with all that it holds."""
-    for table in (ENTRIES, ITEMS, PARTITIONS):
+    for table in (ENTRIES, ITEMS, PARTITIONS, VOLUME_HEADS):
         work.db.execute(delete(table).where(table.c.holder == holder))
     work.db.execute(delete(HOLDERS).where(HOLDERS.c.id == holder))
     work.tell(Spot(holder, "", GONE))
@@ -100,7 +114,7 @@ def drop_unnamed(work: Work) -> None:
 
 def _make(work: Work, kind: str, name: str | None) -> messages.Holder:
     if work.db.execute(select(func.count()).select_from(HOLDERS)).scalar_one() >= messages.HOLDERS_MAX:
-        raise InvalidError(f"There are {messages.HOLDERS_MAX} dicts and queues already.", fix="Delete some.")
+        raise InvalidError(f"There are {messages.HOLDERS_MAX} dicts, queues and volumes already.", fix="Delete some.")
     row = {
         "id": f"{_PREFIXES[kind]}-{secrets.token_hex(_ID_BYTES)}",
         "kind": kind,
@@ -143,7 +157,7 @@ def _check_name(kind: str, name: str) -> None:
 
 def _require_trust(asker: Asker, verb: str) -> None:
     if not asker.trusted:
-        raise RefusedError(f"A worker on a peer that is not trusted cannot {verb} dicts and queues by name.")
+        raise RefusedError(f"A worker on a peer that is not trusted cannot {verb} dicts, queues and volumes by name.")
 
 
 def _refused(kind: str, name: str, asker: Asker) -> RefusedError:

@@ -11,16 +11,17 @@ import sys
 from collections import defaultdict
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import trio
 
 from potluck import wire
-from potluck.errors import Error, InputCancellation, RefusedError
+from potluck.errors import Error, InputCancellation, InvalidError, RefusedError
 from potluck.wire import Failure
 from potluck.wire import state as messages
 from potluck.wire.errands import ErrandRequest
 from potluck.wire.tunnels import TunnelRequest
+from potluck.wire.volumes import VOLUME, StageData, VolumeRequest
 from potluck_node.clock import Clock
 from potluck_node.core.waiting import Waiting
 from potluck_node.errands import Errands
@@ -40,6 +41,16 @@ _WAITS_FOR = {messages.Enqueue: ROOM, messages.Dequeue: ITEMS, messages.Peek: LO
 
 # Partitions that are past their time take room until they are used or this has passed, seconds.
 EXPIRE_S = 600.0
+
+
+class Volumes(Protocol):
+    """Answers what is asked about volumes (`volumes.service`)."""
+
+    async def ask(self, request: VolumeRequest, asker: Asker) -> messages.StateAnswer: ...
+
+    def left(self, asker: str) -> None: ...
+
+    def deleted(self) -> None: ...
 
 
 class State:
@@ -66,6 +77,7 @@ class State:
         self._asleep = 0
         # Told when deployed apps or their schedules may have changed, here or on another node.
         self.on_apps: list[Callable[[], None]] = []
+        self.volumes: Volumes | None = None
 
     def close(self) -> None:
         self._store.close()
@@ -88,6 +100,10 @@ class State:
         if isinstance(request, TunnelRequest):
             return await self.tunnels.ask(request, asker)
         turn = turn or Turn()
+        if isinstance(request, VolumeRequest) or getattr(request, "kind", "") == VOLUME:
+            _require_trust(asker)
+        if isinstance(request, VolumeRequest):
+            return await self._ask_volumes(request, asker, turn)
         if isinstance(request, messages.Enqueue | messages.Dequeue | messages.Peek):
             return await self._patiently(request, asker, turn)
         self._check_unnamed(request, asker)
@@ -97,6 +113,8 @@ class State:
             self._made[asker.name][answer.id] = messages.Delete(answer.kind, answer.id)
         elif isinstance(request, messages.Delete) and asker.name in self._made:
             self._made[asker.name].pop(request.id, None)
+        if isinstance(request, messages.Delete) and request.kind == VOLUME and self.volumes:
+            self.volumes.deleted()
         return answer
 
     async def transact(self, do: Callable[[Work], T]) -> T:
@@ -110,6 +128,12 @@ class State:
 
         await self._batches.run(doing_it)
         return came[0]
+
+    async def _ask_volumes(self, request: VolumeRequest, asker: Asker, turn: Turn) -> messages.StateAnswer:
+        if self.volumes is None:
+            raise InvalidError("This node keeps no volumes.")
+        await turn.begin()
+        return await self.volumes.ask(request, asker)
 
     def _check_unnamed(self, request: messages.StoredRequest, asker: Asker) -> None:
         unnamed = isinstance(request, messages.Open) and not request.name
@@ -127,6 +151,8 @@ class State:
         self.tunnels.left(asker)
         for request in self._made.pop(asker, {}).values():
             self._batches.post(doing(request, Asker(asker)))
+        if self.volumes:
+            self.volumes.left(asker)
 
     def _left_behind(self, request: messages.StoredRequest, made: Outcome) -> None:
         if isinstance(request, messages.Open) and not request.name and isinstance(made.answer, messages.Holder):
@@ -209,6 +235,16 @@ class State:
             self._waiters[number].set()
 
 
+def _require_trust(asker: Asker) -> None:
+    """Raises `RefusedError`: what a function wrote would come back from whoever ran it, unseen."""
+    if not asker.trusted:
+        raise RefusedError(
+            "Workers on this peer may not use volumes.",
+            why="the peer is not trusted",
+            fix="Name it in the setting `trust` of the caller's node.",
+        )
+
+
 def _in_vain(answer: messages.StoredAnswer) -> bool:
     """Whether there was nothing to take, or no room."""
     match answer:
@@ -224,7 +260,7 @@ AT_ONCE = 8
 # A request of this size is large, in bytes.
 LARGE_BYTES = 1 << 20
 
-_SMALL_ANSWERS = (messages.Put, messages.Enqueue, messages.Has, messages.Count)
+_SMALL_ANSWERS = (messages.Put, messages.Enqueue, messages.Has, messages.Count, StageData)
 
 
 class Turn:

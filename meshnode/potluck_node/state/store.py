@@ -12,6 +12,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from potluck.errors import ConnectionError, Error, InvalidError, NotFoundError, SerializationError, StoreFullError
 from potluck.wire import state as messages
+from potluck.wire.volumes import RenameVolume
 from potluck_node.core.trust import is_data
 from potluck_node.state import dicts, holders, queues
 from potluck_node.state.work import Asker, Outcome, Spot, Work
@@ -180,4 +181,5 @@ _HANDLERS: dict[type, Callable[[Work, Any, Asker], Outcome]] = {
     messages.Enqueue: queues.enqueue,
     messages.Dequeue: queues.dequeue,
     messages.Peek: queues.peek,
+    RenameVolume: holders.rename,
 }

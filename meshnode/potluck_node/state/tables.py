@@ -6,7 +6,8 @@ from sqlalchemy import BigInteger, Boolean, Column, Index, Integer, LargeBinary,
 
 METADATA = MetaData()
 
-# Dicts and queues. `owner` is the node that an unnamed one ends with. `amount` and `bytes` sum up what it holds.
+# Dicts, queues and volumes. `owner` is the node that an unnamed one ends with. `amount` and `bytes` sum up what it
+# holds, but for volumes.
 HOLDERS = Table(
     "potluck_holders",
     METADATA,
@@ -61,4 +62,14 @@ ITEMS = Table(
     Column("value", LargeBinary, nullable=False),
     Index("potluck_items_in_order", "holder", "partition", "number"),
     sqlite_autoincrement=True,
+)
+
+# Signed heads of volumes, whose trees are images. What is rolled back never was; what is here was pinned before.
+VOLUME_HEADS = Table(
+    "potluck_volume_heads",
+    METADATA,
+    Column("holder", String(40), primary_key=True),
+    Column("version", Integer, primary_key=True),
+    Column("image", String(64), nullable=False),
+    Column("envelope", LargeBinary, nullable=False),
 )

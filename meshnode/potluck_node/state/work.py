@@ -16,12 +16,14 @@ from potluck_node.state.tables import HOLDERS
 class Asker:
     """Who asks: a client of this node, which has no `app`, or a worker of an app. What is unnamed ends with `name`.
 
-    A worker on a peer that is `trusted` may do what a client may: that peer's results run code here anyway.
+    A worker on a peer that is `trusted` may do what a client may: that peer's results run code here anyway. `peer` is
+    where the worker is.
     """
 
     name: str
     app: str = ""
     trusted: bool = True
+    peer: str = ""
 
 
 # For what is waited: items to take, items to look at, room; and what ends all waiting: the queue is gone.

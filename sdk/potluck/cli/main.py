@@ -44,6 +44,7 @@ def _register() -> None:
         shared,
         shell,
         token,
+        volume,
     )
 
     for command in (run.run, deploy.deploy, serve.serve, apps.app, containers.container, completion.completion):
@@ -55,6 +56,7 @@ def _register() -> None:
     main.add_command(secret.secret)
     main.add_command(shared.dict_)
     main.add_command(shared.queue)
+    main.add_command(volume.volume)
     main.add_command(shell.shell)
     main.add_command(token.token)
     main.add_command(doctor.doctor)

@@ -44,8 +44,12 @@ class Asking:
         """Whether this process is the worker, and no copy of it."""
         return os.getpid() == self._pid
 
-    def begin(self, payload: bytes, tell: Tell, about: str = "", waits: bool = False, streams: bool = False) -> int:
-        """Send a request, as `wire.state.StateAsked`; `tell` is called once, by another thread. Returns its number."""
+    def begin(
+        self, payload: bytes, tell: Tell, about: str = "", waits: bool = False, streams: bool = False,
+        kind: str = "StateAsked",
+    ) -> int:  # fmt: skip
+        """Send a request, as `wire.state.StateAsked`, or `wire.worker.MountAsked`; `tell` is called once, by another
+        thread. Returns its number."""
         with self._lock:
             self._numbers += 1
             number = self._numbers
@@ -53,7 +57,8 @@ class Asking:
         self.listen()
         large: Any = Parts([payload])
         body = large if len(payload) > INLINE_BYTES_MAX else payload
-        self._output.send(["StateAsked", number, body, current_input.get()[0], about, waits, streams])
+        rest = (current_input.get()[0], about, waits, streams) if kind == "StateAsked" else ()
+        self._output.send([kind, number, body, *rest])
         return number
 
     def drop(self, number: int) -> None:

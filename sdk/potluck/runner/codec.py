@@ -54,6 +54,7 @@ FUNCTION_FIELDS = (
     "salt",
     "web",
     "level",
+    "volumes",
 )
 
 # One read of the socket, bytes: the most that a Unix socket hands over at once by default.

@@ -119,6 +119,16 @@ class Web(msgspec.Struct, frozen=True, array_like=True):
     attribute: str = ""
 
 
+class VolumeMount(msgspec.Struct, frozen=True, array_like=True):
+    """A volume, by its id, as a function finds it at `path`; of `sub_path`, if given, that folder alone."""
+
+    path: str
+    id: str
+    name: str = ""
+    read_only: bool = False
+    sub_path: str = ""
+
+
 class FunctionSpec(msgspec.Struct, frozen=True, array_like=True):
     """One function as a provider needs to know it.
 
@@ -131,6 +141,7 @@ class FunctionSpec(msgspec.Struct, frozen=True, array_like=True):
     `generator` functions (or methods) may yield; `snapshot` lets the state after loading be kept between workers.
     `region` (any of them) and `labels` (all of them) are what a peer must say of itself.
     `secrets` are environment variables that are in no identity, log or status; `salt` changes with them.
+    `volumes` are mounted for each worker apart, by peers that are trusted alone.
     With `web`, its inputs are requests (`potluck.wire.web`), and it runs none twice once it has begun.
     `level` counts the inputs of the same function that wait for this one: each level has workers of its own.
     """
@@ -161,6 +172,7 @@ class FunctionSpec(msgspec.Struct, frozen=True, array_like=True):
     salt: bytes = b""
     web: Web | None = None
     level: int = 0
+    volumes: tuple[VolumeMount, ...] = ()
 
     def __repr__(self) -> str:
         """Without the secrets, for logs."""

@@ -1,4 +1,4 @@
-"""Shared state: what a program, or a worker through its lease, asks of the dicts and queues on their owner's node.
+"""Shared state: what a program, or a worker through its lease, asks of what is on the owner's node.
 
 A request is one encoded `StateRequest`, carried as the payload of `AskState` (control socket), `StateAsked` (worker and
 lease); the answer, one encoded `StateAnswer`, comes back the same way. Whoever passes them on does not look inside.
@@ -10,6 +10,7 @@ from __future__ import annotations
 from potluck.wire.common import Failure, Message
 from potluck.wire.errands import ErrandAnswer, ErrandRequest
 from potluck.wire.tunnels import TunnelAnswer, TunnelRequest
+from potluck.wire.volumes import RenameVolume, VolumeAnswer, VolumeRequest
 
 # As Modal's, where it has a limit. A value of a dict, and all that one request puts, in bytes.
 VALUE_BYTES_MAX = 100 << 20
@@ -216,10 +217,11 @@ StoredRequest = (
     | Enqueue
     | Dequeue
     | Peek
+    | RenameVolume
 )
-StoredAnswer = Holder | Holders | Yes | Values | Counted | Page
+StoredAnswer = Holder | Holders | Yes | Values | Counted | Page | VolumeAnswer
 # With what is only passed on.
-StateRequest = StoredRequest | ErrandRequest | TunnelRequest
+StateRequest = StoredRequest | VolumeRequest | ErrandRequest | TunnelRequest
 StateAnswer = StoredAnswer | ErrandAnswer | TunnelAnswer
 
 

@@ -169,6 +169,14 @@ class InputRefused(Message, frozen=True):
     cpu_us: int = 0
 
 
+class MountAsked(Message, frozen=True):
+    """Something is to be done with a volume that the worker's node has mounted: an encoded `wire.volumes.MountRequest`.
+    Answered by `StateTold`; the numbers are those of `StateAsked`."""
+
+    number: int
+    payload: bytes
+
+
 ToZygote = StartZygote | SpawnWorker | KillWorker | ExecCommand
 FromZygote = ZygoteReady | ZygoteFailed | WorkerSpawned | WorkerExited
 ToWorker = RunInput | RunBatch | ItemsTaken | InputPiece | StopInput | StopWorker | StateTold
@@ -182,4 +190,5 @@ FromWorker = (
     | InputRefused
     | StateAsked
     | StateDropped
+    | MountAsked
 )

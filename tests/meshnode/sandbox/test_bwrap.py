@@ -19,6 +19,7 @@ import pytest
 import trio
 from tests.conformance import check_sandbox as suite
 from tests.conformance import check_sandbox_isolation as isolation
+from tests.conformance import check_sandbox_volumes as volumes
 from tests.meshnode.sandbox import host_image, worlds
 
 from potluck.errors import SandboxError
@@ -59,6 +60,13 @@ def number_of(name: str) -> int:
 async def test_conformance(check: Any, opener: suite.Opener) -> None:
     extra = [number_of] if "number_of" in inspect.signature(check).parameters else []
     await check(opener, *extra)
+
+
+@pytest.mark.parametrize("check", volumes.CHECKS, ids=lambda check: check.__name__)
+async def test_volumes(check: Any, opener: suite.Opener, tmp_path: Path) -> None:
+    for place in (volumes.WRITABLE, volumes.READABLE):
+        (tmp_path / "root" / place.strip("/")).mkdir()
+    await check(opener, tmp_path)
 
 
 def host_processes(token: str) -> list[int]:

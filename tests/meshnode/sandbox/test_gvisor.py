@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from tests.conformance import check_sandbox as suite
 from tests.conformance import check_sandbox_isolation as isolation
+from tests.conformance import check_sandbox_volumes as volumes
 from tests.meshnode.sandbox import worlds
 
 from potluck_node.sandbox.gvisor import GvisorLauncher
@@ -28,6 +29,13 @@ def opener(launcher: GvisorLauncher, tmp_path: Path) -> suite.Opener:
 @pytest.mark.parametrize("check", [*suite.CHECKS, *isolation.CHECKS], ids=lambda check: check.__name__)
 async def test_conformance(check: Any, opener: suite.Opener) -> None:
     await check(opener)
+
+
+@pytest.mark.parametrize("check", volumes.CHECKS, ids=lambda check: check.__name__)
+async def test_volumes(check: Any, opener: suite.Opener, tmp_path: Path) -> None:
+    for place in (volumes.WRITABLE, volumes.READABLE):
+        (tmp_path / "root" / place.strip("/")).mkdir()
+    await check(opener, tmp_path)
 
 
 async def test_memory_limit_ends_the_sandbox(opener: suite.Opener) -> None:

@@ -1,0 +1,1 @@
+"""Volumes: trees with signed, versioned heads; kept by their owner, mounted where functions run."""
