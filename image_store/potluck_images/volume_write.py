@@ -22,15 +22,18 @@ from potluck_images.volume_tree import check_entry, nodes, same
 
 
 def write(
-    store: ChunkStore, before: Manifest, after: Manifest, folder: Path, staging: Path, owner: int = -1
-) -> dict[str, Stamp]:
+    store: ChunkStore, before: Manifest, after: Manifest, folder: Path, staging: Path, owner: int = -1,
+    links: Path | None = None,
+) -> dict[str, Stamp]:  # fmt: skip
     """Have `folder`, which shows `before`, show `after`; returns the stamps of the files that were written.
 
     What the function made itself stays, unless something of `after` has its place. All belongs to the user `owner`.
-    `staging` is an empty folder on the same file system. Raises what the store raises, `ImageError`, `StoreFullError`.
+    `staging` is an empty folder on the same file system. With `links`, which shows `after` to others, too, files are
+    hard links to those there where that is possible; then nobody may write to `folder`. Raises what the store raises,
+    `ImageError`, `StoreFullError`.
     """
     old, new = nodes(before), nodes(after)
-    writer = _Writer(store, folder, staging, owner)
+    writer = _Writer(store, folder, staging, owner, links)
     try:
         for path in sorted(old.keys() - new.keys(), key=sort_key, reverse=True):
             writer.remove(path)
@@ -48,8 +51,9 @@ def write(
 
 
 class _Writer:
-    def __init__(self, store: ChunkStore, folder: Path, staging: Path, owner: int) -> None:
+    def __init__(self, store: ChunkStore, folder: Path, staging: Path, owner: int, links: Path | None) -> None:
         self._store, self._folder, self._new, self._owner = store, folder, staging / "new", owner
+        self._links = links
         self.written: list[str] = []
 
     def remove(self, path: str) -> None:
@@ -67,8 +71,10 @@ class _Writer:
             case Symlink():
                 os.symlink(entry.target, self._new)
             case File():
-                self._write(entry, chunks)
-        os.chown(self._new, self._owner, self._owner, follow_symlinks=False)
+                if not self._is_linked(path):
+                    self._write(entry, chunks)
+        if not self._links:
+            os.chown(self._new, self._owner, self._owner, follow_symlinks=False)
         with parent_of(self._folder, path) as (parent, name):
             self._place(name, parent, isinstance(entry, Dir))
         self.written.append(path)
@@ -87,6 +93,13 @@ class _Writer:
         elif is_folder:
             os.unlink(name, dir_fd=parent)
         os.rename(self._new, name, dst_dir_fd=parent)
+
+    def _is_linked(self, path: str) -> bool:
+        if self._links:
+            with suppress(OSError):
+                os.link(self._links / path, self._new, follow_symlinks=False)
+                return True
+        return False
 
     def _write(self, entry: File, chunks: tuple[ChunkRef, ...]) -> None:
         with self._new.open("xb") as file:

@@ -88,6 +88,11 @@ class ReadyImage:
     serve: Callable[[], Awaitable[None]] = trio.sleep_forever
     aclose: Callable[[], Awaitable[None]] = trio.lowlevel.checkpoint
 
+    @property
+    def is_lazy(self) -> bool:
+        """Whether what is read is fetched then."""
+        return self.serve is not trio.sleep_forever
+
 
 class Images(Protocol):
     """Where pools get their images from."""

@@ -139,9 +139,14 @@ async def test_read_only_and_parts(node):
         with pytest.raises(InvalidError, match="only be read"):
             await mounted.of(volume).commit("no")
         assert await mounted.of(volume).reload() == 1
-        await node.put(volume, {"a": b"2"})
-        with pytest.raises(InvalidError, match="one version"):
-            await mounted.of(volume).reload()
+        shared = (folder / "b").stat()
+        assert shared.st_nlink > 2  # here, in the tree that all workers share, and where that has it from
+        await node.put(volume, {"a": b"2", "sub/deep/new": b"3"})
+        assert await mounted.of(volume).reload() == 2
+        assert names(folder) == ["b", "new"]
+        await node.ask(messages.ChangeVolume(volume, (messages.RemovePath("sub/deep/new"),)))
+        assert await mounted.of(volume).reload() == 3
+        assert names(folder) == ["b"]
     async with node.mounted(VolumeMount("/data", volume, sub_path="sub/made")) as mounted:
         (mounted.binds[0][0] / "c").write_text("3")
         await mounted.commit("one")

@@ -23,7 +23,9 @@ from potluck.errors import Error, InvalidError, SandboxError
 from potluck.wire.common import FunctionSpec, VolumeMount
 from potluck.wire.state import StateAnswer
 from potluck.wire.volumes import AskHead, CommitVolume, VolumeAt
-from potluck_images.volume_tree import TOP
+from potluck_images.keep import PRIVATE
+from potluck_images.volume_tree import EMPTY, TOP
+from potluck_images.volume_write import write
 from potluck_node.images import ImageService
 from potluck_node.store_errors import own_errors
 from potluck_node.volumes.folder import Folder, check_room
@@ -47,7 +49,11 @@ class Mount(Protocol):
     """One volume of one worker."""
 
     at: VolumeMount
-    source: Path
+
+    @property
+    def source(self) -> Path:
+        """What is bound into the sandbox."""
+        ...
 
     async def commit(self, what: str) -> int:
         """Make what was written a version; returns which the mount is of. Raises `potluck.errors.Error`."""
@@ -114,13 +120,21 @@ class Mounts:
             return
         # The profile of what is read is that of the volume, whatever its version.
         ready = await self._images.mount_private(head.image, caller, f"{function}{at.path}")
+        place = self._home / secrets.token_hex(8)
         try:
-            nursery.start_soon(ready.serve)
-            source = await trio.to_thread.run_sync(_inside, ready.root, at.sub_path)
-            yield Fixed(at, source, asker, head)
+            if ready.is_lazy:
+                nursery.start_soon(ready.serve)
+                source = await trio.to_thread.run_sync(_inside, ready.root / TOP, at.sub_path)
+                yield Fixed(at, source, asker, head)
+            else:
+                shown = Shown(at, place, self._trees, caller, asker)
+                await shown.show(head, ready.root)
+                shown.source = await trio.to_thread.run_sync(_inside, shown.source, at.sub_path)
+                yield shown
         finally:
             with trio.CancelScope(shield=True):
                 await ready.aclose()
+                await trio.to_thread.run_sync(partial(shutil.rmtree, place, ignore_errors=True))
             self._images.release(head.image)
 
     async def _watch(self, mount: Writable, broken: Broken) -> None:
@@ -234,19 +248,61 @@ def _folder_errors() -> Iterator[None]:
         raise SandboxError("The folder of a volume cannot be read.", why=str(error)) from None
 
 
+class Shown:
+    """A `Mount` that can only be read: hard links to files that all workers here share."""
+
+    def __init__(self, at: VolumeMount, place: Path, trees: Trees, caller: str, asker: _Asker) -> None:
+        self.at, self._trees, self._caller, self._asker = at, trees, caller, asker
+        self._top, self._staging = place / "files", place / "staging"
+        for folder in (self._top, self._staging):
+            folder.mkdir(parents=True)
+        # Only the folder that is bound is for the code's user to reach.
+        place.chmod(0o700)
+        self._top.chmod(0o755)
+        # What is bound into the sandbox.
+        self.source = self._top
+        self._tree, self._version = EMPTY, 0
+        self._lock = trio.Lock()
+
+    async def show(self, head: VolumeAt, root: Path) -> None:
+        """Show a version, of which `root` has the files."""
+        with own_errors(), _folder_errors():
+            tree = await self._trees.load(head.image, [self._caller])
+            linked = partial(write, links=root / TOP)
+            await trio.to_thread.run_sync(linked, self._trees.store, self._tree, tree, self._top, self._staging)
+        self._tree, self._version = tree, head.version
+
+    async def commit(self, what: str) -> int:
+        raise _only_read(self.at)
+
+    async def reload(self) -> int:
+        async with self._lock:
+            head = await self._asker.head(self.at.id)
+            if head.image and head.version != self._version:
+                images = self._trees.images
+                await images.keeper.hold(head.image)
+                try:
+                    await images.fetch_from(head.image, [self._caller])
+                    await self.show(head, await images.keeper.tree(head.image, PRIVATE))
+                finally:
+                    images.release(head.image)
+            return self._version
+
+
 class Fixed:
-    """A `Mount` that shows one version for as long as the worker lives."""
+    """A `Mount` that shows one version for as long as the worker lives: mounted lazily, or of nothing yet."""
 
     def __init__(self, at: VolumeMount, source: Path, asker: _Asker, head: VolumeAt) -> None:
         self.at, self.source, self._asker, self._head = at, source, asker, head
 
     async def commit(self, what: str) -> int:
-        raise InvalidError(f"{self.at.path} can only be read, so there is nothing to commit.")
+        raise _only_read(self.at)
 
     async def reload(self) -> int:
         if (await self._asker.head(self.at.id)).version != self._head.version:
             raise InvalidError(
-                f"{self.at.path} can only be read, and shows one version for as long as its worker lives.",
+                f"{self.at.path} shows one version for as long as its worker lives.",
+                why="it can only be read, and is fetched as that happens, or was empty",
                 fix="Mount it so that it can be written to, or read what is new by listdir() and read_file().",
             )
         return self._head.version
@@ -266,9 +322,13 @@ class _Asker:
         return answer
 
 
-def _inside(root: Path, sub_path: str) -> Path:
+def _only_read(at: VolumeMount) -> InvalidError:
+    return InvalidError(f"{at.path} can only be read, so there is nothing to commit.")
+
+
+def _inside(top: Path, sub_path: str) -> Path:
     """A folder of a tree that can only be read. Raises `InvalidError` for what is none, or leads elsewhere."""
-    found = root / TOP
+    found = top
     for name in filter(None, sub_path.split("/")):
         found = found / name
         if name == ".." or found.is_symlink() or not found.is_dir():
