@@ -27,6 +27,7 @@ CREATE TABLE IF NOT EXISTS entries (
 CREATE TABLE IF NOT EXISTS vouchers (
     lease TEXT NOT NULL, number INTEGER NOT NULL, envelope BLOB NOT NULL, PRIMARY KEY (lease)
 ) STRICT, WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS proofs (owner TEXT PRIMARY KEY, proof BLOB NOT NULL) STRICT, WITHOUT ROWID;
 """
 
 
@@ -112,6 +113,14 @@ class Journal:
     def held(self) -> list[str]:
         """Leases of which there is a voucher: they were running when the node died."""
         return [str(lease) for (lease,) in self._db.execute("SELECT lease FROM vouchers ORDER BY lease")]
+
+    def keep_proof(self, owner: str, proof: bytes) -> None:
+        """Keep the first proof that somebody keeps two journals. Raises `JournalError`."""
+        self._write("INSERT OR IGNORE INTO proofs VALUES (?, ?)", (owner, proof))
+
+    def proofs(self) -> list[bytes]:
+        """All of them."""
+        return [bytes(proof) for (proof,) in self._db.execute("SELECT proof FROM proofs ORDER BY owner")]
 
     def _write(self, query: str, values: tuple[object, ...]) -> None:
         try:

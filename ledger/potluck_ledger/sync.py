@@ -76,6 +76,11 @@ class Follower:
         found = self._followed.get(owner)
         return found.said if found else b""
 
+    def sequence(self, owner: str) -> int:
+        """How many entries of an owner's journal are known to be one chain, as far as we looked; 0 for none."""
+        found = self._followed.get(owner)
+        return found.sequence if found else 0
+
     def heard(self, data: bytes) -> list[Action]:
         """Somebody told a checkpoint. Raises `EnvelopeError` for one that does not hold."""
         checkpoint = _checkpoint(data)

@@ -51,6 +51,7 @@ from potluck_node.gateway import Gateway
 from potluck_node.home import Home
 from potluck_node.image_desk import ImageDesk
 from potluck_node.images import ImageService
+from potluck_node.journal_sync import JournalSync
 from potluck_node.nested import Nested
 from potluck_node.provider import Provider
 from potluck_node.sandbox.network import MakeGateway, make_gateway
@@ -142,6 +143,7 @@ class Node:
         self.provider = self._make_provider() if settings.offer and parts.launcher else None
         self.commands = Commands(self.provider, self.key.peer)
         self.discovery = Discovery(self.transport, self.key, self.book, self._clock, self.make_offer)
+        self.journal_sync = JournalSync(self.transport, self.journal, settings.mesh, self._clock)
         self.control = ControlServer(parts.socket, self)
         self.secrets = SecretStore(self.home.secrets, vault, self._clock)
         self.tokens = Tokens(self.home.tokens)
@@ -205,6 +207,7 @@ class Node:
         self.spawned.on_log = self.gateway.heard = self.apps.heard
         self.caller.on_standing, self.deployments.retired = self.deployments.standing, self.gateway.retire
         self.gateway.endpoints, self.apps.web_base = self.apps, self.gateway.base
+        self.journal_sync.convicted = self._convicted
         self.discovery.provided = self.images.provided
         self.discovery.changed = lambda: self.caller.submit(ev.OffersChanged())
         self.images.changed = self.discovery.touch
@@ -218,6 +221,7 @@ class Node:
         if self.provider:
             self.caller.open_local = self.provider.open_local
             self.provider.on_offer = self._offer_changed
+            self.provider.refuses = lambda peer: self.book.banned.get(peer, "")
             if not self._own_only():
                 self.transport.handle(LEASE_PROTOCOL, self.provider.on_stream)
 
@@ -227,6 +231,10 @@ class Node:
         if launcher is None:
             return False
         return launcher.tier == "process" or bool(launcher.lacking and not self.settings.without_limits)
+
+    def _convicted(self, peer: str) -> None:
+        self.book.ban(peer, "it keeps two journals, which is proved")
+        self.caller.submit(ev.OffersChanged())
 
     def _offer_changed(self) -> None:
         self.discovery.touch()
@@ -246,6 +254,7 @@ class Node:
                         await nursery.start(self._parts.launcher.serve)
                         await nursery.start(self.provider.serve)
                     await nursery.start(self.discovery.serve)
+                    await nursery.start(self.journal_sync.serve)
                     await nursery.start(self.spawned.serve)
                     await nursery.start(self.deployed_images.serve)
                     await nursery.start(self.deployments.serve)

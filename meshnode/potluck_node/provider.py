@@ -93,6 +93,8 @@ class Provider:
         self.mounts: Mounts | None = None
         self._nursery: trio.Nursery | None = None
         self.on_offer: Callable[[], None] = lambda: None
+        # Why nothing is run for a peer; "" for all others.
+        self.refuses: Callable[[str], str] = lambda peer: ""
 
     async def serve(self, *, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Run pools until cancelled; then every sandbox is gone."""
@@ -156,8 +158,8 @@ class Provider:
             link.post(messages.LeaseRefused("busy", failure))
             link.finish()
             return ""
-        if caller in self._journal.accounts.by_peer and self._journal.accounts.account(caller).owes_too_much:
-            link.post(messages.LeaseRefused("quota", self._unsigned(caller), UNSIGNED_RETRY_US))
+        if why := self.refuses(caller) or self._unsigned(caller):
+            link.post(messages.LeaseRefused("quota", Failure.of(RefusedError(why)), UNSIGNED_RETRY_US))
             link.finish()
             return ""
         request = opened(message, self._key)
@@ -165,12 +167,12 @@ class Provider:
         self._engine.submit(ev.LeaseAsked(message.lease, caller, request))
         return message.lease
 
-    def _unsigned(self, caller: str) -> Failure:
-        left_s = self._journal.accounts.account(caller).unsigned_us / 1e6
-        what = (
-            f"{self._name} runs nothing more for this node, which did not sign for {left_s:.0f} s that it used there."
-        )
-        return Failure.of(RefusedError(what, fix="Ask its owner."))
+    def _unsigned(self, caller: str) -> str:
+        account = self._journal.accounts.by_peer.get(caller)
+        if account is None or not account.owes_too_much:
+            return ""
+        left = f"did not sign for {account.unsigned_us / 1e6:.0f} s that it used there"
+        return f"{self._name} runs nothing more for this node, which {left}."
 
     def _take(self, lease: str, message: object) -> None:
         if isinstance(message, messages.Input):

@@ -69,17 +69,21 @@ def _peers(node: Node, now_us: int) -> tuple[control.PeerStatus, ...]:
             memory_mib=offer.memory_mib,
             gpus=tuple(gpu.model for gpu in offer.gpus),
             rtt_us=node.caller.core.rtt_us.get(offer.peer, 0),
+            entries=node.journal_sync.entries(offer.peer),
         )
         for offer in node.book.fresh(now_us)
     ]
     names = {peer.peer for peer in known}
     skewed = [_silent(peer, peer in connected, skew_text(skew)) for peer, skew in node.book.skewed.items()]
-    others = [_silent(peer, True, "offers nothing") for peer in sorted(connected - names - set(node.book.skewed))]
-    return (*known, *skewed, *others)
+    banned = [_silent(peer, peer in connected, why) for peer, why in sorted(node.book.banned.items())]
+    rest = connected - names - set(node.book.skewed) - set(node.book.banned)
+    entries = node.journal_sync.entries
+    others = [_silent(peer, True, "offers nothing", entries(peer)) for peer in sorted(rest)]
+    return (*known, *skewed, *banned, *others)
 
 
-def _silent(peer: str, connected: bool, note: str) -> control.PeerStatus:
-    return control.PeerStatus(peer, peer[-8:], "unused", connected, 0, 0, 0, note=note)
+def _silent(peer: str, connected: bool, note: str, entries: int = 0) -> control.PeerStatus:
+    return control.PeerStatus(peer, peer[-8:], "unused", connected, 0, 0, 0, note=note, entries=entries)
 
 
 def _accounts(node: Node) -> tuple[control.AccountStatus, ...]:

@@ -79,11 +79,15 @@ class OfferBook:
     us: str
     offers: dict[str, Offer] = field(default_factory=dict)
     skewed: dict[str, int] = field(default_factory=dict)
+    # Peers with whom nothing more is done, and why.
+    banned: dict[str, str] = field(default_factory=dict)
 
     def add(self, offer: Offer, now_us: int) -> Rejected | None:
         """Take a *verified* offer that was sent just now; returns why it is not used, if so."""
         if offer.mesh != self.mesh or offer.peer == self.us:
             return Rejected(offer.peer, "it belongs to another mesh or is our own")
+        if why := self.banned.get(offer.peer):
+            return Rejected(offer.peer, why)
         known = self.offers.get(offer.peer)
         if known and offer.sequence <= known.sequence:
             return Rejected(offer.peer, "a newer one is known")
@@ -99,6 +103,12 @@ class OfferBook:
         self.skewed.pop(offer.peer, None)
         self.offers[offer.peer] = offer
         return None
+
+    def ban(self, peer: str, why: str) -> None:
+        """Take no offer of a peer any more."""
+        self.banned[peer] = why
+        self.offers.pop(peer, None)
+        self.skewed.pop(peer, None)
 
     def forget(self, peer: str) -> None:
         self.offers.pop(peer, None)

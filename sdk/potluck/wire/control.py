@@ -243,6 +243,8 @@ class PeerStatus(msgspec.Struct, frozen=True, array_like=True):
     gpus: tuple[str, ...] = ()
     rtt_us: int = 0
     note: str = ""
+    # Entries of its journal that are known to be one chain.
+    entries: int = 0
 
 
 class AccountStatus(msgspec.Struct, frozen=True, array_like=True):

@@ -1,0 +1,136 @@
+"""Tells others where our journal is, follows theirs, and has nothing more to do with who keeps two."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import trio
+
+from potluck import wire
+from potluck.errors import RemoteProtocolError
+from potluck.wire import journal as messages
+from potluck_ledger.envelope import EnvelopeError
+from potluck_ledger.journal import Journal, JournalError
+from potluck_ledger.sync import FETCH_MAX, Action, Convict, Fetch, Follower, Spread
+from potluck_node.clock import Clock
+from potluck_node.transport.interface import Stream, Transport, TransportError
+
+if TYPE_CHECKING:
+    from trio_typing import TaskStatus
+
+log = logging.getLogger("potluck.journal")
+
+JOURNAL_PROTOCOL = "/potluck/journal/1"
+# How often our head is told when it has changed, and when not, for those that came later; seconds.
+TELL_S, REPEAT_S = 2.0, 60.0
+# An answer of a thousand entries has 250 KiB: a peer that takes longer is of no use. Seconds.
+ANSWER_TIMEOUT_S = 10.0
+# Entries that are asked for at the same time; what is heard meanwhile waits for the next checkpoint.
+FETCHES_MAX = 8
+
+
+class JournalSync:
+    """`convicted` is told the peer id of whom a proof was found, or had been before the start."""
+
+    def __init__(self, transport: Transport, journal: Journal, mesh: str, clock: Clock) -> None:
+        self._transport, self._journal, self._clock = transport, journal, clock
+        self._topic = f"/potluck/{mesh}/journals/1"
+        self._follower = Follower(journal.owner)
+        self._fetching: set[str] = set()
+        self._nursery: trio.Nursery | None = None
+        self.convicted: Callable[[str], None] = lambda owner: None
+        transport.handle(JOURNAL_PROTOCOL, self.on_stream)
+
+    def entries(self, owner: str) -> int:
+        """How many entries of an owner's journal are known to be one chain."""
+        return self._follower.sequence(owner)
+
+    async def serve(self, *, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Tell and follow until cancelled. The transport must be serving."""
+        async with trio.open_nursery() as self._nursery:
+            for proof in self._journal.proofs():
+                self._do(self._follower.proved(proof))
+            await self._transport.subscribe(self._topic, self._heard)
+            task_status.started()
+            await self._tell_for_ever()
+
+    async def _tell_for_ever(self) -> None:
+        told, told_at = 0, 0.0
+        while True:
+            sequence, _ = self._journal.head()
+            if sequence and (sequence != told or trio.current_time() - told_at >= REPEAT_S):
+                told, told_at = sequence, trio.current_time()
+                checkpoint = self._journal.checkpoint(self._clock.now_us()).encode()
+                await self._publish(messages.HeadTold(checkpoint))
+            await trio.sleep(TELL_S)
+
+    async def _publish(self, message: messages.Gossip) -> None:
+        await self._transport.publish(self._topic, wire.encode(message))
+
+    async def _heard(self, sender: str, data: bytes) -> None:
+        try:
+            message = wire.decode(data, messages.Gossip)
+            if isinstance(message, messages.HeadTold):
+                actions = self._follower.heard(message.checkpoint)
+            else:
+                actions = self._follower.proved(message.proof)
+        except (RemoteProtocolError, EnvelopeError) as error:
+            log.info("ignoring what %s tells of a journal: %s", sender[-8:], error)
+            return
+        self._do(actions)
+
+    def _do(self, actions: Sequence[Action]) -> None:
+        assert self._nursery, "journals are not being followed"
+        for action in actions:
+            if isinstance(action, Fetch):
+                self._nursery.start_soon(self._fetch, action)
+            elif isinstance(action, Convict):
+                self._convict(action)
+            else:
+                # Gossip carries it on by itself.
+                assert isinstance(action, Spread)
+
+    def _convict(self, action: Convict) -> None:
+        assert self._nursery
+        log.error("%s keeps two journals; nothing more is done with it", action.owner)
+        try:
+            self._journal.keep_proof(action.owner, action.proof)
+        except JournalError as error:
+            log.error("the proof is not kept: %s", error)
+        self.convicted(action.owner)
+        self._nursery.start_soon(self._publish, messages.ForkTold(action.proof))
+
+    async def _fetch(self, action: Fetch) -> None:
+        """From the owner itself: who follows a journal has a right to see it."""
+        if action.owner in self._fetching or len(self._fetching) >= FETCHES_MAX:
+            self._follower.failed(action.owner)
+            return
+        self._fetching.add(action.owner)
+        entries: tuple[bytes, ...] = ()
+        try:
+            with trio.move_on_after(ANSWER_TIMEOUT_S):
+                entries = await self._asked(action)
+        except (TransportError, RemoteProtocolError) as error:
+            log.debug("no entries of %s: %s", action.owner[-8:], error)
+        finally:
+            self._fetching.discard(action.owner)
+        self._do(self._follower.came(action.owner, action.after, entries))
+
+    async def _asked(self, action: Fetch) -> tuple[bytes, ...]:
+        stream = await self._transport.open(action.owner, JOURNAL_PROTOCOL)
+        try:
+            await stream.send(wire.encode(messages.AskEntries(action.after, action.most)))
+            return wire.decode(await stream.receive(), messages.EntriesTold).entries
+        finally:
+            await stream.aclose()
+
+    async def on_stream(self, stream: Stream) -> None:
+        """Answer one question."""
+        with trio.move_on_after(ANSWER_TIMEOUT_S):
+            question = wire.decode(await stream.receive(), messages.AskEntries)
+            most = max(0, min(FETCH_MAX, question.most))
+            records = self._journal.records(max(0, question.after), most)
+            await stream.send(wire.encode(messages.EntriesTold(tuple(record.entry for record in records))))
+        await stream.aclose()

@@ -1,0 +1,33 @@
+"""Following journals: what is gossiped of them, and entries that are asked for on the stream `/potluck/journal/1`."""
+
+from __future__ import annotations
+
+from potluck.wire.common import Message
+
+
+class HeadTold(Message, frozen=True):
+    """Gossip: a signed checkpoint (envelope bytes), of the sender's journal or another's."""
+
+    checkpoint: bytes
+
+
+class ForkTold(Message, frozen=True):
+    """Gossip: a proof that somebody keeps two journals (`potluck_ledger.forks`)."""
+
+    proof: bytes
+
+
+class AskEntries(Message, frozen=True):
+    """The entries of the asked peer's own journal behind number `after`, at most so many. Answered by `EntriesTold`."""
+
+    after: int
+    most: int
+
+
+class EntriesTold(Message, frozen=True):
+    """Envelopes of entries, without what they record."""
+
+    entries: tuple[bytes, ...]
+
+
+Gossip = HeadTold | ForkTold
