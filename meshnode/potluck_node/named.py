@@ -8,7 +8,7 @@ from typing import Protocol
 
 import trio
 
-from potluck.errors import InvalidError
+from potluck.errors import InvalidError, RefusedError
 from potluck.wire import Failure, FunctionSpec
 from potluck.wire.apps import FUNCTIONS_MAX, NamedFunction
 from potluck_node.core.admission import nonsense
@@ -20,6 +20,9 @@ RUNS_MAX = 4096
 # How long a program may take to build the image of a function that is wanted, seconds; and how often it is looked
 # whether it is still there.
 WANT_S, LOOK_S = 1800.0, 5.0
+# Names that a program is asked for at once, and failures of these that are remembered, for so many seconds: workers may
+# ask for anything, and each costs the program a thread.
+WANTS_MAX, FAILED_S = 64, 5.0
 
 
 class Client(Protocol):
@@ -35,13 +38,15 @@ class Client(Protocol):
 
 @dataclass
 class _Run:
-    """What one program said of one of its apps. `news` is replaced whenever it says more."""
+    """What one program said of one of its apps, and is asked for. `failed` has a time, too; `news` is replaced whenever
+    it says more."""
 
     client: int
     pid: int
     app: str
     functions: dict[str, NamedFunction] = field(default_factory=dict)
-    failed: dict[str, Failure] = field(default_factory=dict)
+    failed: dict[str, tuple[Failure, float]] = field(default_factory=dict)
+    wanted: set[str] = field(default_factory=set)
     news: trio.Event = field(default_factory=trio.Event)
 
 
@@ -70,8 +75,14 @@ class Named:
             if problem := nonsense(each.spec):
                 raise InvalidError(f"{each.name[:64]} cannot be called.", why=problem)
             run.functions[each.name] = each
-        run.failed = dict(failed)
-        if len(run.functions) + len(run.failed) > FUNCTIONS_MAX:
+            run.wanted.discard(each.name)
+        for name, failure in failed:
+            run.failed.pop(name, None)
+            run.failed[name] = failure, trio.current_time()
+            run.wanted.discard(name)
+        for name in list(run.failed)[:-WANTS_MAX]:
+            del run.failed[name]
+        if len(run.functions) > FUNCTIONS_MAX:
             raise InvalidError(f"An app has more than {FUNCTIONS_MAX} functions.", fix="Divide it.")
         run.news.set()
         run.news = trio.Event()
@@ -95,16 +106,28 @@ class Named:
         run = self._program(asking, app)
         if run is None:
             return
-        run.failed.pop(name, None)
-        for client in self._clients():
-            if client.pid == run.pid:
-                client.want(app, name)
+        self._check_failed(run, name)
+        if name not in run.wanted:
+            self._ask(run, name)
         with trio.move_on_after(WANT_S):
-            while name not in run.functions and name not in run.failed and self._program(asking, app) is run:
+            while name in run.wanted and self._program(asking, app) is run:
                 with trio.move_on_after(LOOK_S):
                     await run.news.wait()
-        if name in run.failed:
-            raise run.failed[name].error()
+        self._check_failed(run, name)
+
+    def _ask(self, run: _Run, name: str) -> None:
+        if len(run.wanted) >= WANTS_MAX:
+            raise RefusedError(f"The program is asked for {WANTS_MAX} functions of {run.app} already.")
+        run.wanted.add(name)
+        for client in self._clients():
+            if client.pid == run.pid:
+                client.want(run.app, name)
+
+    @staticmethod
+    def _check_failed(run: _Run, name: str) -> None:
+        failure, at_s = run.failed.get(name, (None, 0.0))
+        if failure and trio.current_time() - at_s < FAILED_S:
+            raise failure.error()
 
     def found(self, app: str, name: str) -> NamedFunction | None:
         """What is served or deployed."""

@@ -160,6 +160,8 @@ class Running(Link):
                 raise NotFoundError(f"The app {self._app.name} has no function or class named {name[:64]}.")
         except Error as error:
             failed = ((name, Failure.of(error)),)
+        except Exception as error:  # noqa: BLE001 - whatever it is, somebody waits to hear of it
+            failed = ((name, Failure.of(Error(f"{name[:64]} cannot be called.", why=repr(error)))),)
         self._told.update(each.name for each in functions)
         with suppress(ConnectionError):
             self.client.ask(lambda number: NameFunctions(number, self._app.name, functions, failed), control.Done)

@@ -14,7 +14,7 @@ from potluck.wire import nested as messages
 from potluck.wire.apps import MethodFacts, NamedFunction
 from potluck_node.apps import ClientApps
 from potluck_node.core import events as ev
-from potluck_node.named import Named
+from potluck_node.named import WANTS_MAX, Named
 from potluck_node.nested import Nested
 
 OUTER = replace(spec(), app="mine")
@@ -238,7 +238,7 @@ async def test_a_function_that_only_the_program_knows_is_asked_for():
         world.call(3, "never")
         await trio.testing.wait_all_tasks_blocked()
         assert sorted(set(wanted)) == [("mine", "late"), ("mine", "never")]
-        assert len(wanted) == 6, "whoever reads first sees to it"
+        assert len(wanted) == 4, "each name once, of each connection: whoever reads first sees to it"
         world.desk.leave(2)
         failure = Failure.of(InvalidError("It cannot be built."))
         world.named.add(late, "mine", [NamedFunction("late", replace(INNER, name="late"))], [("never", failure)])
@@ -255,3 +255,21 @@ async def test_a_program_that_leaves_is_waited_for_no_longer(autojump_clock):
         await trio.testing.wait_all_tasks_blocked()
         world.clients.clear()
     assert "nothing named late" in world.told[1].what
+
+
+async def test_a_program_is_asked_for_so_many_names_at_once(autojump_clock):
+    world, wanted = World(), []
+    client = ClientApps(7, 1, lambda app, name: wanted.append(name))
+    world.clients.append(client)
+    async with trio.open_nursery() as world.place.nursery:
+        for number in range(WANTS_MAX + 1):
+            world.call(number, f"late {number}")
+        await trio.testing.wait_all_tasks_blocked()
+        assert len(wanted) == WANTS_MAX
+        assert [failure.kind for failure in world.told.values()] == ["refused"]
+        failure = Failure.of(InvalidError("It cannot be built."))
+        world.named.add(client, "mine", (), [(name, failure) for name in wanted])
+    async with trio.open_nursery() as world.place.nursery:
+        world.call(1000, wanted[0])
+    assert world.told[1000] == failure
+    assert len(wanted) == WANTS_MAX, "what failed just now is not tried again"

@@ -236,7 +236,9 @@ class CallCore:
             wait_us = self._hiring.strike(lease.peer, now_us)
             function.refusals += 1
             function.last_refusal = event.failure
-        function.not_before[lease.peer] = (now_us + wait_us, event.failure.what)
+        failure = event.failure
+        why = f"{failure.what.rstrip('.')}: {failure.why}" if failure.why else failure.what
+        function.not_before[lease.peer] = (now_us + wait_us, why)
         if event.reason == "function":
             function.verdicts[lease.peer] = event.failure
             self._heed_verdicts(function, now_us)

@@ -140,6 +140,7 @@ class ProviderCore:
         gpus, room = spec.resources.gpu, self.room
         now = (room.possible(spec) or room.due(caller, spec, now_us)) if self._staff.may_pool(caller, spec) else 0
         never, waits = (self.gpus.why_never(gpus), self.gpus.why_not_now(gpus)) if gpus else ("", "")
+        waits = "; ".join(why for why in (waits, room.why_held()) if why)
         lent = self._capacity
         return Machine(self._node, self.paused, room.workers_max(spec), now, never, waits, lent.tiers, lent.network)
 

@@ -32,6 +32,11 @@ class Room:
         workers = [worker for pool in self._pools.values() for worker in pool.workers.values()]
         return any(worker.asks for worker in workers) or self.free()[0] < 0
 
+    def why_held(self) -> str:
+        """What is not to be had though nobody uses it, in words."""
+        count = sum(worker.waits for pool in self._pools.values() for worker in pool.workers.values())
+        return f"memory and GPUs are held by workers that wait for calls of their own: {count}" if count else ""
+
     def may_wake(self, spec: FunctionSpec) -> bool:
         """Whether there is CPU for one more worker that does something."""
         workers = [(pool.spec.resources, worker) for pool in self._pools.values() for worker in pool.workers.values()]

@@ -118,7 +118,8 @@ def test_memory_stays_with_a_worker_that_waits():
     (worker,) = machine.up()
     machine.send(ev.CallAwaited(pool, worker, 7, 1))
     machine.ask("l2", function=INNER)
-    assert machine.posts(LeaseRefused)
+    (refused,) = machine.posts(LeaseRefused)
+    assert "wait for calls of their own: 1" in refused.failure.why
 
 
 def test_a_worker_that_is_gone_is_told_nothing():
