@@ -141,7 +141,7 @@ class Caller:
         self._nursery.start_soon(task, *args)
 
     def running(self, app: str) -> list[wire.FunctionSpec]:
-        """Functions of an app that are called, or have workers of ours."""
+        """Functions of an app that have workers for us."""
         return self.core.running(app)
 
     def warm(self) -> set[str]:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 from hypercorn.app_wrappers import ASGIWrapper
 from hypercorn.config import Config
-from hypercorn.events import Event, Updated
+from hypercorn.events import Event, RawData, Updated
+from hypercorn.protocol.h11 import H11Protocol
 from hypercorn.trio.tcp_server import TCPServer
 from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import ConnectionState
@@ -33,13 +34,13 @@ class Protocols:
     cannot be used."""
 
     def __init__(self, take: Callable[..., Awaitable[None]], cert: str, key: str) -> None:
-        self._app, self._context = ASGIWrapper(cast(Any, take)), WorkerContext(None)
+        self._take, self._context = take, WorkerContext(None)
         self._config, self.secure = _config(cert, key)
 
     async def speak(self, stream: ClientStream) -> None:
         """Serve one connection to its end."""
         state = ConnectionState({})
-        await _Connection(self._app, self._config, self._context, state, cast(Any, stream)).run()
+        await _Connection(self._take, self._config, self._context, state, cast(Any, stream)).run()
 
 
 def _config(cert: str, key: str) -> tuple[Config, ssl.SSLContext | None]:
@@ -68,16 +69,44 @@ def _config(cert: str, key: str) -> tuple[Config, ssl.SSLContext | None]:
 
 
 class _Connection(TCPServer):
-    """With one deadline for a connection that is idle, in place of a task for each time that it is."""
+    """With one deadline for a connection that is idle, in place of a task for each time that it is; and what a client
+    is told at once by HTTP/1.1, such as the head of a response and its body, in one write."""
 
-    def __init__(self, *args: Any) -> None:
-        super().__init__(*args)
+    def __init__(self, take: Callable[..., Awaitable[None]], *args: Any) -> None:
+        super().__init__(ASGIWrapper(cast(Any, self._ask)), *args)
         self.idle_task = cast(Any, _NoTask())
+        self._take, self._gathers = take, False
+        # A head, and as much as one message of the application has.
+        self._held: list[bytes] = []
+
+    async def _ask(self, scope: Any, receive: Any, send: Any) -> None:
+        async def gather(message: dict[str, Any]) -> None:
+            self._gathers = isinstance(self.protocol.protocol, H11Protocol)
+            try:
+                await send(message)
+            finally:
+                self._gathers = False
+            # After the head the application sends the first of the body, if only that there is none yet.
+            if not message["type"].endswith("response.start"):
+                await self._flush()
+
+        await self._take(scope, receive, gather)
+
+    async def _flush(self) -> None:
+        held, self._held = self._held, []
+        if held:
+            await super().protocol_send(RawData(b"".join(held)))
 
     async def protocol_send(self, event: Event) -> None:
         if isinstance(event, Updated):
             cast("ClientStream", self.stream).set_idle(event.idle)
+        elif isinstance(event, RawData):
+            # Of an end that is clear from the length, nothing is sent.
+            self._held += [event.data] if event.data else []
+            if not self._gathers:
+                await self._flush()
         else:
+            await self._flush()
             await super().protocol_send(event)
 
 

@@ -29,7 +29,7 @@ ABSENT = {
     "clustered": _CLUSTER,
     "experimental": "there is nothing experimental",
     "interact": "use `potluck container exec`, or `potluck shell FILE.py::FUNCTION`",
-    "sessioned": _WEB,
+    "sessioned": "a client that sends a header or cookie potluck-session stays with its worker",
     "types": "the one that carries over is potluck.functions.FunctionStats",
     "web_endpoint": _WEB,
     "App.app_id": "an app is known by its name",

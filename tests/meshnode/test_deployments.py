@@ -71,6 +71,7 @@ async def test_a_node_that_ends_while_a_version_is_on_its_way_begins_with_the_on
     place, clock = tmp_path / "state.sqlite", HandClock()
     async with served(place, ONE, clock) as node:
         await deploy(node, 1, scaling=Scaling(min_containers=1))
+        node.workers.stands_by = {function_id(version(1).spec)}
         async with trio.open_nursery() as nursery:
             nursery.start_soon(deploy, node, 2)
             await rolling(node, 2)

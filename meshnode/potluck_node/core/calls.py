@@ -119,8 +119,9 @@ class CallCore:
         return waiting, sum(runners)
 
     def running(self, app: str) -> list[FunctionSpec]:
-        """Functions of an app that are called, or have workers of ours."""
-        return [each.spec for each in self._functions.values() if each.spec.app == app and (each.leases or each.queue)]
+        """Functions of an app that have workers for us."""
+        known = [each for each in self._functions.values() if each.spec.app == app]
+        return [each.spec for each in known if any(lease.warm for lease in self._hiring.of(each))]
 
     def leases(self) -> Iterator[tuple[str, str, int, int]]:
         """(lease, peer, slots, inputs under way) of each lease."""
@@ -171,7 +172,9 @@ class CallCore:
             call.ended = True
             function = self._functions[call.function]
             self._finish_call(event.call, now_us)
-            self._hiring.pump(function, now_us)
+            # Of a single input it was clear before that it runs alone.
+            if call.total > 1 or not call.waiting:
+                self._hiring.pump(function, now_us)
 
     def _call_cancelled(self, event: ev.CallCancelled, now_us: int) -> None:
         call = self._calls.pop(event.call, None)

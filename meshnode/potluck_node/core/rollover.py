@@ -130,9 +130,9 @@ class Rollover:
 def needed(
     old: Sequence[NamedFunction], new: Sequence[NamedFunction], running: Iterable[FunctionSpec], warm: Iterable[str]
 ) -> dict[str, FunctionSpec]:
-    """What must have a worker before `new` takes over, by function id: what has one in `old`, and what is to have some
-    always. `running` are those that have leases here, `warm` the ids of those that stand by anywhere. Functions that
-    are the same in both keep their workers."""
+    """What must have a worker before `new` takes over, by function id: what has one in `old`. `running` are those that
+    have some for this node, `warm` the ids of those whose sandboxes stand by anywhere. Functions that are the same in
+    both keep their workers."""
     named, ids = {each.name: each for each in new}, set(warm)
     found: dict[str, FunctionSpec] = {}
     for each in old:
@@ -150,8 +150,11 @@ def _used(named: NamedFunction, running: Iterable[FunctionSpec], warm: set[str])
     """A function, or the objects of a class, as they are in use."""
     spec = named.spec
     objects = [each for each in running if each.name == spec.name and _same_but_parameters(each, spec)]
-    by_itself = function_id(spec) in warm or (spec.scaling.min_containers and not named.parameters)
-    return [*objects, spec] if by_itself and spec.parameters not in [each.parameters for each in objects] else objects
+    return (
+        [*objects, spec]
+        if function_id(spec) in warm and spec.parameters not in [each.parameters for each in objects]
+        else objects
+    )
 
 
 def _same_but_parameters(one: FunctionSpec, other: FunctionSpec) -> bool:

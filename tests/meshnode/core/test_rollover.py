@@ -59,8 +59,12 @@ def test_what_is_used_does():
     wanted = {function_id(NEW.spec): NEW.spec}
     assert rollover.needed([OLD], [NEW], [SPEC], []) == wanted
     assert rollover.needed([OLD], [NEW], [], [function_id(SPEC)]) == wanted
+
+
+def test_what_is_wanted_always_but_has_no_worker_does_not():
+    """Else nothing could be deployed while no machine is there."""
     kept = replace(OLD, spec=replace(SPEC, scaling=Scaling(min_containers=1)))
-    assert rollover.needed([kept], [NEW], [], []) == wanted
+    assert rollover.needed([kept], [NEW], [], []) == {}
 
 
 def test_what_is_the_same_keeps_its_workers():
