@@ -109,7 +109,7 @@ class ServerSettings(TypedDict, total=False):
     enable_memory_snapshot: bool
     labels: Mapping[str, str] | None
     sandbox: str
-    volumes: object
+    volumes: Mapping[str | PurePosixPath, Volume] | None
     cloud: object
     nonpreemptible: object
     proxy: object
