@@ -15,9 +15,10 @@ TEXT_MAX = 200
 
 
 class VolumeHead(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """One version of a volume. `image` is its tree's id in hex, `parent` the BLAKE3 digest in hex of the envelope of
-    the version before, "" for the first. `by` says who committed, `what` how. `changed` and `removed` count entries
-    that differ from the version before, `files` and `bytes` all. `at_us` is Unix time in microseconds."""
+    """One version of a volume, which is called `name`, "" for one that ends with its program. `image` is its tree's id
+    in hex, `parent` the BLAKE3 digest in hex of the envelope of the version before, "" for the first. `by` says who
+    committed, `what` how. `changed` and `removed` count entries that differ from the version before, `files` and
+    `bytes` all. `at_us` is Unix time in microseconds."""
 
     volume: str
     version: int
@@ -30,6 +31,7 @@ class VolumeHead(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fi
     removed: int
     files: int
     bytes: int
+    name: str
 
 
 def sign_head(key: PrivateKey, head: VolumeHead) -> bytes:

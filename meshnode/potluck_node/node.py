@@ -214,6 +214,7 @@ class Node:
         self.images.lend = self.lend
         self.volumes.changed, self.volumes.copies = self.copying.poke, self.copying.count
         self.volumes.sources, self.volumes.mend = self.copying.sources, self.copying.mend
+        self.volumes.lost = self.copying.lost
         self.keeper.trusts = self.settings.trusts
         self.transport.handle(VOLUMES_PROTOCOL, self.keeper.on_stream)
         self.transport.handle(CHUNKS_PROTOCOL, self.images.fetcher.serve)

@@ -258,5 +258,14 @@ def _rename(old_name: str, new_name: str) -> Steps[None]:
     yield RenameVolume(old_name, new_name)
 
 
+def recover() -> Steps[list[str]]:
+    """Take back volumes that the node has signed and does not know any more, from peers that keep copies; their
+    names."""
+    from potluck.wire.volumes import RecoverVolumes, VolumesRecovered
+
+    found: VolumesRecovered = yield RecoverVolumes()
+    return list(found.names)
+
+
 Volume.objects = Manager(lambda: Volume)
 Volume.rename = Both(_rename)

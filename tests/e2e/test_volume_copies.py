@@ -65,6 +65,22 @@ def test_copies_are_kept_and_brought_back(tmp_path, use):
         wait_until(lambda: volume.copies().copies == 2, "hearing of the copies")
         assert b"".join(volume.read_file("model")) == content
 
+        # Then everything but its key.
+        caller.stop()
+        for path in caller.home.iterdir():
+            if path.is_dir():
+                shutil.rmtree(path)
+            elif path.name != "node.key":
+                path.unlink()
+        use(caller.start())
+        wait_until(lambda: "weights is back" in run_cli(caller, "volume", "recover").stdout, "recovering the volume")
+        volume = Volume.from_name("weights")
+        assert b"".join(volume.read_file("model")) == content
+        assert "No peer" in run_cli(caller, "volume", "recover").stdout
+        with volume.batch_upload() as batch:
+            batch.put_file(io.BytesIO(b"2"), "more")
+        wait_until(lambda: volume.copies() == (2, 2, 2), "copying what came since")
+
         Volume.objects.delete("weights")
         wait_until(lambda: not heads_at(peers["bob"], owner), "forgetting what was deleted")
     finally:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from sqlalchemy import delete, func, insert, select
 
 from potluck.wire import volumes as messages
+from potluck_ledger.volume_heads import VolumeHead
 from potluck_node.state.tables import HOLDERS, VOLUME_HEADS
 from potluck_node.state.work import Work
 
@@ -63,6 +64,30 @@ def version(volume: str, number: int) -> Callable[[Work], messages.VolumeAt]:
         at = (VOLUME_HEADS.c.holder == volume, VOLUME_HEADS.c.version == number)
         row = work.db.execute(select(VOLUME_HEADS).where(*at)).one_or_none()
         return messages.VolumeAt(row.version, row.image, row.envelope) if row else messages.VolumeAt(0, "")
+
+    return do
+
+
+def name_of(volume: str) -> Callable[[Work], str]:
+    """Its name, "" for none. Raises `NotFoundError`."""
+    return lambda work: work.holder(messages.VOLUME, volume).name or ""
+
+
+def recover(head: VolumeHead, envelope: bytes) -> Callable[[Work], str]:
+    """Have a volume with this version again; answered by its name, "" if there is such a volume."""
+
+    def do(work: Work) -> str:
+        ids = select(HOLDERS.c.id).where(HOLDERS.c.id == head.volume)
+        if work.db.execute(ids).one_or_none() is not None:
+            return ""
+        names = select(HOLDERS.c.id).where(HOLDERS.c.kind == messages.VOLUME, HOLDERS.c.name == head.name)
+        is_taken = work.db.execute(names).one_or_none() is not None
+        name = f"{head.name[:48]}-{head.volume[3:11]}" if is_taken else head.name
+        row = {"id": head.volume, "kind": messages.VOLUME, "name": name, "owner": work.node, "created_us": head.at_us}
+        work.db.execute(insert(HOLDERS).values(row))
+        version = {"holder": head.volume, "version": head.version, "image": head.image, "envelope": envelope}
+        work.db.execute(insert(VOLUME_HEADS).values(version))
+        return name
 
     return do
 

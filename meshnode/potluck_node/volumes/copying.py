@@ -55,6 +55,9 @@ class Copying:
         self.copies = Copies(wanted)
         # The newest envelope of each named volume.
         self._newest: dict[str, bytes] = {}
+        # All volumes in the database, and what peers told of heads that this node has signed: volume → peer → envelope.
+        self._known: set[str] = set()
+        self._told: dict[str, dict[str, bytes]] = {}
         self._asked: set[str] = set()
         self._busy: set[Keep | Drop] = set()
         self._places = trio.Semaphore(COPIES_MAX)
@@ -74,6 +77,15 @@ class Copying:
     def sources(self, volume: str) -> list[str]:
         """Who may have a volume's newest versions."""
         return self.copies.sources(volume)
+
+    def lost(self) -> list[tuple[bytes, list[str]]]:
+        """Newest heads of volumes that are at peers and not in the database, and who has them."""
+        found = []
+        for volume, told in self._told.items():
+            if volume not in self._known and told:
+                best = max(told.values(), key=lambda envelope: read_head(envelope)[0].version)
+                found.append((best, [peer for peer, envelope in told.items() if envelope == best]))
+        return found
 
     async def serve(self, *, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Keep copies until cancelled."""
@@ -111,7 +123,9 @@ class Copying:
         named = {volume: envelope for volume, (name, envelope) in found.items() if name}
         newest = {volume: envelope for volume, envelope in named.items() if read_head(envelope)[1] == self._us}
         gone = self.copies.deleted(self._newest.keys() - newest.keys())
-        self._newest = newest
+        for drop in gone:
+            self._told.pop(drop.volume, None)
+        self._newest, self._known = newest, set(found)
         return gone
 
     async def _hear(self, up: list[str]) -> None:
@@ -129,7 +143,10 @@ class Copying:
         for envelope in answer.envelopes:
             with suppress(EnvelopeError):
                 head, signer = read_head(envelope)
-                if signer == self._transport.peer and head.volume in self._newest:
+                if signer != self._us:
+                    continue
+                self._told.setdefault(head.volume, {})[peer] = envelope
+                if head.volume in self._newest:
                     have[head.volume] = head.version
         self.copies.heard(peer, have, self._clock.now_us())
 

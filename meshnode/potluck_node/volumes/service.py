@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import trio
 
-from potluck.errors import ConnectionError, Error, InvalidError, NotFoundError
+from potluck.errors import ConnectionError, Error, InvalidError, NotFoundError, RefusedError, StoreFullError
 from potluck.wire import state as state_messages
 from potluck.wire import volumes as messages
 from potluck_images import volume_tree as vt
@@ -75,6 +75,8 @@ class VolumeService:
         self.sources: Callable[[str], Sequence[str]] = lambda volume: ()
         self.copies: Callable[[str, int], tuple[int, int]] = lambda volume, version: (0, 0)
         self.changed: Callable[[], None] = lambda: None
+        # Heads that this node has signed of volumes that it does not know, and who has them.
+        self.lost: Callable[[], list[tuple[bytes, list[str]]]] = list
         # Takes back from copies what the store lost of a volume's newest version.
         self.mend: Callable[[str], Awaitable[None]] = _nothing
         self._untidy = trio.Event()
@@ -94,6 +96,13 @@ class VolumeService:
 
     async def ask(self, request: messages.VolumeRequest, asker: Asker) -> state_messages.StateAnswer:
         """Raises `potluck.errors.Error`."""
+        try:
+            return await self._ask(request, asker)
+        except OSError as error:
+            why, fix = str(error), "Make room, or mend the disk. Nothing was changed."
+            raise StoreFullError("Files of volumes cannot be read or written here.", why=why, fix=fix) from None
+
+    async def _ask(self, request: messages.VolumeRequest, asker: Asker) -> state_messages.StateAnswer:
         with own_errors():
             match request:
                 case messages.AskHead():
@@ -115,6 +124,8 @@ class VolumeService:
                     return await self._commit(request, asker)
                 case messages.RestoreVolume():
                     return await self._restore(request, asker)
+                case messages.RecoverVolumes():
+                    return await self._recover(asker)
 
     def left(self, asker: str) -> None:
         """What it staged goes, and what it made without a name."""
@@ -226,6 +237,20 @@ class VolumeService:
         words = Words(_who(asker), f"restored {path or 'all'} of version {request.version}"[:TEXT_MAX])
         return await self._change(request.id, words, lambda tree: vt.restored(tree, old, path))
 
+    async def _recover(self, asker: Asker) -> messages.VolumesRecovered:
+        if asker.app:
+            raise RefusedError("A worker cannot recover volumes.")
+        names = []
+        for envelope, peers in self.lost():
+            head, _ = read_head(envelope)
+            async with self._locks[head.volume]:
+                await self._trees.fetch(head.image, peers)
+                pins = {_reason(head.volume, head.version): head.image}
+                await trio.to_thread.run_sync(self._trees.pin_again, pins)
+                names.append(await self._state.transact(heads.recover(head, envelope)))
+        self.changed()
+        return messages.VolumesRecovered(tuple(filter(None, names)))
+
     async def _change(self, volume: str, words: Words, change: Change) -> messages.VolumeAt:
         """A new version, or the newest one where nothing changes."""
         async with self._locks[volume]:
@@ -237,7 +262,8 @@ class VolumeService:
                 if image == at.image or (not at.version and not after.entries):
                     await self._let_go(image, volume, version)
                     return self._with_copies(volume, at)
-                head = _head_of(volume, at, image, words, tree, after, self._clock.now_us())
+                name = await self._state.transact(heads.name_of(volume))
+                head = _head_of(volume, at, image, words, tree, after, self._clock.now_us(), name)
                 if found := await self._append(head):
                     return found
                 await self._let_go(image, volume, version)
@@ -258,7 +284,14 @@ class VolumeService:
 
 
 def _head_of(
-    volume: str, at: messages.VolumeAt, image: str, words: Words, tree: Manifest, after: Manifest, now_us: int
+    volume: str,
+    at: messages.VolumeAt,
+    image: str,
+    words: Words,
+    tree: Manifest,
+    after: Manifest,
+    now_us: int,
+    name: str,
 ) -> VolumeHead:
     old, new = vt.nodes(tree), vt.nodes(after)
     changed = sum(not vt.same(node.entry, old[path].entry if path in old else None) for path, node in new.items())
@@ -274,6 +307,7 @@ def _head_of(
         len(old.keys() - new.keys()),
         sum(isinstance(entry, File) for entry in after.entries),
         after.size,
+        name,
     )
 
 

@@ -188,6 +188,19 @@ def restore(name: str, version: int, path: str) -> None:
     click.echo(f"{name} is at version {made}: {path or 'all'} as in version {version}.")
 
 
+@volume.command("recover")
+def recover() -> None:
+    """Take back volumes that this node lost with its database, from the peers that keep copies of them. The node must
+    have its old key; their histories begin anew."""
+    from potluck import asking
+    from potluck.volume import recover as take_back
+
+    for name in (names := asking.drive(take_back())):
+        click.echo(f"{name} is back.")
+    if not names:
+        click.echo("No peer that is up has a volume of this node that it does not know.")
+
+
 @volume.command("delete")
 @click.argument("name")
 @click.option("--allow-missing", is_flag=True, help="Do not fail when there is none.")

@@ -118,6 +118,17 @@ class RenameVolume(Message, frozen=True):
     new: str
 
 
+class RecoverVolumes(Message, frozen=True):
+    """Take back volumes that this node has signed and does not know any more, from the peers that keep copies. Answered
+    by `VolumesRecovered`."""
+
+
+class VolumesRecovered(Message, frozen=True):
+    """Their names; one whose name is taken has got another."""
+
+    names: tuple[str, ...]
+
+
 class CommitMount(Message, frozen=True):
     """Worker to its node: commit what was changed in a volume that is mounted here. Answered by `Mounted`."""
 
@@ -172,5 +183,7 @@ class Mounted(Message, frozen=True):
 
 
 MountRequest = CommitMount | ReloadMount
-VolumeRequest = AskHead | AskHeads | ListFiles | ReadFile | StageData | ChangeVolume | CommitVolume | RestoreVolume
-VolumeAnswer = VolumeAt | VolumeHeads | FilePage | FileBlock | Mounted
+VolumeRequest = (
+    AskHead | AskHeads | ListFiles | ReadFile | StageData | ChangeVolume | CommitVolume | RestoreVolume | RecoverVolumes
+)
+VolumeAnswer = VolumeAt | VolumeHeads | FilePage | FileBlock | Mounted | VolumesRecovered
