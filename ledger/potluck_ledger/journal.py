@@ -60,6 +60,7 @@ class Journal:
         # FULL: an entry that was acknowledged to a peer must survive a power cut, else we would fork our own chain.
         self._db.executescript(f"PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; {_SCHEMA}")
         self.accounts = Accounts(key.peer)
+        self.blocked = ""
         for record in self.records():
             read(record.entry, Entry, self.owner)
             self.accounts.record(*read_content(record.content))
@@ -67,6 +68,11 @@ class Journal:
     @property
     def owner(self) -> str:
         return self._key.peer
+
+    def digest_of(self, sequence: int) -> bytes | None:
+        """That of one entry; None when there is none."""
+        row = self._db.execute("SELECT digest FROM entries WHERE sequence = ?", (sequence,)).fetchone()
+        return bytes(row[0]) if row else None
 
     def append(self, content: bytes, at_us: int) -> int:
         """Sign and store an envelope; returns its sequence number. The same content is stored once.
@@ -77,6 +83,7 @@ class Journal:
         envelope, body = read_content(content)
         if self.owner not in parties(body):
             raise EnvelopeError("it is between other peers")
+        self._check_whole()
         key = digest(content)
         known = self._db.execute("SELECT sequence FROM entries WHERE content_digest = ?", (key,)).fetchone()
         if known:
@@ -93,6 +100,7 @@ class Journal:
         Raises `EnvelopeError` for one that is not signed by both, or not ours, and `JournalError`.
         """
         voucher = read_voucher(envelope)
+        self._check_whole()
         if self.owner not in parties(voucher):
             raise EnvelopeError("it is between other peers")
         query = """
@@ -127,6 +135,14 @@ class Journal:
             self._db.execute(query, values)
         except sqlite3.Error as error:
             raise JournalError(f"the journal cannot be written: {error}") from None
+
+    def block(self, why: str) -> None:
+        """Nothing is signed from now on: it would contradict what we signed before."""
+        self.blocked = why
+
+    def _check_whole(self) -> None:
+        if self.blocked:
+            raise JournalError(self.blocked)
 
     def _store(self, entry: Entry, record: Record) -> None:
         row = (entry.sequence, digest(record.entry), record.entry, record.content, entry.content)

@@ -9,7 +9,7 @@ heard. An owner that does not show its entries cannot be convicted, and gets no 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from potluck_ledger.bodies import decode
@@ -50,7 +50,14 @@ class Convict:
     proof: bytes
 
 
-Action = Fetch | Spread | Convict
+@dataclass(frozen=True, slots=True)
+class Behind:
+    """Others know more of our own journal than we do: it was restored from an old backup, or copied."""
+
+    sequence: int
+
+
+Action = Fetch | Spread | Convict | Behind
 
 
 @dataclass(slots=True)
@@ -59,22 +66,25 @@ class _Followed:
     head: bytes
     # The envelope which says so: a checkpoint, or an entry.
     said: bytes
+    # The last checkpoint.
+    checkpoint: bytes
     # What is being checked: a checkpoint that is further, or another one.
     wanted: bytes = b""
 
 
 class Follower:
-    """`us` are not followed: our own journal is known."""
+    """`us` are not followed: our own journal is known, and `own(sequence)` gives the digest of one of its entries, None
+    when there is none."""
 
-    def __init__(self, us: str) -> None:
-        self._us = us
+    def __init__(self, us: str, own: Callable[[int], bytes | None] = lambda sequence: None) -> None:
+        self._us, self._own = us, own
         self._followed: OrderedDict[str, _Followed] = OrderedDict()
         self.convicted: OrderedDict[str, bytes] = OrderedDict()
 
     def head(self, owner: str) -> bytes:
         """The last checkpoint of an owner that was found consistent; empty when none is known."""
         found = self._followed.get(owner)
-        return found.said if found else b""
+        return found.checkpoint if found else b""
 
     def sequence(self, owner: str) -> int:
         """How many entries of an owner's journal are known to be one chain, as far as we looked; 0 for none."""
@@ -85,11 +95,13 @@ class Follower:
         """Somebody told a checkpoint. Raises `EnvelopeError` for one that does not hold."""
         checkpoint = _checkpoint(data)
         owner = checkpoint.owner
-        if owner == self._us or owner in self.convicted or not checkpoint.sequence:
+        if owner == self._us and checkpoint.sequence:
+            return [] if self._own(checkpoint.sequence) == checkpoint.head else [Behind(checkpoint.sequence)]
+        if owner in self.convicted or not checkpoint.sequence:
             return []
         known = self._followed.get(owner)
         if known is None:
-            self._follow(owner, _Followed(checkpoint.sequence, checkpoint.head, data))
+            self._follow(owner, _Followed(checkpoint.sequence, checkpoint.head, data, data))
             return [Spread(data)]
         self._followed.move_to_end(owner)
         if (checkpoint.sequence, checkpoint.head) == (known.sequence, known.head):
@@ -156,7 +168,8 @@ class Follower:
         if entry.sequence < wanted.sequence:
             known.said = data
             return [Fetch(wanted.owner, entry.sequence, min(FETCH_MAX, wanted.sequence - entry.sequence))]
-        known.said, known.wanted = known.wanted, b""
+        known.said = known.checkpoint = known.wanted
+        known.wanted = b""
         return [Spread(known.said)]
 
     def failed(self, owner: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import trio
 
@@ -13,7 +13,7 @@ from potluck.errors import RemoteProtocolError
 from potluck.wire import journal as messages
 from potluck_ledger.envelope import EnvelopeError
 from potluck_ledger.journal import Journal, JournalError
-from potluck_ledger.sync import FETCH_MAX, Action, Convict, Fetch, Follower, Spread
+from potluck_ledger.sync import FETCH_MAX, Action, Behind, Convict, Fetch, Follower, Spread
 from potluck_node.clock import Clock
 from potluck_node.transport.interface import Stream, Transport, TransportError
 
@@ -22,9 +22,13 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("potluck.journal")
 
+AnswerT = TypeVar("AnswerT", messages.EntriesTold, messages.HeadKnown)
+
 JOURNAL_PROTOCOL = "/potluck/journal/1"
 # How often our head is told when it has changed, and when not, for those that came later; seconds.
 TELL_S, REPEAT_S = 2.0, 60.0
+# How often new peers are looked for, to ask them for our own head, seconds.
+LOOK_S = 0.5
 # An answer of a thousand entries has 250 KiB: a peer that takes longer is of no use. Seconds.
 ANSWER_TIMEOUT_S = 10.0
 # Entries that are asked for at the same time; what is heard meanwhile waits for the next checkpoint.
@@ -37,10 +41,13 @@ class JournalSync:
     def __init__(self, transport: Transport, journal: Journal, mesh: str, clock: Clock) -> None:
         self._transport, self._journal, self._clock = transport, journal, clock
         self._topic = f"/potluck/{mesh}/journals/1"
-        self._follower = Follower(journal.owner)
+        self._follower = Follower(journal.owner, journal.digest_of)
         self._fetching: set[str] = set()
         self._nursery: trio.Nursery | None = None
         self.convicted: Callable[[str], None] = lambda owner: None
+        self.on_behind: Callable[[str], None] = lambda why: None
+        # Peers that were asked for our own head since they connected.
+        self._asked_for_ours: set[str] = set()
         transport.handle(JOURNAL_PROTOCOL, self.on_stream)
 
     def entries(self, owner: str) -> int:
@@ -53,6 +60,7 @@ class JournalSync:
             for proof in self._journal.proofs():
                 self._do(self._follower.proved(proof))
             await self._transport.subscribe(self._topic, self._heard)
+            self._nursery.start_soon(self._ask_for_ours)
             task_status.started()
             await self._tell_for_ever()
 
@@ -88,6 +96,8 @@ class JournalSync:
                 self._nursery.start_soon(self._fetch, action)
             elif isinstance(action, Convict):
                 self._convict(action)
+            elif isinstance(action, Behind):
+                self._block(action)
             else:
                 # Gossip carries it on by itself.
                 assert isinstance(action, Spread)
@@ -101,6 +111,38 @@ class JournalSync:
             log.error("the proof is not kept: %s", error)
         self.convicted(action.owner)
         self._nursery.start_soon(self._publish, messages.ForkTold(action.proof))
+
+    async def _ask_for_ours(self) -> None:
+        """Each peer as soon as it is connected: a lease lasts for seconds before anything of it is signed."""
+        assert self._nursery
+        while True:
+            connected = set(self._transport.peers())
+            for peer in sorted(connected - self._asked_for_ours):
+                self._nursery.start_soon(self._ask_peer_for_ours, peer)
+            self._asked_for_ours = connected
+            await trio.sleep(LOOK_S)
+
+    async def _ask_peer_for_ours(self, peer: str) -> None:
+        try:
+            with trio.move_on_after(ANSWER_TIMEOUT_S):
+                answer = await self._ask(peer, messages.AskHead(), messages.HeadKnown)
+                if answer.checkpoint:
+                    self._do(self._follower.heard(answer.checkpoint))
+        except (TransportError, RemoteProtocolError, EnvelopeError) as error:
+            log.debug("%s does not say what it knows of our journal: %s", peer[-8:], error)
+
+    def _block(self, action: Behind) -> None:
+        if self._journal.blocked:
+            return
+        ours, _ = self._journal.head()
+        why = (
+            "this is not the journal that this node has signed: "
+            f"others know its entry {action.sequence}, and here are {ours}. Restore the newest "
+            "backup; where there is none, move node.key and the journal away, and start anew"
+        )
+        log.error("%s", why)
+        self._journal.block(why)
+        self.on_behind(why)
 
     async def _fetch(self, action: Fetch) -> None:
         """From the owner itself: who follows a journal has a right to see it."""
@@ -119,18 +161,27 @@ class JournalSync:
         self._do(self._follower.came(action.owner, action.after, entries))
 
     async def _asked(self, action: Fetch) -> tuple[bytes, ...]:
-        stream = await self._transport.open(action.owner, JOURNAL_PROTOCOL)
+        question = messages.AskEntries(action.after, action.most)
+        return (await self._ask(action.owner, question, messages.EntriesTold)).entries
+
+    async def _ask(self, peer: str, question: messages.Question, kind: type[AnswerT]) -> AnswerT:
+        stream = await self._transport.open(peer, JOURNAL_PROTOCOL)
         try:
-            await stream.send(wire.encode(messages.AskEntries(action.after, action.most)))
-            return wire.decode(await stream.receive(), messages.EntriesTold).entries
+            await stream.send(wire.encode(question))
+            return wire.decode(await stream.receive(), kind)
         finally:
             await stream.aclose()
 
     async def on_stream(self, stream: Stream) -> None:
         """Answer one question."""
         with trio.move_on_after(ANSWER_TIMEOUT_S):
-            question = wire.decode(await stream.receive(), messages.AskEntries)
-            most = max(0, min(FETCH_MAX, question.most))
-            records = self._journal.records(max(0, question.after), most)
-            await stream.send(wire.encode(messages.EntriesTold(tuple(record.entry for record in records))))
+            question = wire.decode(await stream.receive(), messages.Question)
+            await stream.send(wire.encode(self._answer(question, stream.peer)))
         await stream.aclose()
+
+    def _answer(self, question: messages.Question, peer: str) -> messages.EntriesTold | messages.HeadKnown:
+        if isinstance(question, messages.AskHead):
+            return messages.HeadKnown(self._follower.head(peer))
+        most = max(0, min(FETCH_MAX, question.most))
+        records = self._journal.records(max(0, question.after), most)
+        return messages.EntriesTold(tuple(record.entry for record in records))

@@ -207,7 +207,7 @@ class Node:
         self.spawned.on_log = self.gateway.heard = self.apps.heard
         self.caller.on_standing, self.deployments.retired = self.deployments.standing, self.gateway.retire
         self.gateway.endpoints, self.apps.web_base = self.apps, self.gateway.base
-        self.journal_sync.convicted = self._convicted
+        self.journal_sync.convicted, self.journal_sync.on_behind = self._convicted, self._behind
         self.discovery.provided = self.images.provided
         self.discovery.changed = lambda: self.caller.submit(ev.OffersChanged())
         self.images.changed = self.discovery.touch
@@ -235,6 +235,14 @@ class Node:
 
     def _convicted(self, peer: str) -> None:
         self.book.ban(peer, "it keeps two journals, which is proved")
+        self.caller.submit(ev.OffersChanged())
+
+    def _behind(self, why: str) -> None:
+        """Nothing is given to others or taken from them any more: nothing of it could be signed."""
+        self.warning = f"{why[0].upper()}{why[1:]}."
+        self.book.close(why)
+        if self.provider:
+            self.provider.submit(pev.Paused(why))
         self.caller.submit(ev.OffersChanged())
 
     def _offer_changed(self) -> None:

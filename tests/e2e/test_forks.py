@@ -9,6 +9,10 @@ from potluck_ledger.journal import Journal
 from potluck_ledger.keys import load_or_create
 
 
+class Forking(Node):
+    module = "tests.e2e.forking_node"
+
+
 def call(node, use_node, number):
     use_node(node)
     with sample.app.run(show_progress=False):
@@ -19,7 +23,7 @@ def entries(node):
     return node.status().entries
 
 
-def test_a_cloned_caller_is_convicted_by_all(mesh, use_node):
+def test_who_signs_two_histories_is_convicted_by_all(mesh, use_node):
     caller = mesh.caller()
     ann, bob = mesh.provider("ann"), mesh.provider("bob")
     wait_until(lambda: len(caller.status().peers) == 2, "finding both providers")
@@ -33,8 +37,8 @@ def test_a_cloned_caller_is_convicted_by_all(mesh, use_node):
 
     owner = load_or_create(clone / "node.key").peer
     for name in ("cas", "clone"):
-        # One after the other, as when a backup is restored.
-        node = Node(mesh.folder, name, "--without-limits", "--no-offer", "--bootstrap", ann.address).start()
+        # One after the other, as when a backup is restored; and it does not heed what it hears of itself.
+        node = Forking(mesh.folder, name, "--without-limits", "--no-offer", "--bootstrap", ann.address).start()
         try:
             wait_until(lambda node=node: len(node.status().peers) == 2, "finding the providers")
             call(node, use_node, 2 if name == "cas" else 3)
@@ -50,6 +54,33 @@ def test_a_cloned_caller_is_convicted_by_all(mesh, use_node):
         with_proofs(provider)
         provider.start()
         assert bans(provider, owner)
+
+
+def test_a_restored_backup_signs_nothing_and_is_not_convicted(mesh, use_node):
+    caller = mesh.caller()
+    ann = mesh.provider("ann")
+    wait_until(lambda: caller.status().peers, "finding the provider")
+    call(caller, use_node, 1)
+    wait_until(lambda: entries(caller) == 1, "the first receipt")
+    owner = caller.journal()[0]
+    caller.stop()
+    backup = caller.home.with_name("backup")
+    shutil.copytree(caller.home, backup, ignore=shutil.ignore_patterns("*.sock"))
+
+    caller.flags = ("--without-limits", "--no-offer", "--bootstrap", ann.address)
+    caller.start()
+    wait_until(lambda: caller.status().peers, "finding the provider again")
+    call(caller, use_node, 2)
+    wait_until(lambda: follows(ann, owner, 2), "its head being heard")
+    caller.stop()
+    shutil.rmtree(caller.home)
+    shutil.copytree(backup, caller.home)
+
+    caller.start()
+    wait_until(lambda: "others know its entry 2, and here are 1" in caller.status().warning, "being told")
+    assert not [peer for peer in caller.status().peers if peer.state == "open"]
+    assert entries(caller) == 1
+    assert not bans(ann, owner)
 
 
 def bans(node, peer):

@@ -9,7 +9,7 @@ from potluck_ledger.envelope import EnvelopeError, countersign
 from potluck_ledger.forks import PROOF_BYTES_MAX, prove, read_fork
 from potluck_ledger.journal import GENESIS, digest
 from potluck_ledger.keys import PrivateKey
-from potluck_ledger.sync import FETCH_MAX, FOLLOWED_MAX, Convict, Fetch, Follower, Spread
+from potluck_ledger.sync import FETCH_MAX, FOLLOWED_MAX, Behind, Convict, Fetch, Follower, Spread
 
 OWNER, OTHER, US = (PrivateKey(bytes([n]) * 32) for n in range(3))
 
@@ -150,9 +150,19 @@ def test_statements_in_anothers_name_are_refused():
     assert read_fork(prove(journal.checkpoint(), witnessed).encode()) == OWNER.peer
 
 
+def test_who_has_lost_a_part_of_its_own_journal_is_told():
+    journal = Journal().grow(5)
+    digests = {number: digest(data) for number, data in enumerate(journal.entries[:3], 1)}
+    follower = Follower(OWNER.peer, digests.get)
+    assert follower.heard(journal.checkpoint(3)) == follower.heard(journal.checkpoint(1)) == []
+    assert follower.heard(journal.checkpoint(5)) == [Behind(5)]
+    assert follower.heard(Journal(journal.entries[:1]).grow(1, flavour=1).checkpoint()) == [Behind(2)]
+
+
 def test_we_do_not_follow_ourselves_and_not_more_than_fit():
-    follower = Follower(OWNER.peer)
-    assert follower.heard(Journal().grow(1).checkpoint()) == []
+    own = Journal().grow(1)
+    follower = Follower(OWNER.peer, lambda sequence: digest(own.entries[0]))
+    assert follower.heard(own.checkpoint()) == []
     follower = Follower(US.peer)
     follower._followed.update({f"peer {n}": None for n in range(FOLLOWED_MAX)})
     follower.heard(Journal().grow(1).checkpoint())

@@ -81,12 +81,14 @@ class OfferBook:
     skewed: dict[str, int] = field(default_factory=dict)
     # Peers with whom nothing more is done, and why.
     banned: dict[str, str] = field(default_factory=dict)
+    # Why none is taken.
+    closed: str = ""
 
     def add(self, offer: Offer, now_us: int) -> Rejected | None:
         """Take a *verified* offer that was sent just now; returns why it is not used, if so."""
         if offer.mesh != self.mesh or offer.peer == self.us:
             return Rejected(offer.peer, "it belongs to another mesh or is our own")
-        if why := self.banned.get(offer.peer):
+        if why := self.closed or self.banned.get(offer.peer):
             return Rejected(offer.peer, why)
         known = self.offers.get(offer.peer)
         if known and offer.sequence <= known.sequence:
@@ -103,6 +105,11 @@ class OfferBook:
         self.skewed.pop(offer.peer, None)
         self.offers[offer.peer] = offer
         return None
+
+    def close(self, why: str) -> None:
+        """Take no offers at all any more."""
+        self.closed = why
+        self.offers.clear()
 
     def ban(self, peer: str, why: str) -> None:
         """Take no offer of a peer any more."""

@@ -30,4 +30,16 @@ class EntriesTold(Message, frozen=True):
     entries: tuple[bytes, ...]
 
 
+class AskHead(Message, frozen=True):
+    """What the asked peer knows of the asker's own journal, for an asker that may have lost some of it. Answered by
+    `HeadKnown`."""
+
+
+class HeadKnown(Message, frozen=True):
+    """The asker's last checkpoint; empty when none is known."""
+
+    checkpoint: bytes
+
+
+Question = AskEntries | AskHead
 Gossip = HeadTold | ForkTold
