@@ -1,8 +1,12 @@
 """A volume where a function runs: what of its folder is committed, brought up to date, and refused."""
 
 import os
+import shutil
+import tempfile
 import threading
 from contextlib import asynccontextmanager
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import trio
@@ -19,6 +23,7 @@ from potluck_images.memory import MemoryStore
 from potluck_images.pack import pack
 from potluck_images.volume_scan import scan
 from potluck_node.core.relay import Relay
+from potluck_node.sandbox.unprivileged import UNPRIVILEGED_UID
 from potluck_node.volumes import folder as folder_module
 from potluck_node.volumes import mounts as mounts_module
 from potluck_node.volumes.asks import NodeAsks
@@ -177,6 +182,51 @@ async def test_a_disk_that_is_nearly_full_ends_the_function(node, monkeypatch):
     async with node.mounted(VolumeMount("/data", volume)) as mounted:
         with pytest.raises(ResourceExceededError, match="nearly full"):
             folder_module.check_room(mounted._mounts[0].folder)
+
+
+def as_the_codes_user(action):
+    """Run it as the user to whom a volume's files belong; returns how that ended. Root may look everywhere."""
+    if not (child := os.fork()):
+        if os.geteuid() == 0:
+            os.setgid(UNPRIVILEGED_UID)
+            os.setuid(UNPRIVILEGED_UID)
+        try:
+            os._exit(action())
+        except BaseException:
+            os._exit(99)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+@pytest.fixture
+def theirs():
+    """A folder that the code's user owns, where it can reach it."""
+    place = Path(tempfile.mkdtemp(prefix="potluck-volume-"))
+    if os.geteuid() == 0:
+        os.chown(place, UNPRIVILEGED_UID, UNPRIVILEGED_UID)
+    yield place
+    shutil.rmtree(place, ignore_errors=True)
+
+
+def test_a_closed_folder_hides_nothing_and_goes(theirs):
+    outside = theirs / "outside"
+
+    def act():
+        outside.mkdir()
+        inside = theirs / "files/sub"
+        inside.mkdir(parents=True)
+        (inside / "large").write_bytes(bytes(1000))
+        (theirs / "files/link").symlink_to(outside)
+        outside.chmod(0o500)
+        inside.chmod(0o300)
+        folder = SimpleNamespace(top=theirs / "files", bytes_max=GIB)
+        try:
+            folder_module.check_room(folder)
+        except ResourceExceededError:
+            folder_module.remove(theirs / "files")
+            return int((theirs / "files").exists()) + 2 * int(outside.stat().st_mode & 0o777 != 0o500)
+        return 98
+
+    assert as_the_codes_user(act) == 0
 
 
 async def test_uploads_have_a_bound(node):

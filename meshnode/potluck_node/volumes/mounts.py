@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import secrets
-import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from functools import partial
@@ -28,7 +27,7 @@ from potluck_images.volume_tree import EMPTY, TOP
 from potluck_images.volume_write import write
 from potluck_node.images import ImageService
 from potluck_node.store_errors import own_errors
-from potluck_node.volumes.folder import Folder, check_room
+from potluck_node.volumes.folder import Folder, check_room, remove
 from potluck_node.volumes.trees import Trees
 
 log = logging.getLogger("potluck.volumes")
@@ -70,7 +69,7 @@ class Mounts:
     def __init__(self, home: Path, images: ImageService, bytes_max: int) -> None:
         self._home, self._images, self._bytes_max = home / "volumes" / "mounts", images, bytes_max
         self._trees = Trees(images)
-        shutil.rmtree(self._home, ignore_errors=True)
+        remove(self._home)
 
     @asynccontextmanager
     async def open(
@@ -107,7 +106,7 @@ class Mounts:
             yield Writable(at, folder, self._trees, caller, asker, head.version)
         finally:
             with trio.CancelScope(shield=True):
-                await trio.to_thread.run_sync(partial(shutil.rmtree, place, ignore_errors=True))
+                await trio.to_thread.run_sync(remove, place)
 
     @asynccontextmanager
     async def _read_only(
@@ -134,7 +133,7 @@ class Mounts:
         finally:
             with trio.CancelScope(shield=True):
                 await ready.aclose()
-                await trio.to_thread.run_sync(partial(shutil.rmtree, place, ignore_errors=True))
+                await trio.to_thread.run_sync(remove, place)
             self._images.release(head.image)
 
     async def _watch(self, mount: Writable, broken: Broken) -> None:
