@@ -1,0 +1,110 @@
+"""The ledger's own speed, on one core: receipts signed, read and verified, kept; entries followed.
+
+The floor of verifying is the bare signature check of the library that both use. Prints JSON; medians.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+from potluck_ledger.entries import Checkpoint, Entry, Receipt, read_receipt, sign
+from potluck_ledger.envelope import countersign, open_envelope
+from potluck_ledger.journal import GENESIS, Journal, digest
+from potluck_ledger.keys import PrivateKey
+from potluck_ledger.sync import Fetch, Follower
+
+ROUNDS = 7
+CALLER, PROVIDER = PrivateKey(bytes(32)), PrivateKey(bytes([1]) * 32)
+
+
+def receipt(number: int) -> Receipt:
+    return Receipt(
+        f"lease-{number}", CALLER.peer, PROVIDER.peer, "ab" * 16, "app.f", "cd" * 32, bytes(16), 1, 2, 1_000_000,
+        900_000, 250, 3, bytes(32), "GPU-1", "A10G", "wall", "provider's clock", "the caller is done", "bwrap",
+    )  # fmt: skip
+
+
+def per_second(run: Callable[[], object], count: int) -> float:
+    """Median over rounds of how many of `count` things `run` does in a second."""
+    rates = []
+    for _ in range(ROUNDS):
+        begun = time.perf_counter()
+        run()
+        rates.append(count / (time.perf_counter() - begun))
+    return round(statistics.median(rates))
+
+
+def signing(count: int) -> dict[str, float]:
+    made = [receipt(number) for number in range(count)]
+    whole = [countersign(CALLER, sign(PROVIDER, each)).encode() for each in made]
+    alone = [sign(PROVIDER, each).encode() for each in made]
+    key = Ed25519PublicKey.from_public_bytes(PROVIDER.public.raw)
+    pairs = [(bytes(300), PROVIDER.sign(bytes(300)))] * count
+    found = {
+        "signed": per_second(lambda: [sign(PROVIDER, each) for each in made], count),
+        "verified_with_one_signature": per_second(lambda: [read_receipt(each) for each in alone], count),
+        "verified_with_both": per_second(lambda: [read_receipt(each) for each in whole], count),
+        "bare_signature_checks": per_second(lambda: [key.verify(signature, data) for data, signature in pairs], count),
+        "receipt_bytes": len(open_envelope(whole[0], Receipt.KIND).body),
+        "envelope_bytes": len(whole[0]),
+    }
+    return found | {
+        "one_signature_of_bare": round(found["verified_with_one_signature"] / found["bare_signature_checks"], 2)
+    }
+
+
+def keeping(count: int) -> dict[str, float]:
+    """Appends wait for the disk, one by one: a lease has one, whatever its calls."""
+    made = [countersign(CALLER, sign(PROVIDER, receipt(number))).encode() for number in range(count)]
+    with tempfile.TemporaryDirectory() as folder:
+        journal = Journal(Path(folder) / "journal", CALLER)
+        begun = time.perf_counter()
+        for number, each in enumerate(made):
+            journal.append(each, number)
+        append = count / (time.perf_counter() - begun)
+        journal.close()
+        file = os.open(Path(folder) / "bare", os.O_CREAT | os.O_WRONLY)
+        begun = time.perf_counter()
+        for each in made:
+            os.write(file, each)
+            os.fsync(file)
+        bare = count / (time.perf_counter() - begun)
+        os.close(file)
+    return {"appended": round(append), "bare_write_and_fsync": round(bare), "of_bare": round(append / bare, 2)}
+
+
+def following(count: int) -> dict[str, float]:
+    """Entries of one journal, checked as they are fetched."""
+    entries: list[bytes] = []
+    for number in range(1, count + 1):
+        previous = digest(entries[-1]) if entries else GENESIS
+        entries.append(sign(CALLER, Entry(number, previous, number, bytes(32))).encode())
+    heads = [sign(CALLER, Checkpoint(CALLER.peer, n, digest(entries[n - 1]), 1, 0, 0)).encode() for n in (1, count)]
+    follower = Follower(PROVIDER.peer)
+    follower.heard(heads[0])
+    begun = time.perf_counter()
+    actions = follower.heard(heads[1])
+    while actions and isinstance(fetch := actions[0], Fetch):
+        actions = follower.came(fetch.owner, fetch.after, entries[fetch.after : fetch.after + fetch.most])
+    took = time.perf_counter() - begun
+    assert follower.sequence(CALLER.peer) == count
+    return {"entries": count, "seconds": round(took, 2), "per_second": round(count / took)}
+
+
+def main() -> None:
+    """`python benchmarks/ledger.py [ENTRIES]`."""
+    entries = int(sys.argv[1]) if len(sys.argv) > 1 else 100_000
+    print(json.dumps({"receipts": signing(1000), "journal": keeping(500), "follow": following(entries)}, indent=2))
+
+
+if __name__ == "__main__":
+    main()
