@@ -121,6 +121,7 @@ def test_ledger_commands(mesh, tmp_path):
     assert agreed.returncode == 0, agreed.stderr
     assert "All 2 journals agree." in agreed.stdout
     assert run_cli(ann, "ledger", "verify").returncode == 0
+    assert "Nothing to say of 2 journals" in run_cli(ann, "ledger", "audit", files[0]).stdout
 
     owner, _ = ann.journal()
     Path(files[1]).write_text("\n".join(export_lines(owner, [])))

@@ -174,4 +174,21 @@ def verify_journals(files: tuple[Path, ...]) -> None:
         click.echo(f"All {len(verified)} journals agree.")
 
 
+@ledger.command("audit")
+@click.argument("files", nargs=-1, type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@as_json
+def audit_journals(files: tuple[Path, ...], as_json: bool) -> None:
+    """Look at this node's journal and exported ones together: disagreements, who bills more than others for the same, pairs
+    that work for each other alone, disputes that nobody answered."""
+    from potluck_ledger.audit import audit
+    from potluck_ledger.exported import import_lines
+
+    journals = dict([_own(), *(import_lines(file.read_text().splitlines()) for file in files)])
+    findings = audit([(owner, _verified(owner, records)) for owner, records in journals.items()])
+    if as_json:
+        print_json([finding._asdict() for finding in findings])
+        return
+    print_table(("kind", "what"), findings, f"Nothing to say of {len(journals)} journals, which verify.")
+
+
 ledger.add_command(report)
