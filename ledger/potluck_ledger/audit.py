@@ -1,6 +1,6 @@
 """What verified journals show when they are looked at together. Pure.
 
-Signs, not verdicts: what is found is named with its figures, for people to judge. Only disagreements and forks are proofs.
+Signs, not verdicts: what is found is named with its figures, for people to judge.
 """
 
 from __future__ import annotations
@@ -15,10 +15,11 @@ from potluck_ledger.entries import Dispute, Receipt
 from potluck_ledger.exported import compare
 from potluck_ledger.journal import VerifiedEntry
 
-# A provider stands out that bills so many times what others do for an input of one function on one GPU model; of so many
-# others at least, and after so many inputs.
+# A provider stands out that bills so many times what others do for an input of one function on one GPU model; of so
+# many others at least, and after so many inputs.
 OUTLIER_FACTOR, OTHERS_MIN, INPUTS_MIN = 3.0, 2, 5
-# Two that give each other nearly the same, and little to others: more than so much, microseconds, and of what both gave.
+# Two that give each other nearly the same, and little to others: more than so many microseconds, and so much of what
+# both gave.
 WASH_MIN_US, WASH_PERCENT = 600_000_000, 90
 
 
@@ -57,11 +58,10 @@ def _disagreements(journals: Journals) -> Iterator[Finding]:
 
 def _outliers(receipts: Sequence[Receipt]) -> Iterator[Finding]:
     """Time for one input, by provider, of each function (which names its image, too) on each GPU model."""
-    sums: defaultdict[tuple[str, str, str], defaultdict[str, list[int]]] = defaultdict(
-        lambda: defaultdict(lambda: [0, 0])
-    )
+    sums: dict[tuple[str, str, str], dict[str, list[int]]] = {}
     for receipt in receipts:
-        pair = sums[receipt.function, receipt.gpu_model, receipt.label][receipt.provider]
+        by_provider = sums.setdefault((receipt.function, receipt.gpu_model, receipt.label), {})
+        pair = by_provider.setdefault(receipt.provider, [0, 0])
         pair[0] += receipt.lease_us
         pair[1] += receipt.inputs
     for (_, model, label), by_provider in sums.items():

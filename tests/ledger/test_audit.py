@@ -62,7 +62,8 @@ def test_two_that_work_for_each_other_alone_are_named():
     there, back = used(ANN, BOB, much), used(BOB, ANN, much)
     ((kind, text),) = kinds((ANN.peer, [there, back]), (BOB.peer, [there, back]))
     assert kind == "wash"
-    assert ANN.peer in text and BOB.peer in text
+    assert ANN.peer in text
+    assert BOB.peer in text
     # Friends who also help others, much.
     others = [used(CY, ANN, much), used(CY, BOB, much)]
     assert kinds((ANN.peer, [there, back, others[0]]), (BOB.peer, [there, back, others[1]])) == []

@@ -178,8 +178,8 @@ def verify_journals(files: tuple[Path, ...]) -> None:
 @click.argument("files", nargs=-1, type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @as_json
 def audit_journals(files: tuple[Path, ...], as_json: bool) -> None:
-    """Look at this node's journal and exported ones together: disagreements, who bills more than others for the same, pairs
-    that work for each other alone, disputes that nobody answered."""
+    """Look at this node's journal and exported ones together: disagreements, who bills more than others for the same,
+    pairs that work for each other alone, disputes that nobody answered."""
     from potluck_ledger.audit import audit
     from potluck_ledger.exported import import_lines
 
