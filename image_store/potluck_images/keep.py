@@ -99,6 +99,12 @@ class Shelf:
     def unpin(self, image: str, reason: str) -> None:
         (self._pins / f"{image}.{reason}").unlink(missing_ok=True)
 
+    def forget(self, image: str) -> None:
+        """Take an image off the shelf that nobody pins: its chunks go when room is made, unless it is held."""
+        if not any(self._pins.glob(f"{image}.*")):
+            (self._notes / image).unlink(missing_ok=True)
+            self._is_wanted(self._holds / image)
+
     def pins(self) -> list[tuple[str, str]]:
         """All pins, as (image, reason)."""
         return [(path.name[:64], path.name[65:]) for path in self._pins.iterdir()]

@@ -206,10 +206,18 @@ async def test_room_is_never_made_of_volumes(world):
     world.images.keeper.shelf.make_room(1)
     assert len((await world.files(volume))["a"]) == 400_000
     assert world.images.held() == ()
+    # A commit leaves nothing behind but its version.
+    image = world.worked({"b": "1"})
+    await world.ask(messages.CommitVolume(volume, image), world.worker)
+    shelf = world.images.keeper.shelf
+    assert len(shelf.notes()) == len(shelf.pins()) == 2
+    assert image not in {note.image for note in shelf.notes()}
+    assert not (world.images.keeper.trees.parent / "holds" / image).exists()
     # Deleted, it is nobody's.
     await world.ask(shared.Delete(messages.VOLUME, name="v"))
     await world.volumes.tidy()
-    assert world.images.keeper.shelf.pins() == []
+    assert shelf.pins() == []
+    assert shelf.notes() == []
 
 
 async def test_what_a_power_cut_let_go_of_is_held_again(world):

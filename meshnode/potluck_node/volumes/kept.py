@@ -82,7 +82,7 @@ class Keeper:
         await trio.to_thread.run_sync(shelf.pin, head.image, _reason(head))
         await trio.to_thread.run_sync(_write, self._place(peer, head.volume), envelope)
         if old and old.version != head.version:
-            await trio.to_thread.run_sync(shelf.unpin, old.image, _reason(old))
+            await trio.to_thread.run_sync(self._unpin, old)
         return messages.VolumeKept(head.volume, head.version)
 
     def _check_room(self, peer: str, new: VolumeHead) -> None:
@@ -111,7 +111,11 @@ class Keeper:
         head = self._head(peer, volume) if _is_id(volume) else None
         if head:
             self._place(peer, volume).unlink(missing_ok=True)
-            self._images.keeper.shelf.unpin(head.image, _reason(head))
+            self._unpin(head)
+
+    def _unpin(self, head: VolumeHead) -> None:
+        self._images.keeper.shelf.unpin(head.image, _reason(head))
+        self._images.keeper.shelf.forget(head.image)
 
     def _drop_old(self) -> None:
         """What nobody has asked for in a long time."""

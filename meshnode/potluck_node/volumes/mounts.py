@@ -220,6 +220,7 @@ class Writable:
                 at = await self._asker.ask(CommitVolume(self.at.id, change.image, what))
             finally:
                 images.release(change.image)
+                await trio.to_thread.run_sync(images.keeper.shelf.forget, change.image)
             await trio.to_thread.run_sync(self.folder.committed, change)
         self._version = at.version
         return at.version

@@ -149,7 +149,7 @@ class VolumeService:
             volume = reason.rpartition("-")[0]
             busy = volume in self._locks and self._locks[volume].locked()
             if reason.startswith("vo-") and reason not in reasons and not busy:
-                shelf.unpin(image, reason)
+                await trio.to_thread.run_sync(self._unpin, image, reason)
 
     # Reading
 
@@ -225,11 +225,18 @@ class VolumeService:
 
     async def _commit(self, request: messages.CommitVolume, asker: Asker) -> messages.VolumeAt:
         """What a worker changed: fetched from where it ran, then applied to the newest version."""
-        if asker.peer != self._key.peer:
-            await self._trees.fetch(request.image, [asker.peer])
-        change = await self._trees.load(request.image)
-        words = Words(_who(asker), request.what[:TEXT_MAX])
-        return await self._change(request.id, words, lambda tree: vt.apply(tree, change).tree)
+        keeper = self._trees.images.keeper
+        await keeper.hold(request.image)
+        try:
+            if asker.peer != self._key.peer:
+                await self._trees.fetch(request.image, [asker.peer])
+            change = await self._trees.load(request.image)
+            words = Words(_who(asker), request.what[:TEXT_MAX])
+            return await self._change(request.id, words, lambda tree: vt.apply(tree, change).tree)
+        finally:
+            keeper.release(request.image)
+            # What it changed is in a version now, or in none.
+            await trio.to_thread.run_sync(keeper.shelf.forget, request.image)
 
     async def _restore(self, request: messages.RestoreVolume, asker: Asker) -> messages.VolumeAt:
         path = contents.clean(request.path)
@@ -280,7 +287,11 @@ class VolumeService:
         return self._with_copies(head.volume, made)
 
     async def _let_go(self, image: str, volume: str, version: int) -> None:
-        await trio.to_thread.run_sync(self._trees.images.keeper.shelf.unpin, image, _reason(volume, version))
+        await trio.to_thread.run_sync(self._unpin, image, _reason(volume, version))
+
+    def _unpin(self, image: str, reason: str) -> None:
+        self._trees.images.keeper.shelf.unpin(image, reason)
+        self._trees.images.keeper.shelf.forget(image)
 
 
 def _head_of(
