@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 from potluck.errors import Error
 
 _WEB = "use @potluck.fastapi_endpoint(), asgi_app(), wsgi_app() or web_server() below @app.function()"
-_STORE = "it is not there yet: pass data as arguments and results"
 _SERVER = "there is no server and no account: everything is on your own node"
 _SNAPSHOT = "the root of a sandbox is read-only: describe what it needs as steps of its image"
 _DASHBOARD = "there is no website: use `potluck status` and `potluck app logs`"
@@ -20,7 +19,7 @@ ABSENT = {
     "Cluster": _CLUSTER,
     "Environment": _SERVER,
     "FilePatternMatcher": "ignore= takes a list of patterns, or a function of a path",
-    "NetworkFileSystem": _STORE,
+    "NetworkFileSystem": "use Volume",
     "Proxy": "traffic leaves from the machine that runs the function",
     "SandboxSnapshot": _SNAPSHOT,
     "SchedulerPlacement": "use region= and labels= of @app.function()",
