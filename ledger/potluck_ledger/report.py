@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from statistics import median
+from typing import NamedTuple
 
-from potluck_ledger.entries import Receipt
+from potluck_ledger.entries import LABEL_MAX, Receipt
 
 NO_GPU = "no GPU"
 
@@ -77,3 +79,31 @@ def _add(line: Line, owner: str, receipt: Receipt, is_whole: bool) -> None:
         line.given_us += receipt.lease_us
     else:
         line.used_us += receipt.lease_us
+
+
+def labelled(app: str, function: str) -> str:
+    """How receipts name a function: cut to the bytes that they have for it."""
+    return f"{app}.{function}".encode()[:LABEL_MAX].decode(errors="ignore")
+
+
+class Cost(NamedTuple):
+    """What an input of a function usually took on one GPU model: the median over leases, microseconds."""
+
+    gpu_model: str
+    inputs: int
+    input_us: int
+
+
+def usual(receipts: Iterable[tuple[Receipt, bool]]) -> dict[str, list[Cost]]:
+    """What inputs of each function took so far, by label (`labelled`), the GPU model with most inputs first."""
+    seen: dict[tuple[str, str], list[Receipt]] = {}
+    for receipt, _ in receipts:
+        if receipt.inputs:
+            seen.setdefault((receipt.label, receipt.gpu_model or NO_GPU), []).append(receipt)
+    costs: dict[str, list[Cost]] = {}
+    for (label, model), found in seen.items():
+        each_us = round(median(receipt.lease_us / receipt.inputs for receipt in found))
+        costs.setdefault(label, []).append(Cost(model, sum(receipt.inputs for receipt in found), each_us))
+    for found_costs in costs.values():
+        found_costs.sort(key=lambda cost: (-cost.inputs, cost.gpu_model))
+    return costs

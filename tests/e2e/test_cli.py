@@ -109,6 +109,9 @@ def test_ledger_commands(mesh, tmp_path):
     assert (receipt["label"], receipt["inputs"], receipt["countersigned"]) == ("sample.add", 1, True)
     (account,) = json.loads(run_cli(caller, "ledger", "balance", "--json").stdout)
     assert account["balance_us"] == -account["used_us"] < 0
+    (cost,) = json.loads(run_cli(caller, "estimate", "tests/e2e/sample.py", "--json", cwd=ROOT).stdout)
+    assert (cost["function"], cost["seen"], cost["input_us"]) == ("add", 1, receipt["lease_us"])
+    assert "nothing to go by" in run_cli(caller, "estimate", "examples/hello.py", cwd=ROOT).stdout
     (line,) = json.loads(run_cli(caller, "ledger", "report", "--by", "function", "--json").stdout)
     assert (line["name"], line["inputs"], line["used_us"]) == ("sample.add", 1, account["used_us"])
     assert "sample.add" in run_cli(ann, "ledger", "report", "--by", "function", "--chart").stdout

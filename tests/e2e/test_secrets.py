@@ -77,7 +77,8 @@ def test_a_secret_is_nowhere_but_in_its_function(trusting, use, capfd):
     for command in (("secret", "list", "--json"), ("app", "list", "--json"), ("status", "--json"), ("ledger", "list")):
         told += run_cli(caller, *command).stdout
     told += run_cli(provider, "status", "--json").stdout + run_cli(provider, "ledger", "list").stdout
-    told += repr([each.decode(errors="replace") for node in (caller, provider) for each in node.journal()[1]])
+    records = [record for node in (caller, provider) for record in node.journal()[1]]
+    told += repr([part.decode(errors="replace") for record in records for part in record])
     shown = capfd.readouterr()
     assert VALUE not in told + shown.out + shown.err
     # The results, which the functions chose to return, wait in the caller's records turned around.

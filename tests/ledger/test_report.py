@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from tests.ledger.test_journal import CALLER, PROVIDER, receipt
 
 from potluck.cli.ledger_report import _cell, picture
-from potluck_ledger.report import NO_GPU, Line, keys, summed
+from potluck_ledger.report import NO_GPU, Cost, Line, keys, labelled, summed, usual
 
 DAY_US = 86_400_000_000
 SOME = [
@@ -60,3 +60,20 @@ def test_the_picture_is_a_document_whatever_strangers_call_their_functions():
 
 def test_a_spreadsheet_runs_no_name():
     assert [_cell(name) for name in ("=1+1", "@a", "a=1")] == ["'=1+1", "'@a", "a=1"]
+
+
+def test_what_inputs_usually_take_by_gpu():
+    made = [
+        (receipt(1, inputs=2, lease_us=8_000), True),
+        (receipt(2, inputs=1, lease_us=6_000), True),
+        (receipt(3, inputs=1, lease_us=90_000), False),
+        (receipt(4, inputs=1, lease_us=5_000, gpu_model="A10G"), True),
+        (receipt(5, inputs=0, lease_us=5_000), True),
+    ]
+    assert usual(made) == {"app.f": [Cost(NO_GPU, 4, 6_000), Cost("A10G", 1, 5_000)]}
+
+
+def test_a_long_name_is_found_as_receipts_cut_it():
+    label = labelled("a" * 20, "ü" * 20)
+    assert len(label.encode()) <= 32
+    assert label == labelled("a" * 20, "ü" * 21)

@@ -9,7 +9,6 @@ from potluck.wire import FunctionSpec, function_id
 from potluck.wire.lease import InputDone
 from potluck_ledger.entries import (
     GPU_MAX,
-    LABEL_MAX,
     METHOD_MAX,
     MODEL_MAX,
     QUALITY_MAX,
@@ -17,6 +16,7 @@ from potluck_ledger.entries import (
     TIER_MAX,
     Receipt,
 )  # fmt: skip
+from potluck_ledger.report import labelled
 from potluck_ledger.vouchers import LATENCY_SLACK_US
 from potluck_node.core.gpu_meter import GpuUse
 from potluck_node.core.meter import LeaseMeter, payload_digest
@@ -75,7 +75,7 @@ def write_receipt(
         caller=caller,
         provider=provider,
         function=function_id(spec),
-        label=_cut(f"{spec.app}.{spec.name}", LABEL_MAX),
+        label=labelled(spec.app, spec.name),
         image=spec.image,
         nonce=nonce,
         started_us=times[0],

@@ -35,6 +35,7 @@ def _register() -> None:
         containers,
         deploy,
         doctor,
+        estimate,
         image,
         ledger,
         node,
@@ -52,6 +53,7 @@ def _register() -> None:
     for command in (node.up, node.down, node.status, node.pause, node.resume, node.tui, node.config):
         main.add_command(command)
     main.add_command(ledger.ledger)
+    main.add_command(estimate.estimate)
     main.add_command(image.image)
     main.add_command(secret.secret)
     main.add_command(shared.dict_)
