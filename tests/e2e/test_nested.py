@@ -6,10 +6,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import httpx
 import pytest
 import trio
 from tests.e2e import nested_broken_sample as half
 from tests.e2e import nested_sample as sample
+from tests.e2e import nested_web_sample as answering
 from tests.e2e.mesh import Mesh, run_cli, wait_until
 
 import potluck
@@ -25,7 +27,7 @@ def lone(tmp_path_factory):
     """A node that lends one CPU, which any function fills."""
     made = Mesh(tmp_path_factory.mktemp("lone"))
     try:
-        yield made.node("ann", "--cpus", "1", "--memory-mib", "8192")
+        yield made.node("ann", "--cpus", "1", "--memory-mib", "8192", "--gateway", "127.0.0.1:0")
     finally:
         made.stop()
 
@@ -107,6 +109,15 @@ def test_an_image_is_built_when_a_function_wants_it(full):
 
 async def test_also_when_the_program_waits_in_asyncio(full):
     assert await trio.to_thread.run_sync(asyncio.run, sample.asks_which.remote.aio()) == "other"
+
+
+def test_applications_call_functions(full):
+    with answering.app.run(show_progress=False):
+        for page, square in ((answering.page, "49"), (answering.apage, "36")):
+            for _ in range(2):
+                value, number = httpx.get(page.get_web_url(), timeout=60).text.split()
+                assert value == square
+                assert number.startswith("in-web")
 
 
 def test_what_runs_knows_its_numbers(full):
