@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 
 # A program that does not take a connection on its own machine for so long is stuck, seconds.
 CONNECT_TIMEOUT_S = 10.0
+# How long a tunnel that is closed waits for connections to end: for what is on its way from those that the program has
+# closed. Others are cut, seconds.
+DRAIN_S = 2.0
 
 
 class Tunnel(NamedTuple):
@@ -85,6 +88,7 @@ class Carrier:
     def __init__(self, port: int) -> None:
         self._port, self._tunnel = port, 0
         self.carried = 0
+        self._carrying: set[threading.Thread] = set()
 
     def begin(self) -> tuple[str, int]:
         """Where it is reached: host and port."""
@@ -96,9 +100,14 @@ class Carrier:
         return opened.host, opened.port
 
     def end(self) -> None:
-        """Close it with all connections."""
+        """Close it with all connections, once what the program has written to those that it closed is on its way."""
+        from time import monotonic
+
         from potluck.wire.tunnels import CloseTunnel
 
+        deadline = monotonic() + DRAIN_S
+        for thread in list(self._carrying):
+            thread.join(max(0.0, deadline - monotonic()))
         try:
             drive(_once(CloseTunnel(self._tunnel)))
         except Error:
@@ -114,7 +123,9 @@ class Carrier:
                 places.acquire()
                 came: Connected = drive(_once(NextConnection(self._tunnel)))
                 self.carried += 1
-                threading.Thread(target=self._carry, args=(came.connection, places), daemon=True).start()
+                thread = threading.Thread(target=self._carry, args=(came.connection, places), daemon=True)
+                self._carrying.add(thread)
+                thread.start()
         except Error:
             return
 
@@ -132,6 +143,7 @@ class Carrier:
                 back.join()
             self._hang_up(connection)
         finally:
+            self._carrying.discard(threading.current_thread())
             places.release()
 
     def _pass_on(self, inside: socket.socket, connection: int) -> None:

@@ -113,12 +113,14 @@ def test_a_killed_caller_node_leaves_a_receipt_with_one_signature(mesh, use_node
     wait_until(lambda: any(w.state == "running" for w in ann.status().workers), "ann at work")
     caller.kill()
     thread.join()
-    wait_until(lambda: ann.status().entries == 1, "the receipt")
+    # And a dispute for what it claims.
+    wait_until(lambda: ann.status().entries == 2, "the receipt")
     wait_until(lambda: not any(w.state == "running" for w in ann.status().workers), "the end of the work")
     owner, entries = ann.journal()
-    (entry,) = verify(owner, entries)
+    entry, dispute = verify(owner, entries)
     assert not entry.countersigned
     assert entry.receipt.reason
+    assert dispute.content.claimed_us == entry.receipt.lease_us
 
 
 def test_a_frozen_provider_is_noticed_and_its_inputs_go_elsewhere(mesh, use_node):
