@@ -15,6 +15,11 @@ LEASE_MAX, LABEL_MAX, GPU_MAX, MODEL_MAX, REASON_MAX, METHOD_MAX, QUALITY_MAX, T
 NOTE_MAX = 96
 
 
+def cut(text: str, most: int) -> str:
+    """To so many bytes of UTF-8."""
+    return text.encode()[:most].decode(errors="ignore")
+
+
 class Receipt(Body, frozen=True):
     """What one lease used. Signed by its provider, then by its caller.
 

@@ -99,6 +99,15 @@ def _key_of(peer: str) -> bytes:
     return data[len(_PEER_PREFIX) :]
 
 
+def is_ed25519(peer: str) -> bool:
+    """Whether it is the id of an Ed25519 peer."""
+    try:
+        _key_of(peer)
+    except ValueError:
+        return False
+    return True
+
+
 class PrivateKey:
     """A node's identity. Never logged, never pickled, never sent."""
 

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from statistics import median
 from typing import NamedTuple
 
-from potluck_ledger.entries import LABEL_MAX, Receipt
+from potluck_ledger.entries import LABEL_MAX, Receipt, cut
 
 NO_GPU = "no GPU"
 
@@ -83,7 +83,7 @@ def _add(line: Line, owner: str, receipt: Receipt, is_whole: bool) -> None:
 
 def labelled(app: str, function: str) -> str:
     """How receipts name a function: cut to the bytes that they have for it."""
-    return f"{app}.{function}".encode()[:LABEL_MAX].decode(errors="ignore")
+    return cut(f"{app}.{function}", LABEL_MAX)
 
 
 class Cost(NamedTuple):

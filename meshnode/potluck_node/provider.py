@@ -17,7 +17,7 @@ from potluck.wire import Failure
 from potluck.wire import lease as messages
 from potluck.wire.state import StateAsked, StateDropped, StateTold
 from potluck.wire.worker import WorkerLog
-from potluck_ledger.entries import NOTE_MAX, Dispute, read_receipt, read_voucher, sign
+from potluck_ledger.entries import NOTE_MAX, Dispute, cut, read_receipt, read_voucher, sign
 from potluck_ledger.envelope import EnvelopeError
 from potluck_ledger.journal import Journal, JournalError, digest
 from potluck_ledger.keys import PrivateKey
@@ -25,7 +25,7 @@ from potluck_node.clock import Clock
 from potluck_node.core import provider_events as ev
 from potluck_node.core.pools import Capacity
 from potluck_node.core.provider import ProviderCore
-from potluck_node.core.receipts import write_receipt
+from potluck_node.core.receipts import unbillable, write_receipt
 from potluck_node.core.relay import Origin, Passed, Relay
 from potluck_node.devices.interface import Binding, Devices
 from potluck_node.engine import Engine
@@ -151,8 +151,10 @@ class Provider:
             self._ask(message, self._key.peer, link)
 
     def _ask(self, message: object, caller: str, link: Link) -> str:
-        if not isinstance(message, messages.LeaseRequest) or not 0 < len(message.lease) <= 64:
+        if not isinstance(message, messages.LeaseRequest):
             raise RemoteProtocolError("A lease begins with a request.")
+        if why := unbillable(message.lease, caller):
+            raise RemoteProtocolError("Nothing could be signed of this lease.", why=why)
         if message.lease in self._held or len(self._held) >= LEASES_MAX:
             failure = Failure.of(RefusedError("This node holds too many leases, or this one already."))
             link.post(messages.LeaseRefused("busy", failure))
@@ -448,7 +450,7 @@ class Provider:
         if not is_whole and claimed_us > signed_us:
             dispute = Dispute(
                 self._key.peer, action.caller, action.lease, claimed_us, signed_us, self._clock.now_us(), digest(ours),
-                action.reason[:NOTE_MAX],
+                cut(action.reason, NOTE_MAX),
             )  # fmt: skip
             self._keep(sign(self._key, dispute).encode())
 

@@ -200,16 +200,14 @@ def test_there_is_a_limit_to_open_calls_and_to_their_inputs():
 
 
 def test_names_are_those_of_the_program_whose_function_asks():
-    named = Named(
-        lambda: [ONE, TWO], lambda: [], lambda app: [NamedFunction("inner", replace(INNER, image="deployed"))]
-    )
+    named = Named(lambda: [ONE, TWO], lambda: [], lambda app: [NamedFunction("inner", replace(INNER, image="de" * 32))])
     other = replace(OUTER, pickled=b"another program's", qualname="")
     named.add(ONE, "mine", [NamedFunction("outer", OUTER), NamedFunction("inner", INNER)])
-    named.add(TWO, "mine", [NamedFunction("outer", other), NamedFunction("inner", replace(INNER, image="other"))])
+    named.add(TWO, "mine", [NamedFunction("outer", other), NamedFunction("inner", replace(INNER, image="0e" * 32))])
     assert named.own(OUTER, "mine", "inner").spec == INNER
-    assert named.own(other, "mine", "inner").spec.image == "other"
+    assert named.own(other, "mine", "inner").spec.image == "0e" * 32
     assert named.own(replace(OUTER, timeout_us=1), "mine", "inner").spec == INNER, "with other settings"
-    assert named.own(replace(OUTER, image="third"), "mine", "inner").spec.image == "deployed"
+    assert named.own(replace(OUTER, image="3d" * 32), "mine", "inner").spec.image == "de" * 32
     assert named.own(OUTER, "mine", "missing") is None
 
 

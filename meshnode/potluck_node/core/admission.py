@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from potluck.errors import Error, InvalidError, RefusedError, VersionError
@@ -74,6 +75,8 @@ def nonsense(spec: FunctionSpec) -> str:
         return "it asks for no processor, no memory or no time"
     if min(retries.max_retries, retries.initial_delay_us, retries.backoff_milli, retries.max_delay_us) < 0:
         return "its retries are negative"
+    if not re.fullmatch("[0-9a-f]{64}", spec.image):
+        return "it names no image"
     if not _sane(spec):
         return "it asks for more inputs, workers or time than there can be"
     if problem := _odd_gpus(need.gpu) or _odd_network(spec.network):

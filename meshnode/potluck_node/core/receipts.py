@@ -9,13 +9,16 @@ from potluck.wire import FunctionSpec, function_id
 from potluck.wire.lease import InputDone
 from potluck_ledger.entries import (
     GPU_MAX,
+    LEASE_MAX,
     METHOD_MAX,
     MODEL_MAX,
     QUALITY_MAX,
     REASON_MAX,
     TIER_MAX,
     Receipt,
+    cut,
 )  # fmt: skip
+from potluck_ledger.keys import is_ed25519
 from potluck_ledger.report import labelled
 from potluck_ledger.vouchers import LATENCY_SLACK_US
 from potluck_node.core.gpu_meter import GpuUse
@@ -64,6 +67,14 @@ class CallerMeter:
         self.meter.add(done, digest)
 
 
+def unbillable(lease: str, caller: str) -> str:
+    """Why no receipt could be written of a lease, or "": its name is the caller's choice, and so is the kind of its
+    key."""
+    if not 0 < len(lease.encode()) <= LEASE_MAX:
+        return f"its name has not from 1 to {LEASE_MAX} bytes"
+    return "" if is_ed25519(caller) else "its caller has no Ed25519 key"
+
+
 def write_receipt(
     *, lease: str, caller: str, provider: str, spec: FunctionSpec, meter: LeaseMeter, times: tuple[int, int],
     nonce: bytes, reason: str, gpu: GpuUse | None = None, tier: str = "",
@@ -87,28 +98,23 @@ def write_receipt(
         work=meter.work,
         gpu=_several(list(gpu.gpus)) if gpu else "",
         gpu_model=_models(gpu) if gpu else "",
-        method=_cut(gpu.method() if gpu else "wall; busy: rusage", METHOD_MAX),
-        quality=_cut(gpu.quality() if gpu else "provider's clock; busy: the worker's word", QUALITY_MAX),
-        reason=_cut(reason, REASON_MAX),
-        tier=_cut(tier, TIER_MAX),
+        method=cut(gpu.method() if gpu else "wall; busy: rusage", METHOD_MAX),
+        quality=cut(gpu.quality() if gpu else "provider's clock; busy: the worker's word", QUALITY_MAX),
+        reason=cut(reason, REASON_MAX),
+        tier=cut(tier, TIER_MAX),
     )
 
 
 def _several(uuids: list[str]) -> str:
     """As many as fit: "GPU-a,GPU-b", or "GPU-a+7"."""
     text = ",".join(uuids)
-    return text if len(text.encode()) <= GPU_MAX else f"{_cut(uuids[0], GPU_MAX - 4)}+{len(uuids) - 1}"
-
-
-def _cut(text: str, most: int) -> str:
-    """To so many bytes of UTF-8."""
-    return text.encode()[:most].decode(errors="ignore")
+    return text if len(text.encode()) <= GPU_MAX else f"{cut(uuids[0], GPU_MAX - 4)}+{len(uuids) - 1}"
 
 
 def _models(gpu: GpuUse) -> str:
     counts = Counter(each.model for each in gpu.gpus.values())
     text = ", ".join(f"{count}x {model}" if count > 1 else model for model, count in counts.items())
-    return _cut(text, MODEL_MAX)
+    return cut(text, MODEL_MAX)
 
 
 def objection(receipt: Receipt, lease: str, caller: str, provider: str, spec: FunctionSpec, own: CallerMeter) -> str:
