@@ -11,6 +11,7 @@ from potluck.absent import Absent
 from potluck.asking import Both, Steps, drive
 from potluck.calls import WithAio
 from potluck.errors import (
+    ConnectionError,
     Error,
     InputCancellation,
     InvalidError,
@@ -331,11 +332,10 @@ class Sandbox(Absent):
         if self._found is None:
             try:
                 self._found = wire.decode(cast(bytes, FunctionCall(self._call).get(timeout)), Result)
-            except TimeoutError as error:
-                if type(error) is TimeoutError:
-                    raise
-                self._found = error
             except Error as error:
+                # Neither says anything of the sandbox: it was waited for no longer, or the node is away.
+                if type(error) in (TimeoutError, ConnectionError):
+                    raise
                 self._found = error
 
     def _terminate(self, *, wait: bool = False) -> Steps[int | None]:

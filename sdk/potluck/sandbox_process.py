@@ -65,7 +65,9 @@ class StreamReader(Generic[T]):
         from potluck.wire.sandbox import STDOUT, Piece
 
         if kept is None:
-            raise NotFoundError("What this command printed is gone.", why="its sandbox has ended")
+            raise NotFoundError(
+                "What this command printed is gone.", why="its sandbox has ended, or it and many others"
+            )
         result = kept()
         is_out = self._stream == STDOUT
         data, start = (result.stdout, result.stdout_from) if is_out else (result.stderr, result.stderr_from)

@@ -110,6 +110,19 @@ def test_a_command_that_cannot_be_run_or_takes_too_long_is_said(here):
         missing.wait()
 
 
+def test_many_commands_leave_no_open_files_and_the_last_ones_are_known(here):
+    box = Sandbox.create(app=APP, timeout=300)
+    processes = [box.exec("sh", "-c", f"echo {number}") for number in range(400)]
+    assert [each.stdout.read() for each in processes[-20:]] == [f"{number}\n" for number in range(380, 400)]
+    with pytest.raises(errors.NotFoundError):
+        processes[0].wait()
+    terminals = [box.exec("sh", "-c", "echo $0", pty=True) for _ in range(150)]
+    assert terminals[-1].stdout.read() == "sh\r\n"
+    # The agent's own: its parent has none of what it opened.
+    count = "import os; print(len(os.listdir(f'/proc/{os.getppid()}/fd')))"
+    assert int(box.exec(*PYTHON, count).stdout.read()) < 350
+
+
 def test_files_are_written_read_listed_and_removed(here, tmp_path):
     files = Sandbox.create(app=APP, timeout=120).filesystem
     files.write_text("grüße", "/tmp/a/b/c.txt")

@@ -33,6 +33,7 @@ class Agent:
     def __init__(self, setup: messages.Setup) -> None:
         self._setup = setup
         self._processes: dict[int, Process] = {}
+        self._numbers = messages.MAIN
         self._lock, self._places = threading.Lock(), threading.Semaphore(THREADS_MAX)
         self._ending, self._reason = threading.Event(), "exit"
         self._ports: tuple[tuple[int, str, int], ...] | Error = ()
@@ -71,7 +72,7 @@ class Agent:
             others = [each for number, each in self._processes.items() if number != messages.MAIN]
         carried = sum(carrier.carried for carrier in self._carriers)
         is_new, self._carried = carried != self._carried, carried
-        if is_new or any(process.wait(0) is None for process in others):
+        if is_new or not all(process.has_ended for process in others):
             self._active_at = time.monotonic()
             return True
         return False
@@ -141,18 +142,28 @@ class Agent:
 
     def _start(self, request: messages.Exec, number: int | None = None) -> int:
         with self._lock:
-            if len(self._processes) >= messages.PROCESSES_MAX:
-                raise RefusedError(f"{messages.PROCESSES_MAX} commands ran in this sandbox.", fix="Make another.")
+            self._make_room()
             workdir, timeout_s = request.workdir or self._setup.workdir, request.timeout_us / 1e6
             try:
-                process = Process(request.args, dict(request.env), workdir, timeout_s, request.pty, request.merge)
+                process = Process(request.args, dict(request.env), workdir, timeout_s, request.pty)
             except (OSError, ValueError) as error:
                 raise _cannot_start(request.args[0], error) from None
-            number = max(self._processes, default=messages.MAIN) + 1 if number is None else number
+            if number is None:
+                self._numbers += 1
+                number = self._numbers
             self._processes[number] = process
         if number == messages.MAIN:
             threading.Thread(target=self._watch, args=(process,), daemon=True).start()
         return number
+
+    def _make_room(self) -> None:
+        """Forget the oldest of the commands that have ended, with what they printed, where there are many."""
+        if len(self._processes) < messages.PROCESSES_MAX:
+            return
+        over = [number for number, each in self._processes.items() if number != messages.MAIN and each.has_ended]
+        if not over:
+            raise RefusedError(f"{messages.PROCESSES_MAX} commands run in this sandbox.", fix="Wait for some.")
+        del self._processes[over[0]]
 
     def _watch(self, main: Process) -> None:
         main.wait(threading.TIMEOUT_MAX)

@@ -8,7 +8,7 @@ import os
 import pwd
 import shutil
 import stat
-from itertools import islice
+from contextlib import suppress
 from pathlib import Path
 
 from potluck import errors
@@ -55,8 +55,12 @@ def answer(request: FileRequest) -> messages.Answer:
 
 def _list(path: Path, after: str) -> messages.Folder:
     names = sorted(name for name in os.listdir(path) if name > after)
-    entries = tuple(entry(path / name) for name in islice(names, messages.ENTRIES_MAX // 10))
-    return messages.Folder(entries, len(names) > len(entries))
+    shown = names[: messages.ENTRIES_MAX]
+    entries = []
+    for name in shown:
+        with suppress(FileNotFoundError):  # gone meanwhile
+            entries.append(entry(path / name))
+    return messages.Folder(tuple(entries), len(names) > len(shown))
 
 
 def entry(path: Path) -> messages.Entry:

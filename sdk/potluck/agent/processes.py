@@ -69,64 +69,66 @@ class Process:
     """Raises `OSError` when it cannot be started."""
 
     def __init__(
-        self, args: Sequence[str], env: Mapping[str, str], workdir: str, timeout_s: float, terminal: bool, merge: bool
+        self, args: Sequence[str], env: Mapping[str, str], workdir: str, timeout_s: float, terminal: bool
     ) -> None:
         self.streams = {STDOUT: Spool(), STDERR: Spool()}
         self.late = False
         self._ended, self._feeding = threading.Event(), threading.Lock()
         self._timer: threading.Timer | None = None
-        common: Any = {"cwd": workdir or None, "env": {**os.environ, **env}, "start_new_session": True}
-        outs = self._start_on_terminal(args, common) if terminal else self._start(args, common, merge)
+        common: Any = {"cwd": workdir or None, "env": {**os.environ, **env}, "start_new_session": True, "bufsize": 0}
+        outs = self._start_on_terminal(args, common) if terminal else self._start(args, common)
         if timeout_s:
             self._timer = threading.Timer(timeout_s, self._expire)
             self._timer.daemon = True
             self._timer.start()
-        pumps = [threading.Thread(target=self._pump, args=pair, daemon=True) for pair in outs]
-        for pump in pumps:
-            pump.start()
-        threading.Thread(target=self._wait, args=(pumps,), daemon=True).start()
+        for file, spool in outs:
+            threading.Thread(target=self._pump, args=(file, spool), daemon=True).start()
+        for spool in set(self.streams.values()) - {spool for _, spool in outs}:
+            spool.end()
+        threading.Thread(target=self._wait, daemon=True).start()
 
-    def _start(self, args: Sequence[str], common: Any, merge: bool) -> list[tuple[int, Spool]]:
-        errors = subprocess.STDOUT if merge else subprocess.PIPE
-        self._popen = subprocess.Popen(
-            args, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, bufsize=0, **common
-        )
+    def _start(self, args: Sequence[str], common: Any) -> list[tuple[IO[bytes], Spool]]:
+        pipe = subprocess.PIPE
+        self._popen = subprocess.Popen(args, stdin=pipe, stdout=pipe, stderr=pipe, **common)
         assert self._popen.stdin
-        self._input = self._popen.stdin.fileno()
-        outs = [(self._popen.stdout, self.streams[STDOUT]), (self._popen.stderr, self.streams[STDERR])]
-        return [(file.fileno(), spool) for file, spool in outs if file]
+        assert self._popen.stdout
+        assert self._popen.stderr
+        self._input: IO[bytes] = self._popen.stdin
+        return [(self._popen.stdout, self.streams[STDOUT]), (self._popen.stderr, self.streams[STDERR])]
 
-    def _start_on_terminal(self, args: Sequence[str], common: Any) -> list[tuple[int, Spool]]:
+    def _start_on_terminal(self, args: Sequence[str], common: Any) -> list[tuple[IO[bytes], Spool]]:
         ours, theirs = pty.openpty()
+        self._input = open(ours, "r+b", buffering=0)  # noqa: SIM115 - as long as the command runs
         try:
             self._popen = subprocess.Popen(args, stdin=theirs, stdout=theirs, stderr=theirs, **common)
         except OSError:
-            os.close(ours)
+            self._input.close()
             raise
         finally:
             os.close(theirs)
-        self._input = ours
-        return [(ours, self.streams[STDOUT])]
+        return [(self._input, self.streams[STDOUT])]
 
-    def _pump(self, source: int, spool: Spool) -> None:
+    def _pump(self, source: IO[bytes], spool: Spool) -> None:
+        """What it started may still hold its streams: these end when all have closed them."""
         try:
-            while data := os.read(source, READ_BYTES):
+            while data := os.read(source.fileno(), READ_BYTES):
                 spool.add(data)
         except OSError:
             # A terminal whose other end is closed says EIO.
             return
         finally:
             spool.end()
+            source.close()
 
-    def _wait(self, pumps: list[threading.Thread]) -> None:
-        """What it started may still hold its streams: these end when all have closed them."""
+    def _wait(self) -> None:
         self._popen.wait()
         if self._timer:
             self._timer.cancel()
-        for spool in self.streams.values():
-            if len(pumps) == 1 and spool is self.streams[STDERR]:
-                spool.end()
         self._ended.set()
+        # A terminal's is read to its end, and closed there.
+        if self._popen.stdin:
+            with self._feeding:
+                self._popen.stdin.close()
 
     def _expire(self) -> None:
         self.late = True
@@ -136,6 +138,10 @@ class Process:
         """With all that it started, unless that left its group."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._popen.pid, signal.SIGKILL)
+
+    @property
+    def has_ended(self) -> bool:
+        return self._ended.is_set()
 
     def wait(self, wait_s: float) -> int | None:
         """Its exit status, None when it still runs."""
@@ -151,11 +157,11 @@ class Process:
         with self._feeding:
             view = memoryview(data)
             while view:
-                view = view[os.write(self._input, view) :]
+                view = view[os.write(self._input.fileno(), view) :]
             if end and self._popen.stdin:
                 self._popen.stdin.close()
             elif end:
-                os.write(self._input, b"\x04")
+                os.write(self._input.fileno(), b"\x04")
 
 
 def until(deadline: float) -> float:

@@ -8,11 +8,12 @@ from potluck.wire.common import Failure, Message
 PIECE_BYTES_MAX = 512 << 10
 # The agent answers within this, microseconds: a client that left keeps nobody busy for longer.
 WAIT_US_MAX = 20_000_000
-# What is read of a file at once into memory, and of a folder.
+# What is read of a file at once into memory; and entries of a folder in one message.
 READ_BYTES_MAX = 1 << 30
-ENTRIES_MAX = 10_000
-# Commands of one sandbox over its life, as long as their output is kept.
-PROCESSES_MAX = 1000
+ENTRIES_MAX = 1000
+# Commands of one sandbox that run, or whose output is kept; each has some open files, of the 1,024 that a worker may
+# have.
+PROCESSES_MAX = 100
 # Of the output of a sandbox's own command, the last part is kept with its result; of each stream.
 KEPT_BYTES = 4 << 20
 
@@ -57,7 +58,6 @@ class Exec(Message, frozen=True):
     workdir: str = ""
     timeout_us: int = 0
     pty: bool = False
-    merge: bool = False
 
 
 class Feed(Message, frozen=True):
