@@ -120,20 +120,21 @@ async def rolling(node: Node, number: int) -> None:
         await trio.sleep(0.01)
 
 
+async def deploy_in_vain(node: Node, number: int, failed: list[Error]) -> None:
+    """Try, and note why it failed, if so."""
+    try:
+        await deploy(node, number)
+    except ExecutionError as error:
+        failed.append(error)
+
+
 async def check_a_version_that_cannot_start_never_takes_over(world: World) -> None:
     async with world() as (one, two, _):
         await deploy(one, 1)
         one.workers.runs = [version(1).spec]
         failed: list[Error] = []
-
-        async def try_it() -> None:
-            try:
-                await deploy(one, 2)
-            except ExecutionError as error:
-                failed.append(error)
-
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(try_it)
+            nursery.start_soon(deploy_in_vain, one, 2, failed)
             await rolling(one, 2)
             broken = Failure.of(ExecutionError("work cannot be started.", why="enter raised"))
             one.deployments.standing(ev.Standing(function_id(version(2).spec), broken))
@@ -152,15 +153,8 @@ async def check_a_later_version_wins(world: World) -> None:
         await known(two, 1)
         one.workers.runs = [version(1).spec]
         failed: list[Error] = []
-
-        async def try_it() -> None:
-            try:
-                await deploy(one, 2)
-            except ExecutionError as error:
-                failed.append(error)
-
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(try_it)
+            nursery.start_soon(deploy_in_vain, one, 2, failed)
             await rolling(one, 2)
             two.workers.runs = []
             assert await deploy(two, 3) == 3 if one is not two else await replaced(one)

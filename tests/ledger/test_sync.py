@@ -130,7 +130,7 @@ def test_what_proves_nothing_convicts_nobody():
             Follower(US.peer).proved(data)
 
 
-def test_a_proof_has_one_form():
+def test_a_proof_is_made_in_one_form_and_read_in_either():
     base = Journal().grow(1)
     one, other = base.fork().grow(1), base.fork().grow(1, flavour=1)
     proof = prove(one.entries[1], other.entries[1])

@@ -7,7 +7,6 @@ import trio
 from tests.conformance import check_apps
 from tests.conformance.check_apps import Node, Pair, Played, deploy, known, rolling, states, version
 from tests.meshnode.clocks import HandClock
-from tests.postgres import Postgres, missing
 
 from potluck.errors import ExecutionError, RefusedError
 from potluck.wire import Scaling, function_id
@@ -20,15 +19,6 @@ from potluck_node.state.service import State
 
 GIB = 1 << 30
 ONE, TWO = PrivateKey(b"1" * 32), PrivateKey(b"2" * 32)
-
-
-@pytest.fixture(scope="module")
-def postgres():
-    if why := missing():
-        pytest.skip(why)
-    server = Postgres()
-    yield server
-    server.stop()
 
 
 @asynccontextmanager

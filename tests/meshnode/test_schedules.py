@@ -8,7 +8,6 @@ from tests.conformance import check_schedules
 from tests.conformance.check_apps import Played
 from tests.conformance.check_schedules import HOUR_US, Node, PlayedCalls, World, deploy, facts, tick, until
 from tests.meshnode.clocks import HandClock
-from tests.postgres import Postgres, missing
 
 from potluck.wire.spawned import SpawnedOutcome
 from potluck_ledger.keys import PrivateKey
@@ -19,15 +18,6 @@ from potluck_node.state.service import State
 
 GIB = 1 << 30
 KEYS = [PrivateKey(bytes([number]) * 32) for number in (1, 2, 3)]
-
-
-@pytest.fixture(scope="module")
-def postgres():
-    if why := missing():
-        pytest.skip(why)
-    server = Postgres()
-    yield server
-    server.stop()
 
 
 @asynccontextmanager

@@ -6,7 +6,6 @@ from contextlib import asynccontextmanager
 import pytest
 import trio
 from tests.meshnode.clocks import HandClock
-from tests.postgres import Postgres, missing
 
 from potluck.errors import AlreadyExistsError, ImageError, InvalidError, NotFoundError, RefusedError
 from potluck.wire import state as shared
@@ -249,24 +248,18 @@ async def test_it_is_there_after_a_restart(tmp_path):
             assert await world.files(volume) == {"a": "1"}
 
 
-async def test_nodes_that_share_a_database_overtake_each_other_without_loss(tmp_path):
-    if why := missing():
-        pytest.skip(why)
-    server = Postgres()
-    try:
-        url = server.fresh()
-        key = PrivateKey.generate()
-        one, two = World(tmp_path / "one", url, key), World(tmp_path / "two", url, key)
-        # As if they had fetched each other's trees.
-        two.volumes._trees.store = two.volumes._trees.images.store = one.images.store
-        two.volumes._trees.images = one.images
-        async with serving(one, two):
-            volume = await one.make()
-            async with trio.open_nursery() as nursery:
-                for number, world in enumerate((one, two) * 4):
-                    image = one.worked({f"file-{number}": str(number)})
-                    nursery.start_soon(world.ask, messages.CommitVolume(volume, image), world.worker)
-            assert len(await one.files(volume)) == 8
-            assert (await one.ask(messages.AskHead(volume))).version == 8
-    finally:
-        server.stop()
+async def test_nodes_that_share_a_database_overtake_each_other_without_loss(tmp_path, postgres):
+    url = postgres.fresh()
+    key = PrivateKey.generate()
+    one, two = World(tmp_path / "one", url, key), World(tmp_path / "two", url, key)
+    # As if they had fetched each other's trees.
+    two.volumes._trees.store = two.volumes._trees.images.store = one.images.store
+    two.volumes._trees.images = one.images
+    async with serving(one, two):
+        volume = await one.make()
+        async with trio.open_nursery() as nursery:
+            for number, world in enumerate((one, two) * 4):
+                image = one.worked({f"file-{number}": str(number)})
+                nursery.start_soon(world.ask, messages.CommitVolume(volume, image), world.worker)
+        assert len(await one.files(volume)) == 8
+        assert (await one.ask(messages.AskHead(volume))).version == 8

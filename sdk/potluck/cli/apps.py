@@ -9,6 +9,7 @@ from datetime import datetime
 
 import click
 
+from potluck.cli import options
 from potluck.cli.completion import complete_app
 from potluck.cli.connect import client
 from potluck.cli.show import ago, as_json, named, print_json, print_table
@@ -110,10 +111,7 @@ def history(name: str, as_json: bool) -> None:
 @app.command("rollback")
 @click.argument("name", metavar="APP", shell_complete=complete_app)
 @click.argument("version", default="")
-@click.option(
-    "--strategy", default="rolling", type=click.Choice(["rolling", "recreate"]), show_default=True,
-    help="Take over once what is in use has a worker, or at once.",
-)  # fmt: skip
+@options.strategy
 def rollback(name: str, version: str, strategy: str) -> None:
     """Deploy an earlier VERSION of APP again (such as v3), or the one before this."""
     from potluck.deploy import author

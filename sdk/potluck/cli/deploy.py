@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from potluck.cli import options
 from potluck.cli.find import find_app
 from potluck.cli.options import written_for
 from potluck.cli.show import as_json, named, print_json
@@ -18,13 +19,7 @@ NO_GATEWAY = 'web requests, but the setting `gateway` of this node is "none"'
 @click.option("--name", default="", help="Deploy under this name instead of the app's own.")
 @click.option("--tag", default="", help="A word for this version, such as a git hash.")
 @click.option("--comment", default="", help="A line for the history.")
-@click.option(
-    "--strategy",
-    default="rolling",
-    type=click.Choice(["rolling", "recreate"]),
-    show_default=True,
-    help="Take over once what is in use has a worker, or at once.",
-)
+@options.strategy
 @click.option("-q", "--quiet", is_flag=True, help="No progress line, and nothing said when it went well.")
 @click.option("--build-on", metavar="PEER", default="", help="Have PEER build the images.")
 @as_json

@@ -1,4 +1,4 @@
-"""A function's parameter as an option of the command line, and an option that several commands share."""
+"""A function's parameter as an option of the command line, and options that several commands share."""
 
 from __future__ import annotations
 
@@ -26,6 +26,14 @@ written_for = click.option(
     expose_value=False,
     callback=_remember,
     help="The program is written for Modal: `import modal` gives Potluck's twin of it.",
+)
+
+strategy = click.option(
+    "--strategy",
+    default="rolling",
+    type=click.Choice(["rolling", "recreate"]),
+    show_default=True,
+    help="Take over once what is in use has a worker, or at once.",
 )
 
 

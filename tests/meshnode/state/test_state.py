@@ -9,7 +9,6 @@ import pytest
 import trio
 from tests.conformance import check_state
 from tests.meshnode.clocks import HandClock
-from tests.postgres import Postgres, missing
 
 from potluck.errors import ConnectionError, InvalidError, StoreFullError
 from potluck.wire import state as messages
@@ -18,15 +17,6 @@ from potluck_node.state.service import State
 
 ROOT = Path(__file__).resolve().parents[3]
 GIB = 1 << 30
-
-
-@pytest.fixture(scope="module")
-def postgres():
-    if why := missing():
-        pytest.skip(why)
-    server = Postgres()
-    yield server
-    server.stop()
 
 
 @asynccontextmanager
