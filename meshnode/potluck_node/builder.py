@@ -23,21 +23,10 @@ from potluck_node import builder_seccomp, debian
 from potluck_node.builder_gpus import Lend, lent, with_gpus
 from potluck_node.builder_limits import LIMITS, STEP_TIMEOUT_S, Watch
 from potluck_node.builder_network import StepNetwork
-from potluck_node.sandbox import entry, seccomp
+from potluck_node.sandbox import entry, overlay, seccomp
 from potluck_node.sandbox.cgroups import Cgroups, Group
 from potluck_node.sandbox.detect import Machine, detect
 from potluck_node.sandbox.unprivileged import DROP, UNPRIVILEGED_UID, Stage
-
-# Run as root of a new user and mount namespace: arguments are the tree below, the work folder, and bwrap's command.
-# Relative names, since commas and colons mean something in mount options.
-_OVERLAY = """
-folders=lowerdir=lower,upperdir=upper,workdir=work
-cd "$2" && mount --rbind "$1" lower && mount -t overlay overlay -o "userxattr,$folders" merged ||
-  { echo "potluck: no overlay" >&2; exit 1; }
-shift 2
-exec "$@"
-"""
-_NO_OVERLAY = "potluck: no overlay"
 
 _ISOLATION = (
     *("--unshare-user", "--unshare-pid", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try"),
@@ -81,7 +70,7 @@ class BwrapWorkshop:
             mask = Mask(command.secrets.values())
             ended = run(words, say, timeout_s, cwd=Path("/"), handed=handed, watch=watch, mask=mask)
             watch.check_group(group)
-        if ended.status and _NO_OVERLAY in ended.lines:
+        if ended.status and overlay.FAILED in ended.lines:
             raise _no_overlay(ended)
         return ended
 
@@ -120,13 +109,9 @@ class BwrapWorkshop:
 
     def _make_place(self, command: StepCommand) -> None:
         """The overlay's folders, owned by who the step is on this machine; so is the tree below."""
-        work = command.upper.parent
-        for name in ("lower", "work", "merged"):
-            (work / name).mkdir(exist_ok=True)
-        for path in (work, *(work / name for name in ("lower", "work", "merged")), command.upper, command.scratch):
-            self._own(path)
-        if self._is_root and command.root.stat().st_uid != UNPRIVILEGED_UID:
-            _own_tree(command.root)
+        overlay.make(command.upper.parent)
+        self._own(command.scratch)
+        overlay.own_tree(command.root)
 
     def _own(self, path: Path) -> None:
         if self._is_root:
@@ -166,9 +151,8 @@ class BwrapWorkshop:
             options += ["--add-seccomp-fd", str(descriptor)]
         arguments = memfd(b"".join(os.fsencode(option) + b"\0" for option in options), files)
         bwrap = [self._find().bwrap, "--args", str(arguments), "--", *command.argv]
-        overlay = ["unshare", "--user", "--map-root-user", "--mount", "--", "sh", "-c", _OVERLAY, "sh"]
         outer = entry.command(LIMITS, group, [*moved, *more_moved], self._drop)
-        return [*outer, *apart, *overlay, str(root), str(work), *bwrap], [*filters, arguments]
+        return [*outer, *apart, *overlay.command(root, work), *bwrap], [*filters, arguments]
 
 
 def _options(command: StepCommand, for_others: bool) -> Iterator[str]:
@@ -201,7 +185,7 @@ def _authorities() -> str:
 def _mounts(
     command: StepCommand, work: Path, binds: Sequence[tuple[Path, str]], resolver: Path | None
 ) -> Iterator[str]:
-    yield from ("--bind", str(work / "merged"), "/", "--proc", "/proc", "--dev", "/dev")
+    yield from ("--bind", str(overlay.merged(work)), "/", "--proc", "/proc", "--dev", "/dev")
     yield from ("--size", str(16 << 20), "--tmpfs", "/run")
     yield from ("--bind", str(work / command.scratch.name), "/tmp")
     for source, target in binds:
@@ -220,12 +204,6 @@ def memfd(data: bytes, files: contextlib.ExitStack) -> int:
     os.write(descriptor, data)
     os.lseek(descriptor, 0, os.SEEK_SET)
     return descriptor
-
-
-def _own_tree(root: Path) -> None:
-    """Builds have a file cache of their own, so no other tree links to these files."""
-    owner = f"{UNPRIVILEGED_UID}:{UNPRIVILEGED_UID}"
-    subprocess.run(["chown", "--recursive", "--no-dereference", owner, str(root)], check=True, capture_output=True)
 
 
 def _no_overlay(ended: Ended) -> ImageBuildError:

@@ -19,7 +19,7 @@ import trio
 from potluck import runner
 from potluck.errors import SandboxError
 from potluck.runner import forward
-from potluck_node.sandbox import box, entry, network, seccomp
+from potluck_node.sandbox import box, entry, network, overlay, seccomp
 from potluck_node.sandbox.cgroups import Cgroups, Group
 from potluck_node.sandbox.detect import Machine, detect
 from potluck_node.sandbox.interface import HOSTNAME, MARKER, Limits, SandboxSpec, device_place
@@ -127,14 +127,19 @@ class BwrapLauncher:
         binds = [(spec.root, "/"), *spec.binds, (RUNNER, RUNNER_PLACE)]
         binds += [(spec.network, network.PLACE)] if spec.network else []
         binds += [(source, place) for source, place, _ in spec.volumes]
+        binds += [(spec.overlay, "")] if spec.overlay else []
         moved: list[tuple[Path, Path]] = []
         if self._stage is not None:
             moved, binds = self._stage.prepare(binds)
+        mounting: list[str] = []
+        if spec.overlay:
+            place, root = binds.pop()[0], binds[0][0]
+            mounting, binds[0] = overlay.command(root, place), (overlay.merged(place), "/")
         options, program, handed = self._inside(spec, binds, files)
         arguments = memfd(b"".join(os.fsencode(option) + b"\0" for option in options), files)
         bwrap = [self._machine.bwrap, "--info-fd", "{info}", "--block-fd", "{gate}", "--args", str(arguments)]
         before = entry.command(self._outer_limits(spec.limits), group, moved, self._drop)
-        return [*before, *bwrap, "--", *program], [*handed, arguments]
+        return [*before, *mounting, *bwrap, "--", *program], [*handed, arguments]
 
     def _outer_limits(self, limits: Limits) -> Limits:
         """What the processes that the host sees are limited to."""
@@ -165,7 +170,7 @@ def _mounts(binds: list[tuple[Path, str]], spec: SandboxSpec) -> Iterator[str]:
     """Folders that can be written are RAM with a size; /dev, which bwrap makes of RAM without one, is closed."""
     (root, _), *others = binds
     writable = {place for _, place, read_only in spec.volumes if not read_only}
-    yield from ("--ro-bind", str(root), "/", "--size", str(1 << 20), "--tmpfs", "/run")
+    yield from ("--bind" if spec.overlay else "--ro-bind", str(root), "/", "--size", str(1 << 20), "--tmpfs", "/run")
     for source, target in others:
         yield from ("--bind" if target in writable else "--ro-bind", str(source), target)
     yield from ("--proc", "/proc", "--dev", "/dev")

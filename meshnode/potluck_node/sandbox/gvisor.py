@@ -84,16 +84,16 @@ class GvisorLauncher(BwrapLauncher):
         shown, volumes = binds[: len(binds) - len(spec.volumes)], binds[len(binds) - len(spec.volumes) :]
         places = _volumes(volumes, spec)
         return (
-            [*outer(self._runsc), *_image(shown), *places, *bundle(file)],
+            [*outer(self._runsc), *_image(shown, spec), *places, *bundle(file)],
             command(sockets=spec.network is not None),
             [file],
         )
 
 
-def _image(binds: list[tuple[Path, str]]) -> Iterator[str]:
+def _image(binds: list[tuple[Path, str]], spec: SandboxSpec) -> Iterator[str]:
     """The image with all that is bound into it, put together here: gVisor can mount only on folders that it has."""
     (root, _), *others = binds
-    yield from ("--ro-bind", str(root), IMAGE, "--size", str(1 << 20), "--tmpfs", f"{IMAGE}/run")
+    yield from ("--bind" if spec.overlay else "--ro-bind", str(root), IMAGE, "--size", str(1 << 20), "--tmpfs", f"{IMAGE}/run")
     yield from ("--perms", "0755", "--dir", f"{IMAGE}{Path(RUNNER_PLACE).parent}")
     for source, target in others:
         yield from ("--ro-bind", str(source), f"{IMAGE}{target}")
@@ -141,17 +141,19 @@ def _config(spec: SandboxSpec) -> dict[str, Any]:
     variables = [f"{name}={value}" for name, value in environment(spec).items()]
     process: dict[str, Any] = {"env": variables, "cwd": spec.workdir, "rlimits": _rlimits(spec.limits)}
     mounts = [*_mounts(spec.limits), *_volume_mounts(spec)]
-    if not all(read_only for _, _, read_only in spec.volumes):
+    if spec.overlay or not all(read_only for _, _, read_only in spec.volumes):
         process["user"] = _OWNER_OF_FILES
-    return config([spec.python, "-c", BOOT], process, mounts)
+    return config([spec.python, "-c", BOOT], process, mounts, read_only=spec.overlay is None)
 
 
-def config(arguments: list[str], process: Mapping[str, Any] = {}, mounts: Sequence[Any] = ()) -> dict[str, Any]:
+def config(
+    arguments: list[str], process: Mapping[str, Any] = {}, mounts: Sequence[Any] = (), *, read_only: bool = True
+) -> dict[str, Any]:
     """An OCI runtime configuration (opencontainers/runtime-spec, config.md)."""
     return {
         "ociVersion": "1.0.0",
         "hostname": HOSTNAME,
-        "root": {"path": IMAGE, "readonly": True},
+        "root": {"path": IMAGE, "readonly": read_only},
         "process": {
             "user": {"uid": INSIDE_UID, "gid": INSIDE_UID},
             "args": arguments,

@@ -77,6 +77,8 @@ class SandboxSpec:
     `devices` are device files of the host (see `device_place`). `network` is a folder with the socket of a proxy, which
     is all the network that a sandbox can have (see `network.Gateway`). `volumes` are folders (host path, a
     folder of the image, whether they can only be read) which the code's user on the host owns (see `unprivileged`).
+    `overlay` is a folder (see `overlay.make`) in which is kept what the code writes to its root, which it then can;
+    the code's user must own the root.
     `env` comes on top of the launcher's few variables, the function's own `env` on top of it. `owner` is the caller,
     who never shares a sandbox with another.
     """
@@ -92,6 +94,7 @@ class SandboxSpec:
     network: Path | None = None
     owner: str = ""
     volumes: tuple[tuple[Path, str, bool], ...] = ()
+    overlay: Path | None = None
 
 
 def device_place(device: Path) -> str:

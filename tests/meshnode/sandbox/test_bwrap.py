@@ -19,6 +19,7 @@ import pytest
 import trio
 from tests.conformance import check_sandbox as suite
 from tests.conformance import check_sandbox_isolation as isolation
+from tests.conformance import check_sandbox_overlay as overlays
 from tests.conformance import check_sandbox_volumes as volumes
 from tests.meshnode.sandbox import host_image, worlds
 
@@ -66,6 +67,11 @@ async def test_conformance(check: Any, opener: suite.Opener) -> None:
 async def test_volumes(check: Any, opener: suite.Opener, tmp_path: Path) -> None:
     for place in (volumes.WRITABLE, volumes.READABLE):
         (tmp_path / "root" / place.strip("/")).mkdir()
+    await check(opener, tmp_path)
+
+
+@pytest.mark.parametrize("check", overlays.CHECKS, ids=lambda check: check.__name__)
+async def test_overlays(check: Any, opener: suite.Opener, tmp_path: Path) -> None:
     await check(opener, tmp_path)
 
 
