@@ -27,7 +27,7 @@ OBJECTS = {
     "Dict": potluck.Dict("names", "di-1"),
     "Function": APP.function()(len),
     "FunctionCall": potluck.FunctionCall("fc-1"),
-    "Image": potluck.Image.local_python(),
+    "Image": potluck.Image.from_id("0" * 64),
     "Queue": potluck.Queue("names", "qu-1"),
     "Retries": potluck.Retries(max_retries=1),
     "Sandbox": potluck.Sandbox("fc-1"),

@@ -22,6 +22,7 @@ from potluck_images.definition import (
     DebianSlim,
     Entrypoint,
     Environment,
+    Existing,
     ImageDefinition,
     LocalPython,
     PipInstall,
@@ -36,6 +37,7 @@ from potluck_images.definition import (
 )
 from potluck_images.draft import Draft
 from potluck_images.errors import ImageBuildError
+from potluck_images.existing_step import add_existing_image
 from potluck_images.layers import Progress
 from potluck_images.packfile import clearer
 from potluck_images.source import added_tree, source_tree
@@ -85,6 +87,8 @@ def _add(draft: Draft, step: AnyStep) -> None:
             python_steps.add_local_python(draft, step)
         case DebianSlim():
             command_steps.add_debian(draft, step)
+        case Existing():
+            add_existing_image(draft, step)
         case Registry():
             registry_step.add_registry_image(draft, step)
         case Run():

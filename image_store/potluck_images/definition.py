@@ -42,6 +42,14 @@ class Registry(Step, frozen=True):
     force: bool = False
 
 
+class Existing(Step, frozen=True):
+    """An image that the store has, by its id in hex (`executable`, `version` as in `LocalPython`)."""
+
+    image: str
+    executable: str
+    version: str
+
+
 class Scratch(Step, frozen=True):
     """Nothing at all."""
 
@@ -146,6 +154,7 @@ AnyStep = (
     LocalPython
     | DebianSlim
     | Registry
+    | Existing
     | Scratch
     | PipInstall
     | AptInstall

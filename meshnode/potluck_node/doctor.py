@@ -12,6 +12,7 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import msgspec
 import trio
@@ -22,7 +23,7 @@ from potluck.wire.doctor import Finding
 from potluck_images.lazy_support import why_not
 from potluck_node.debian import KEYRING
 from potluck_node.devices.local import LocalDevices
-from potluck_node.sandbox import cgroups
+from potluck_node.sandbox import cgroups, overlay
 from potluck_node.sandbox.detect import detect
 from potluck_node.sandbox.unprivileged import DROP
 
@@ -39,7 +40,7 @@ _LANDLOCK_CREATE_RULESET, _LANDLOCK_VERSION = 444, 1
 def look() -> list[Finding]:
     """Everything, in the order in which it matters."""
     looks: tuple[Callable[[], Iterator[Finding]], ...] = (
-        _user, _sandboxes, _strict, _limits, _landlock, _gpus, _lazy, _builds, _network, _room
+        _user, _sandboxes, _strict, _limits, _landlock, _gpus, _lazy, _roots, _builds, _network, _room
     )  # fmt: skip
     return [finding for each in looks for finding in each()]
 
@@ -128,6 +129,16 @@ def _command_in(text: str) -> str:
     return f"sudo {inside}" if inside.startswith("apt ") else inside
 
 
+def _roots() -> Iterator[Finding]:
+    trouble = overlay.trial(_home())
+    if trouble:
+        means = "Images with commands cannot be built here, and sandboxes write to /tmp alone."
+        fix = "Use Linux 5.11 or newer, and a data folder on a file system such as ext4 or xfs."
+        yield Finding("overlays", "weak", f"An overlay cannot be mounted: {trouble}.", means, fix)
+    else:
+        yield Finding("overlays", "good", "Build steps, and sandboxes, can write to a root of their own.")
+
+
 def _builds() -> Iterator[Finding]:
     from potluck_images.pip_install import find_uv
 
@@ -152,12 +163,16 @@ def _network() -> Iterator[Finding]:
         yield Finding("network", "weak", "pasta is missing.", means, "sudo apt install passt")
 
 
-def _room() -> Iterator[Finding]:
+def _home() -> Path:
+    """The data folder, or the one in which it will be made."""
     home = paths.home()
-    there = next(folder for folder in (home, *home.parents) if folder.exists())
-    free_gib = shutil.disk_usage(there).free >> 30
+    return next(folder for folder in (home, *home.parents) if folder.exists())
+
+
+def _room() -> Iterator[Finding]:
+    free_gib = shutil.disk_usage(_home()).free >> 30
     fix = "potluck config --help shows how to choose another folder (POTLUCK_HOME)." if free_gib < FREE_GIB_MIN else ""
-    yield Finding("disk", "weak" if fix else "good", f"{free_gib} GiB are free in {home}.", fix=fix)
+    yield Finding("disk", "weak" if fix else "good", f"{free_gib} GiB are free in {paths.home()}.", fix=fix)
     yield from _open_files()
     if importlib.util.find_spec("textual") is None:
         means = "`potluck tui` cannot show the node."

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import NoReturn
 
@@ -32,6 +32,8 @@ class _Open:
 class _Served:
     facts: messages.ServiceFacts
     token: str
+    # The peer on which its worker is.
+    peer: str = ""
     # Who attends: the lease of the worker.
     attendant: str = ""
     trusted: bool = False
@@ -54,6 +56,8 @@ class Errands:
         self._tokens: dict[str, str] = {}
         self._numbers = itertools.count(1)
         self.lost: Callable[[str], None] = lambda call: None
+        # Has an image, of this peer, and keeps it so long.
+        self.keep: Callable[[str, str, int], Awaitable[None]] = _nowhere
 
     # Calls that begin and end
 
@@ -114,13 +118,16 @@ class Errands:
             case messages.SetTags(call, tags):
                 _check_owner(asker)
                 self._tag(call, tags)
+            case messages.KeepImage(call, image, for_us):
+                _check_owner(asker)
+                await self.keep(image, self._find(call).peer, for_us)
         return Yes()
 
     def _begin(self, token: str, asker: Asker) -> None:
         served = self._served.get(self._tokens.get(token, ""))
         if served is None or served.attendant:
             _refuse_again()
-        served.attendant, served.trusted = asker.name, asker.trusted
+        served.attendant, served.trusted, served.peer = asker.name, asker.trusted, asker.peer
 
     def _of(self, token: str, asker: Asker) -> _Served:
         served = self._served.get(self._tokens.get(token, ""))
@@ -212,6 +219,10 @@ def _check_owner(asker: Asker) -> None:
             why="the peer that runs this function is not trusted by its caller's node",
             fix="Add it to the setting `trust` there, or use them in the program.",
         )
+
+
+async def _nowhere(image: str, peer: str, for_us: int) -> None:
+    raise InvalidError("This node keeps no images.")
 
 
 def _refuse_again() -> NoReturn:

@@ -151,24 +151,25 @@ class ImageService:
         await self.keeper.write(attempt)
 
     async def ensure(
-        self, image: str, caller: str, progress: Callable[[LeaseProgress], None], function: str
+        self, image: str, caller: str, progress: Callable[[LeaseProgress], None], function: str, whole: bool = False
     ) -> ReadyImage:
-        """Have the image usable and in use until `release`. Raises `potluck.errors.Error`."""
+        """Have the image usable, all of it at once if `whole`, and in use until `release`. Raises
+        `potluck.errors.Error`."""
         lock = self._locks.setdefault(image, trio.Lock())
         await self.keeper.hold(image)
         try:
             async with lock:
                 with own_errors():
-                    return await self._ensure(image, caller, progress, function)
+                    return await self._ensure(image, caller, progress, function, whole)
         except BaseException:
             self.release(image)
             raise
 
     async def _ensure(
-        self, image: str, caller: str, progress: Callable[[LeaseProgress], None], function: str
+        self, image: str, caller: str, progress: Callable[[LeaseProgress], None], function: str, whole: bool
     ) -> ReadyImage:
         if not self.keeper.has_tree(image):
-            root = await self.keeper.write(partial(self.lazy.open, image, caller, function))
+            root = None if whole else await self.keeper.write(partial(self.lazy.open, image, caller, function))
             if root:
                 return await self._ready_root(image, root)
             await self.fetch(image, caller, progress)

@@ -54,10 +54,12 @@ from potluck_node.images import ImageService
 from potluck_node.journal_sync import JournalSync
 from potluck_node.nested import Nested
 from potluck_node.provider import Provider
+from potluck_node.roots import Roots
 from potluck_node.sandbox.network import MakeGateway, make_gateway
 from potluck_node.sandbox.tiers import Tiers
 from potluck_node.schedules import Schedules
 from potluck_node.secret_store import SecretStore
+from potluck_node.snapshots import Snapshots
 from potluck_node.spawned import Show, SpawnedCalls
 from potluck_node.spawned_store import SpawnedStore
 from potluck_node.state.app_key import AppKey
@@ -135,6 +137,8 @@ class Node:
         self._spawned_store = SpawnedStore(self.home.spawned, vault)
         self.spawned = SpawnedCalls(self._spawned_store, self.caller, self._clock, self.state.errands)
         self.caller.state = self.state
+        self.snapshots = Snapshots(self.images, self._clock)
+        self.state.errands.keep = self.snapshots.keep
         self.volumes = self.state.volumes = VolumeService(home, self.images, self.state, self.key, self._clock)
         self.copying = Copying(
             self.transport, self.images, self.state, self._clock, settings.volume_copies, self._trusted_peers
@@ -194,7 +198,9 @@ class Node:
             idle_us=round(settings.idle_s * 1e6), devices=self._parts.devices, lent_gpus=settings.gpus,
             gateway=self._parts.gateway,
         )  # fmt: skip
-        provider.mounts = Mounts(self.home.path, self.images, int(settings.volume_gib * (1 << 30)))
+        written_max = int(settings.volume_gib * (1 << 30))
+        provider.mounts = Mounts(self.home.path, self.images, written_max)
+        provider.roots = Roots(self.home.path, self.images, written_max)
         return provider
 
     def _wire_up(self) -> None:
@@ -257,6 +263,7 @@ class Node:
                     await nursery.start(self.transport.serve)
                     await nursery.start(self.state.serve)
                     await nursery.start(self.volumes.serve)
+                    await nursery.start(self.snapshots.serve)
                     await nursery.start(self.copying.serve)
                     await nursery.start(self.caller.serve)
                     if self.provider and self._parts.launcher:

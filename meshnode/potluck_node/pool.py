@@ -38,7 +38,7 @@ from potluck.wire.worker import (
 )
 from potluck_node.core import provider_events as ev
 from potluck_node.devices.interface import Binding
-from potluck_node.pool_volumes import Mounted, PoolVolumes
+from potluck_node.pool_volumes import NOTHING, PoolVolumes, Written
 from potluck_node.printed import Printed
 from potluck_node.sandbox import memory
 from potluck_node.sandbox.interface import CLOSE_TIMEOUT_S, Launcher, Limits, SandboxSpec, Worker, WorkerEnded, Zygote
@@ -97,8 +97,11 @@ class ReadyImage:
 class Images(Protocol):
     """Where pools get their images from."""
 
-    async def ensure(self, image: str, caller: str, progress: Progress, function: str) -> ReadyImage:
-        """Have the image usable, by this function, and in use until `release`. Raises `potluck.errors.Error`."""
+    async def ensure(
+        self, image: str, caller: str, progress: Progress, function: str, whole: bool = False
+    ) -> ReadyImage:
+        """Have the image usable, by this function, and in use until `release`; all of it at once if `whole`. Raises
+        `potluck.errors.Error`."""
         ...
 
     def release(self, image: str) -> None:
@@ -145,7 +148,9 @@ class Pool:
 
     async def _run(self, progress: Progress) -> None:
         spec = self._action.function
-        image = await self._images.ensure(spec.image, self._action.caller, progress, f"{spec.app}/{spec.name}")
+        image = await self._images.ensure(
+            spec.image, self._action.caller, progress, f"{spec.app}/{spec.name}", spec.writable
+        )
         try:
             async with trio.open_nursery() as self._nursery:
                 self._nursery.start_soon(image.serve)
@@ -193,7 +198,7 @@ class Pool:
                 self._nursery.start_soon(self._log, worker, message)
 
     def _spec(
-        self, image: ReadyImage, binding: Binding, network: Path | None, volumes: Mounted | None = None
+        self, image: ReadyImage, binding: Binding, network: Path | None, written: Written = NOTHING
     ) -> SandboxSpec:
         spec = self._action.function
         count = 1 if _apart(spec) else max(1, self._action.workers_max)
@@ -204,9 +209,12 @@ class Pool:
             asked_tmp_mib=spec.resources.scratch_mib * count,
         )
         env = _merged(image.env, binding.env)
+        volumes, root = written
+        tree = root.tree if root else image.root
         return SandboxSpec(
-            image.root, spec, image.python, image.workdir, env, limits, binding.binds, binding.devices,
+            tree, spec, image.python, image.workdir, env, limits, binding.binds, binding.devices,
             network=network, owner=self._action.caller, volumes=volumes.binds if volumes else (),
+            overlay=root.place if root else None,
         )  # fmt: skip
 
     def _say(self, worker: str, text: str) -> None:
@@ -272,9 +280,9 @@ class Pool:
 
     async def _sandbox_life(self, name: str, gpus: tuple[str, ...]) -> str:
         assert self._image
-        async with self.volumes.of(name) as volumes, trio.open_nursery() as nursery:
+        async with self.volumes.of(name) as written, trio.open_nursery() as nursery:
             binding = self._bind(gpus) if gpus else Binding()
-            spec = self._spec(self._image, binding, await self._open_network(nursery), volumes)
+            spec = self._spec(self._image, binding, await self._open_network(nursery), written)
             zygote = await self._launcher.start(nursery, spec)
             self._sandboxes[name] = zygote
             try:
@@ -400,8 +408,9 @@ class Pool:
 
 
 def _apart(spec: FunctionSpec) -> bool:
-    """Whether each worker has a sandbox of its own: for GPUs, volumes, and for a port, which it alone has."""
-    return bool(spec.resources.gpu or spec.volumes) or (spec.web is not None and spec.web.kind == "server")
+    """Whether each worker has a sandbox of its own: for GPUs, what it writes, and for a port, which it alone has."""
+    is_server = spec.web is not None and spec.web.kind == "server"
+    return bool(spec.resources.gpu or spec.volumes or spec.writable) or is_server
 
 
 def _merged(image: Mapping[str, str], devices: Mapping[str, str]) -> dict[str, str]:

@@ -34,6 +34,7 @@ from potluck_node.lease_secrets import opened
 from potluck_node.link import Link, LocalLink, StreamLink, local_links
 from potluck_node.pool import Images, OpenGateway, Pool
 from potluck_node.pool_volumes import Mounted, OpenVolumes
+from potluck_node.roots import Roots
 from potluck_node.sandbox.interface import Launcher, Zygote
 from potluck_node.sandbox.network import MakeGateway, make_gateway
 from potluck_node.transport.interface import Stream
@@ -91,6 +92,8 @@ class Provider:
         self._asks = NodeAsks(self._relay, self._post_lease)
         # Without these, functions find no volumes here.
         self.mounts: Mounts | None = None
+        # Without these, the roots of sandboxes can only be read.
+        self.roots: Roots | None = None
         self._nursery: trio.Nursery | None = None
         self.on_offer: Callable[[], None] = lambda: None
         # Why nothing is run for a peer; "" for all others.
@@ -270,6 +273,7 @@ class Provider:
         submit = self._submit_from_pool
         pool = Pool(action, self._images, self._launcher, submit, on_log, flow, self._bind, self._gateway, on_state)
         pool.volumes.open = self._opener(action)
+        pool.volumes.open_root = self.roots.open if self.roots else None
         self._pools[action.pool] = pool
 
         async def life() -> None:

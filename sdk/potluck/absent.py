@@ -8,7 +8,7 @@ from potluck.errors import Error
 
 _WEB = "use @potluck.fastapi_endpoint(), asgi_app(), wsgi_app() or web_server() below @app.function()"
 _SERVER = "there is no server and no account: everything is on your own node"
-_SNAPSHOT = "the root of a sandbox is read-only: describe what it needs as steps of its image"
+_SNAPSHOT = "use Sandbox.snapshot_filesystem(), which gives an image"
 _DASHBOARD = "there is no website: use `potluck status` and `potluck app logs`"
 _CLUSTER = 'functions on several machines that talk to each other are not there yet: one machine with gpu="…:8"'
 _PRIVATE = "log in with `docker login`, and use from_registry()"
@@ -66,13 +66,11 @@ ABSENT = {
     "Image.client": _SERVER,
     "Image.from_aws_ecr": _PRIVATE,
     "Image.from_gcp_artifact_registry": _PRIVATE,
-    "Image.from_id": "use `potluck image pull`, or describe the image in code",
     "Image.from_name": "describe the image in code: it is built once",
     "Image.get_dashboard_url": _DASHBOARD,
     "Image.hydrate": "images are built when they are needed",
     "Image.logs": "what a step printed last is in its ImageBuildError",
     "Image.micromamba_install": "use uv_pip_install() or apt_install()",
-    "Image.object_id": "`potluck image ls` shows the ids",
     "Image.pip_install_private_repos": "use run_commands() with secrets=",
     "Image.publish": "use `potluck image push`",
     "Queue.client": _SERVER,
@@ -85,7 +83,6 @@ ABSENT = {
     "Sandbox.mount_image": "nothing can be mounted in a sandbox that runs: add files to its image",
     "Sandbox.reload_volumes": "sandboxes have no volumes yet",
     "Sandbox.snapshot_directory": "copy it with filesystem.copy_to_local(), and add it to an image",
-    "Sandbox.snapshot_filesystem": _SNAPSHOT,
     "Sandbox.unmount_image": "nothing can be mounted in a sandbox that runs",
     "Secret.client": _SERVER,
     "Secret.get_dashboard_url": _DASHBOARD,

@@ -114,9 +114,9 @@ async def _ask_async(request: StateRequest) -> Any:
 
 def _kind(request: StateRequest) -> str:
     """The message in which a worker asks: what concerns a mount is its own node's affair. Raises `InvalidError`."""
-    from potluck.wire.volumes import CommitMount, ReloadMount
+    from potluck.wire.volumes import MountRequest
 
-    if not isinstance(request, CommitMount | ReloadMount):
+    if not isinstance(request, MountRequest):
         return "StateAsked"
     if is_local():
         raise InvalidError(

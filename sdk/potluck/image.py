@@ -107,6 +107,22 @@ class Image(Absent, PackageSteps):
         return cls((("Scratch", ()),))
 
     @classmethod
+    def from_id(cls, image_id: str) -> Image:
+        """An image that the node has, by its id: of a snapshot of a sandbox, for example, or from `potluck image ls`.
+        Steps can follow. Raises `InvalidError`; when it is used, `ImageBuildError` if it is not there any more."""
+        image = checks.image_id(image_id)
+        return cls((("Existing", (image, sys.executable, checks.own_version())),))
+
+    @property
+    def object_id(self) -> str:
+        """By which `from_id` finds it. Raises `InvalidError` for one that steps describe: `potluck image ls` shows the
+        ids of those."""
+        ((name, arguments), *others) = (*self._steps, *self._late)
+        if name != "Existing" or others:
+            raise InvalidError("This image is known by its steps.", fix="See `potluck image ls` for its id.")
+        return f"im-{arguments[0]}"
+
+    @classmethod
     def micromamba(cls, python_version: str | None = None, force_build: bool = False) -> Image:
         """Not possible: micromamba comes from no package registry that images are built from."""
         raise InvalidError(

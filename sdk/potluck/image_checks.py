@@ -10,6 +10,14 @@ from potluck.gpus import checked_gpus
 from potluck.secret import Secret, joined
 
 
+def image_id(given: str) -> str:
+    """Raises `InvalidError` for what is none."""
+    found = given.removeprefix("im-").lower()
+    if len(found) != 64 or set(found) - set("0123456789abcdef"):
+        raise InvalidError(f"{given!r} is not the id of an image.", fix="They have 64 hex digits: `potluck image ls`.")
+    return found
+
+
 def own_version() -> str:
     """The "major.minor.micro" of this program."""
     return "{}.{}.{}".format(*sys.version_info[:3])

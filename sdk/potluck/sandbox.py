@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 GRACE_S = 10
 # As Modal's limit.
 TIMEOUT_S_MAX = 24 * 3600 - GRACE_S
+# As Modal's: 30 days.
+SNAPSHOT_TTL_S = 30 * 24 * 3600
 # As a shell says of what was killed.
 KILLED = 137
 # How long `terminate` waits for the agent to hand over what was printed, seconds.
@@ -149,7 +151,7 @@ def _spawn(app: App, setup: Setup, settings: dict[str, Any], name: str, tags: Ma
     running = Running(own, None)
     try:
         # Its token makes it a pool of its own: nothing that another sandbox left is there.
-        spec = replace(running.spec(function), salt=bytes.fromhex(setup.token))
+        spec = replace(running.spec(function), salt=bytes.fromhex(setup.token), writable=True)
     finally:
         running.close()
     payload = function._payload((wire.encode(setup),), {})
@@ -199,6 +201,7 @@ class Sandbox(Absent):
         self.exec, self.wait, self.poll = Both(self._exec), Both(self._wait), WithAio(self._poll)
         self.terminate, self.tunnels = Both(self._terminate), Both(self._tunnels)
         self.wait_until_ready = Both(self._wait_until_ready)
+        self.snapshot_filesystem = Both(self._snapshot_filesystem)
         self.get_tags, self.set_tags = Both(self._get_tags), Both(self._set_tags)
 
     def __repr__(self) -> str:
@@ -352,6 +355,25 @@ class Sandbox(Absent):
             return None
         yield from self._last()
         return self._poll()
+
+    # Its files
+
+    def _snapshot_filesystem(self, timeout: int = 55, *, ttl: int | None = SNAPSHOT_TTL_S) -> Steps[Image]:
+        """An image of its root as it is now, without /tmp, /dev/shm and volumes, for other sandboxes and functions. The
+        node keeps it for `ttl` seconds (None: for ever).
+
+        As every image, it can be had by whoever of the mesh knows its id. Raises `ImageBuildError`, `TimeoutError`
+        after `timeout` seconds, and `InvalidError` where the machine gives sandboxes a root that can only be read.
+        """
+        from potluck.image import Image
+        from potluck.wire.errands import KeepImage
+        from potluck.wire.sandbox import Made, Snapshot
+
+        if timeout <= 0 or (ttl is not None and ttl <= 0):
+            raise InvalidError("snapshot_filesystem() takes seconds above 0.", fix="Give ttl=None to keep it for ever.")
+        made: Made = yield from errand(self._call, Snapshot(round(timeout * 1e6)), Made)
+        yield KeepImage(self._call, made.image, round((ttl or 0) * 1e6))
+        return Image.from_id(made.image)
 
     # Ports, readiness, tags
 

@@ -1,4 +1,4 @@
-"""What a root that can be written to promises, in every sandbox: see `check_sandbox`. `folder` is where roots are made."""
+"""What a root that can be written to promises, in every sandbox, as `check_sandbox`; `folder` is where roots are."""
 
 from __future__ import annotations
 

@@ -233,5 +233,69 @@ def test_on_a_peer_that_is_not_trusted_it_runs_without_secrets_and_ports(trio_of
         box.exec("sh", secrets=[potluck.Secret.from_dict({"TOKEN": "x"})])
     with pytest.raises(errors.RefusedError, match="not trusted"):
         box.tunnels()
+    # Its files come as an image, from there.
+    assert box.exec("sh", "-c", "echo kept > /kept").wait() == 0
+    image = box.snapshot_filesystem()
     box.terminate()
+    look = Sandbox.create(*PYTHON, "print(open('/kept').read())", app=APP, image=image, timeout=60)
+    assert look.stdout.read() == "kept\n\n"
     calls._connection.close()
+
+
+WRITE = """
+import os
+os.makedirs("/data")
+with open("/data/kept", "w") as file:
+    file.write("kept")
+with open("/etc/added", "w") as file:
+    file.write("added")
+with open("/tmp/not", "w") as file:
+    file.write("not")
+os.remove("/data/gone") if os.path.exists("/data/gone") else open("/data/gone", "w").close()
+"""
+LOOK = 'import os; print(sorted(os.listdir("/data")), open("/etc/added").read(), os.listdir("/tmp"))'
+seen = potluck.App("seen")
+
+
+@seen.function(serialized=True)
+def look():
+    import os
+
+    return sorted(os.listdir("/data"))
+
+
+def test_what_is_written_to_its_root_becomes_an_image(here):
+    box = Sandbox.create(app=APP, timeout=120)
+    assert box.exec(*PYTHON, WRITE).wait() == 0
+    image = box.snapshot_filesystem()
+    # What is written later is in another one.
+    assert box.exec(*PYTHON, WRITE.replace("os.makedirs", "os.listdir")).wait() == 0
+    second = box.snapshot_filesystem(ttl=None)
+    box.terminate(wait=True)
+    assert image.object_id != second.object_id
+    again = Sandbox.create(*PYTHON, LOOK, app=APP, image=potluck.Image.from_id(image.object_id), timeout=60)
+    assert again.stdout.read() == "['gone', 'kept'] added []\n"
+    assert Sandbox.create(*PYTHON, LOOK, app=APP, image=second, timeout=60).stdout.read() == "['kept'] added []\n"
+    # No other sandbox sees anything of it.
+    plain = Sandbox.create(*PYTHON, 'import os; print(os.path.exists("/data"))', app=APP, timeout=60)
+    assert plain.stdout.read() == "False\n"
+
+
+def test_functions_run_in_a_snapshot(here):
+    box = Sandbox.create(app=APP, timeout=120)
+    assert box.exec(*PYTHON, WRITE).wait() == 0
+    image = box.snapshot_filesystem()
+    app = potluck.App("in-a-snapshot")
+    looking = app.function(image=image, serialized=True)(look.get_raw_f())
+    with app.run():
+        assert looking.remote() == ["gone", "kept"]
+
+
+def test_a_snapshot_with_a_secret_is_refused(here):
+    secret = potluck.Secret.from_dict({"TOKEN": "very-secret-token"})
+    box = Sandbox.create(app=APP, timeout=120, secrets=[secret])
+    assert box.exec("sh", "-c", "echo $TOKEN > /file").wait() == 0
+    with pytest.raises(errors.ImageBuildError, match="TOKEN"):
+        box.snapshot_filesystem()
+    with pytest.raises(errors.InvalidError, match="above 0"):
+        box.snapshot_filesystem(ttl=0)

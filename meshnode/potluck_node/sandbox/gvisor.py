@@ -93,7 +93,8 @@ class GvisorLauncher(BwrapLauncher):
 def _image(binds: list[tuple[Path, str]], spec: SandboxSpec) -> Iterator[str]:
     """The image with all that is bound into it, put together here: gVisor can mount only on folders that it has."""
     (root, _), *others = binds
-    yield from ("--bind" if spec.overlay else "--ro-bind", str(root), IMAGE, "--size", str(1 << 20), "--tmpfs", f"{IMAGE}/run")
+    yield from ("--bind" if spec.overlay else "--ro-bind", str(root), IMAGE)
+    yield from ("--size", str(1 << 20), "--tmpfs", f"{IMAGE}/run")
     yield from ("--perms", "0755", "--dir", f"{IMAGE}{Path(RUNNER_PLACE).parent}")
     for source, target in others:
         yield from ("--ro-bind", str(source), f"{IMAGE}{target}")

@@ -111,7 +111,7 @@ class Spares:
         if zygote is None:
             zygote = await self._launcher.open(nursery, spec)
         await zygote.start(spec.function)
-        if self._nursery and spec.owner and not spec.devices and spec.network is None and not spec.volumes:
+        if self._nursery and spec.owner and not spec.devices and spec.network is None and not _writes(spec):
             try:
                 self._wanted.send_nowait(spec)
             except trio.WouldBlock:
@@ -125,6 +125,11 @@ class Spares:
             return None
         self._spare = None
         return spare.zygote
+
+
+def _writes(spec: SandboxSpec) -> bool:
+    """Whether what it writes is its own."""
+    return bool(spec.volumes) or spec.overlay is not None
 
 
 def _key(spec: SandboxSpec) -> SandboxSpec:

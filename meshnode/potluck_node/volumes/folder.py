@@ -6,11 +6,12 @@ from __future__ import annotations
 import os
 import shutil
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from potluck.errors import InvalidError, ResourceExceededError
+from potluck.errors import InvalidError
 from potluck_images import volume_tree as vt
 from potluck_images.config import ImageConfig
 from potluck_images.errors import ImageBuildError
@@ -152,10 +153,7 @@ def _is_shown(node: Node, entry: Entry) -> bool:
 def _refuse_hidden(error: OSError) -> None:
     """A folder that its owner cannot list may hold anything."""
     if isinstance(error, PermissionError):
-        raise ResourceExceededError(
-            "A function closed a folder of its volume, so that its size cannot be seen.",
-            fix="Leave folders of volumes readable.",
-        )
+        raise error
 
 
 def remove(place: Path) -> None:
@@ -173,25 +171,20 @@ def remove(place: Path) -> None:
     shutil.rmtree(place, ignore_errors=True)
 
 
-def check_room(folder: Folder) -> None:
-    """Raises `ResourceExceededError` when a function took more than it may, or left too little to others."""
-    status = os.statvfs(folder.top)
+def check_room(top: Path, bytes_max: int) -> str:
+    """What is wrong with how much code wrote below `top`, or ""."""
+    status = os.statvfs(top)
     if status.f_bavail * status.f_frsize < DISK_FREE_BYTES_MIN:
-        raise ResourceExceededError(
-            "The disk of the machine is nearly full, so that the function was ended.",
-            why="it writes to a volume",
-            fix="Run it on a machine with more room.",
-        )
+        return "leaves too little of the machine's disk"
     size = count = 0
-    for _, folders, files, descriptor in os.fwalk(folder.top, onerror=_refuse_hidden, follow_symlinks=False):
-        for name in files:
-            try:
-                size += os.stat(name, dir_fd=descriptor, follow_symlinks=False).st_blocks * 512
-            except OSError:
-                continue  # gone meanwhile
-        count += len(folders) + len(files)
-        if size > folder.bytes_max or count > FILES_MAX:
-            raise ResourceExceededError(
-                f"A volume took more than {folder.bytes_max >> 30} GiB, or {FILES_MAX} files, where the function ran.",
-                fix="Write less, or ask the machine's owner for a larger `volume_gib`.",
-            )
+    try:
+        for _, folders, files, descriptor in os.fwalk(top, onerror=_refuse_hidden, follow_symlinks=False):
+            for name in files:
+                with suppress(OSError):  # gone meanwhile
+                    size += os.stat(name, dir_fd=descriptor, follow_symlinks=False).st_blocks * 512
+            count += len(folders) + len(files)
+            if size > bytes_max or count > FILES_MAX:
+                return f"is more than {bytes_max >> 30} GiB, or {FILES_MAX} files"
+    except PermissionError:
+        return "has a closed folder, so that its size cannot be seen"
+    return ""

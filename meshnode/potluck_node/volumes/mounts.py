@@ -18,7 +18,7 @@ from typing import Protocol
 import trio
 
 from potluck import wire
-from potluck.errors import Error, InvalidError, SandboxError
+from potluck.errors import Error, InvalidError, ResourceExceededError, SandboxError
 from potluck.wire.common import FunctionSpec, VolumeMount
 from potluck.wire.state import StateAnswer
 from potluck.wire.volumes import AskHead, CommitVolume, VolumeAt
@@ -139,10 +139,8 @@ class Mounts:
     async def _watch(self, mount: Writable, broken: Broken) -> None:
         while True:
             await trio.sleep(LOOK_S)
-            try:
-                await trio.to_thread.run_sync(check_room, mount.folder)
-            except Error as error:
-                broken(error)
+            if found := await trio.to_thread.run_sync(check_room, mount.folder.top, mount.folder.bytes_max):
+                broken(_too_much(found))
                 return
 
 
@@ -320,6 +318,13 @@ class _Asker:
         if not isinstance(answer, VolumeAt):
             raise InvalidError("The caller's node answered something else.", fix="Upgrade the older of both nodes.")
         return answer
+
+
+def _too_much(found: str) -> ResourceExceededError:
+    return ResourceExceededError(
+        f"What a function wrote to a volume {found}, where it ran.",
+        fix="Write less, leave folders readable, or ask the machine's owner for more room (`volume_gib`).",
+    )
 
 
 def _only_read(at: VolumeMount) -> InvalidError:

@@ -11,6 +11,7 @@ from typing import Any
 from potluck import wire
 from potluck.agent import files
 from potluck.agent.processes import KILLED, TIMED_OUT, Process, until
+from potluck.agent.snapshots import snapshot
 from potluck.asking import drive
 from potluck.errors import Error, InvalidError, NotFoundError, RefusedError
 from potluck.tunnels import Carrier
@@ -138,6 +139,8 @@ class Agent:
                 return messages.Ready(self._ready.wait(_seconds(wait_us)))
             case messages.AwaitPorts():
                 return self._all_ports()
+            case messages.Snapshot(wait_us):
+                return snapshot(wait_us / 1e6)
         return files.answer(request)
 
     def _start(self, request: messages.Exec, number: int | None = None) -> int:

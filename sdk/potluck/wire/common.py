@@ -144,6 +144,7 @@ class FunctionSpec(msgspec.Struct, frozen=True, array_like=True):
     `volumes` are mounted for each worker apart, by peers that are trusted alone.
     With `web`, its inputs are requests (`potluck.wire.web`), and it runs none twice once it has begun.
     `level` counts the inputs of the same function that wait for this one: each level has workers of its own.
+    `writable` asks for a root that can be written to, by each worker apart.
     """
 
     app: str
@@ -173,6 +174,7 @@ class FunctionSpec(msgspec.Struct, frozen=True, array_like=True):
     web: Web | None = None
     level: int = 0
     volumes: tuple[VolumeMount, ...] = ()
+    writable: bool = False
 
     def __repr__(self) -> str:
         """Without the secrets, for logs."""

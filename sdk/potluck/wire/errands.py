@@ -80,6 +80,14 @@ class SetTags(Message, frozen=True):
     tags: tuple[tuple[str, str], ...]
 
 
+class KeepImage(Message, frozen=True):
+    """Fetch an image that the worker of this call made, and keep it for `for_us` (0: for ever). Answered by `Yes`."""
+
+    call: str
+    image: str
+    for_us: int = 0
+
+
 class Errand(Message, frozen=True):
     number: int
     payload: bytes
@@ -93,5 +101,5 @@ class Services(Message, frozen=True):
     services: tuple[ServiceFacts, ...]
 
 
-ErrandRequest = Begin | Attend | Report | Send | ListServices | SetTags
+ErrandRequest = Begin | Attend | Report | Send | ListServices | SetTags | KeepImage
 ErrandAnswer = Errand | Reported | Services

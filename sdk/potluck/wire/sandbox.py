@@ -140,6 +140,18 @@ class WriteFile(Message, frozen=True):
     data: bytes
 
 
+class Snapshot(Message, frozen=True):
+    """Make an image of the root, within `wait_us`. Answered by `Made`."""
+
+    wait_us: int
+
+
+class Made(Message, frozen=True):
+    """By its id."""
+
+    image: str
+
+
 class Started(Message, frozen=True):
     process: int
 
@@ -207,5 +219,6 @@ Request = (
     | Remove
     | ReadFile
     | WriteFile
+    | Snapshot
 )
-Answer = Started | Done | Piece | Ended | Ready | Ports | Entry | Folder | Failed
+Answer = Started | Made | Done | Piece | Ended | Ready | Ports | Entry | Folder | Failed

@@ -141,6 +141,10 @@ class ReloadMount(Message, frozen=True):
     id: str
 
 
+class SnapshotRoot(Message, frozen=True):
+    """Worker to its node: make an image of the root as it is now. Answered by `RootSnapshot`."""
+
+
 class VolumeAt(Message, frozen=True):
     """A version: 0, without an image or envelope, when nothing was ever put. `copies` are peers that hold it beside
     this node, of `wanted`."""
@@ -182,8 +186,14 @@ class Mounted(Message, frozen=True):
     version: int
 
 
-MountRequest = CommitMount | ReloadMount
+class RootSnapshot(Message, frozen=True):
+    """The image's id; the node has it at least until the worker ends."""
+
+    image: str
+
+
+MountRequest = CommitMount | ReloadMount | SnapshotRoot
 VolumeRequest = (
     AskHead | AskHeads | ListFiles | ReadFile | StageData | ChangeVolume | CommitVolume | RestoreVolume | RecoverVolumes
 )
-VolumeAnswer = VolumeAt | VolumeHeads | FilePage | FileBlock | Mounted | VolumesRecovered
+VolumeAnswer = VolumeAt | VolumeHeads | FilePage | FileBlock | Mounted | RootSnapshot | VolumesRecovered
