@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint bench setup setup-dev clean
+.PHONY: demo test lint bench crash setup setup-dev clean
 
 demo: setup
 	$(BIN)/python examples/demo.py
@@ -15,6 +15,9 @@ lint: setup-dev
 
 bench: setup-dev
 	.ci/bench
+
+crash: setup-dev
+	$(BIN)/python -m tests.ledger.crash_points
 
 setup:
 	.ci/setup node

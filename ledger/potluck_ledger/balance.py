@@ -47,7 +47,9 @@ class Accounts:
     owner: str
     by_peer: dict[str, Account] = field(default_factory=dict)
     # Of leases that ended without a receipt of both: what vouchers say.
-    _vouched: dict[str, int] = field(default_factory=dict)
+    _vouched: dict[tuple[str, str], int] = field(default_factory=dict)
+    # Hashes of leases that have a receipt of both, 70 bytes for each: no second is counted twice.
+    _settled: set[int] = field(default_factory=set)
 
     def record(self, envelope: Envelope, content: Content) -> None:
         """Count one more entry of the owner's."""
@@ -68,28 +70,36 @@ class Accounts:
         return self.by_peer.setdefault(peer, Account(peer))
 
     def _receipt(self, receipt: Receipt, *, is_whole: bool) -> None:
-        vouched_us = self._vouched.pop(receipt.lease, 0)
-        if receipt.provider == self.owner:
-            account = self.account(receipt.caller)
+        gave = receipt.provider == self.owner
+        key = (receipt.caller if gave else receipt.provider, receipt.lease)
+        if hash(key) in self._settled:
+            return
+        vouched_us = self._vouched.get(key, 0)
+        account = self.account(key[0])
+        if is_whole:
+            self._settled.add(hash(key))
+            self._vouched.pop(key, None)
+            self._count(account, receipt.lease_us - vouched_us, gave=gave)
+        elif gave:
+            account.unsigned_us += max(0, receipt.lease_us - vouched_us)
+        if gave:
             account.inputs_given += receipt.inputs
-            if is_whole:
-                account.given_us += receipt.lease_us - vouched_us
-            else:
-                account.unsigned_us += max(0, receipt.lease_us - vouched_us)
         elif is_whole:
-            account = self.account(receipt.provider)
-            account.used_us += receipt.lease_us - vouched_us
             account.inputs_used += receipt.inputs
 
     def _voucher(self, voucher: Voucher) -> None:
-        more_us = voucher.lease_us - self._vouched.get(voucher.lease, 0)
-        if more_us <= 0:
-            return
-        self._vouched[voucher.lease] = voucher.lease_us
-        if voucher.provider == self.owner:
-            self.account(voucher.caller).given_us += more_us
+        gave = voucher.provider == self.owner
+        key = (voucher.caller if gave else voucher.provider, voucher.lease)
+        more_us = voucher.lease_us - self._vouched.get(key, 0)
+        if more_us > 0 and hash(key) not in self._settled:
+            self._vouched[key] = voucher.lease_us
+            self._count(self.account(key[0]), more_us, gave=gave)
+
+    def _count(self, account: Account, us: int, *, gave: bool) -> None:
+        if gave:
+            account.given_us += us
         else:
-            self.account(voucher.provider).used_us += more_us
+            account.used_us += us
 
     def _transfer(self, transfer: Transfer) -> None:
         if transfer.giver == self.owner:

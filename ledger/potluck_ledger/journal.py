@@ -3,14 +3,26 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
 from blake3 import blake3
 
 from potluck_ledger.balance import Accounts
-from potluck_ledger.entries import Checkpoint, Content, Entry, Receipt, parties, read, read_content, read_voucher, sign
+from potluck_ledger.entries import (
+    Checkpoint,
+    Content,
+    Entry,
+    Receipt,
+    Voucher,
+    parties,
+    read,
+    read_content,
+    read_voucher,
+    sign,
+)
 from potluck_ledger.envelope import Envelope, EnvelopeError
 from potluck_ledger.keys import PrivateKey
 
@@ -28,6 +40,9 @@ CREATE TABLE IF NOT EXISTS vouchers (
     lease TEXT NOT NULL, number INTEGER NOT NULL, envelope BLOB NOT NULL, PRIMARY KEY (lease)
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS proofs (owner TEXT PRIMARY KEY, proof BLOB NOT NULL) STRICT, WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS leases (
+    peer TEXT NOT NULL, lease TEXT NOT NULL, settled INTEGER NOT NULL, PRIMARY KEY (peer, lease)
+) STRICT, WITHOUT ROWID;
 """
 
 
@@ -47,23 +62,36 @@ def digest(data: bytes) -> bytes:
     return blake3(data).digest()
 
 
+def _open(path: Path) -> sqlite3.Connection:
+    path.touch(mode=0o600)
+    return sqlite3.connect(path, isolation_level=None)
+
+
 class Journal:
     """`path` is the database; `key` signs new entries and names the owner. `accounts` is the balance with each peer.
 
-    Opening verifies every entry, and raises `EnvelopeError` when one does not hold.
+    Opening verifies every entry, and raises `EnvelopeError` when one does not hold. Tests give another `connect`.
     """
 
-    def __init__(self, path: Path, key: PrivateKey) -> None:
+    def __init__(self, path: Path, key: PrivateKey, connect: Callable[[Path], sqlite3.Connection] = _open) -> None:
         self._key = key
-        path.touch(mode=0o600)
-        self._db = sqlite3.connect(path, isolation_level=None)
+        self._db = connect(path)
         # FULL: an entry that was acknowledged to a peer must survive a power cut, else we would fork our own chain.
         self._db.executescript(f"PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; {_SCHEMA}")
         self.accounts = Accounts(key.peer)
         self.blocked = ""
-        for record in self.records():
-            read(record.entry, Entry, self.owner)
-            self.accounts.record(*read_content(record.content))
+        self._load()
+
+    def _load(self) -> None:
+        # A journal of an earlier version has not noted its leases.
+        is_noted = self._db.execute("SELECT 1 FROM leases LIMIT 1").fetchone() is not None
+        with self._transaction():
+            for record in self.records():
+                read(record.entry, Entry, self.owner)
+                envelope, content = read_content(record.content)
+                self.accounts.record(envelope, content)
+                if not is_noted:
+                    self._note_lease(envelope, content)
 
     @property
     def owner(self) -> str:
@@ -80,19 +108,63 @@ class Journal:
         It is on disk when this returns. Raises `EnvelopeError` when the content does not hold, or is not about us, and
         `JournalError` when it cannot be written; nothing is half written then.
         """
+        return self.append_all([content], at_us)[0]
+
+    def append_all(self, contents: Sequence[bytes], at_us: int) -> list[int]:
+        """Like `append`, for several that wait for the disk once: all of them are kept, or none."""
+        bodies = [self._own(content) for content in contents]
+        self._check_whole()
+        numbers: list[int] = []
+        last, _ = self.head()
+        with self._transaction():
+            for content, (envelope, body) in zip(contents, bodies, strict=True):
+                numbers.append(self._known(content) or self._chain(content, at_us))
+                self._note_lease(envelope, body)
+        for number, (envelope, body) in zip(numbers, bodies, strict=True):
+            if number > last:
+                last = number
+                self.accounts.record(envelope, body)
+        return numbers
+
+    def _own(self, content: bytes) -> tuple[Envelope, Content]:
+        """Raises `EnvelopeError` for what is not about us."""
         envelope, body = read_content(content)
         if self.owner not in parties(body):
             raise EnvelopeError("it is between other peers")
-        self._check_whole()
-        key = digest(content)
-        known = self._db.execute("SELECT sequence FROM entries WHERE content_digest = ?", (key,)).fetchone()
-        if known:
-            return int(known[0])
+        return envelope, body
+
+    def _known(self, content: bytes) -> int:
+        """Its number; 0 when it is new."""
+        row = self._db.execute("SELECT sequence FROM entries WHERE content_digest = ?", (digest(content),)).fetchone()
+        return int(row[0]) if row else 0
+
+    def _chain(self, content: bytes, at_us: int) -> int:
         sequence, previous = self.head()
-        entry = Entry(sequence + 1, previous, at_us, key)
-        self._store(entry, Record(sign(self._key, entry).encode(), content))
-        self.accounts.record(envelope, body)
+        entry = Entry(sequence + 1, previous, at_us, digest(content))
+        signed = sign(self._key, entry).encode()
+        row = (entry.sequence, digest(signed), signed, content, entry.content)
+        self._db.execute("INSERT INTO entries VALUES (?, ?, ?, ?, ?)", row)
         return entry.sequence
+
+    def _note_lease(self, envelope: Envelope, content: Content) -> None:
+        if isinstance(content, Receipt | Voucher):
+            (peer,) = parties(content) - {self.owner}
+            is_settled = isinstance(content, Receipt) and len(envelope.signatures) == 2
+            query = """
+                INSERT INTO leases VALUES (?, ?, ?) ON CONFLICT (peer, lease)
+                DO UPDATE SET settled = max(settled, excluded.settled)
+            """
+            self._db.execute(query, (peer, content.lease, int(is_settled)))
+
+    def knows_lease(self, peer: str, lease: str) -> bool:
+        """Whether something of a peer's lease is kept: another one of that name could not be told from it."""
+        return self._is_settled(peer, lease) is not None
+
+    def _is_settled(self, peer: str, lease: str) -> bool | None:
+        """Whether there is a receipt of both; None when there is nothing."""
+        query = "SELECT settled FROM leases WHERE peer = ? AND lease = ?"
+        row = self._db.execute(query, (peer, lease)).fetchone()
+        return bool(row[0]) if row else None
 
     def hold(self, envelope: bytes) -> None:
         """Keep the last voucher of a lease that runs, in place of those before. It is on disk when this returns.
@@ -110,13 +182,15 @@ class Journal:
         self._write(query, (voucher.lease, voucher.number, envelope))
 
     def release(self, lease: str, at_us: int, *, keep: bool) -> None:
-        """A lease is over: its voucher becomes an entry where it is all that is signed (`keep`), and is forgotten else.
-        Raises `JournalError`."""
+        """A lease is over: its voucher becomes an entry where it is all that is signed (`keep`), and is forgotten else,
+        also where a node died between keeping the receipt and this. Raises `JournalError`."""
         row = self._db.execute("SELECT envelope FROM vouchers WHERE lease = ?", (lease,)).fetchone()
-        if row and keep:
+        if not row:
+            return
+        (peer,) = parties(read_voucher(bytes(row[0]))) - {self.owner}
+        if keep and not self._is_settled(peer, lease):
             self.append(bytes(row[0]), at_us)
-        if row:
-            self._write("DELETE FROM vouchers WHERE lease = ?", (lease,))
+        self._write("DELETE FROM vouchers WHERE lease = ?", (lease,))
 
     def held(self) -> list[str]:
         """Leases of which there is a voucher: they were running when the node died."""
@@ -131,10 +205,27 @@ class Journal:
         return [bytes(proof) for (proof,) in self._db.execute("SELECT proof FROM proofs ORDER BY owner")]
 
     def _write(self, query: str, values: tuple[object, ...]) -> None:
-        try:
+        with self._transaction():
             self._db.execute(query, values)
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        """All of what is written, on disk at the end, or nothing of it. Raises `JournalError`."""
+        try:
+            self._db.execute("BEGIN IMMEDIATE")
+            yield
+            self._db.execute("COMMIT")
         except sqlite3.Error as error:
+            self._roll_back()
             raise JournalError(f"the journal cannot be written: {error}") from None
+        except BaseException:
+            self._roll_back()
+            raise
+
+    def _roll_back(self) -> None:
+        # SQLite has rolled back by itself after some errors.
+        with suppress(sqlite3.Error):
+            self._db.execute("ROLLBACK")
 
     def block(self, why: str) -> None:
         """Nothing is signed from now on: it would contradict what we signed before."""
@@ -143,10 +234,6 @@ class Journal:
     def _check_whole(self) -> None:
         if self.blocked:
             raise JournalError(self.blocked)
-
-    def _store(self, entry: Entry, record: Record) -> None:
-        row = (entry.sequence, digest(record.entry), record.entry, record.content, entry.content)
-        self._write("INSERT INTO entries VALUES (?, ?, ?, ?, ?)", row)
 
     def head(self) -> tuple[int, bytes]:
         """(sequence, digest) of the latest entry; (0, 32 zero bytes) of an empty journal."""

@@ -57,7 +57,14 @@ class Behind:
     sequence: int
 
 
-Action = Fetch | Spread | Convict | Behind
+@dataclass(frozen=True, slots=True)
+class Twin:
+    """Somebody else signs with our key, or we did from another copy of our data: others have the proof."""
+
+    proof: bytes
+
+
+Action = Fetch | Spread | Convict | Behind | Twin
 
 
 @dataclass(slots=True)
@@ -180,7 +187,9 @@ class Follower:
     def proved(self, proof: bytes) -> list[Action]:
         """Somebody told a proof. Raises `EnvelopeError` for one that is none."""
         owner = read_fork(proof)
-        if owner in self.convicted or owner == self._us:
+        if owner == self._us:
+            return [Twin(proof)]
+        if owner in self.convicted:
             return []
         self._forget(owner, proof)
         return [Convict(owner, proof)]

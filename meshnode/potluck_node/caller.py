@@ -413,6 +413,8 @@ class Caller:
         if lease.vouchers is None:
             lease.vouchers = CallerVouchers(action.lease, self._key.peer, action.peer)
         voucher, why = lease.vouchers.check(data, lease.meter.bound_us(now_us), now_us)
+        if lease.receipted:
+            voucher, why = None, "the receipt of this lease is signed already"
         if voucher:
             signed = countersign(self._key, open_envelope(data, Voucher.KIND)).encode()
             try:
@@ -440,6 +442,8 @@ class Caller:
             why = objection(receipt, action.lease, self._key.peer, action.peer, action.function, lease.meter)
         except EnvelopeError as error:
             why = str(error)
+        if lease.receipted:
+            why = "a receipt of this lease is signed already"
         if not why:
             why = self._sign(lease, envelope)
         if why:

@@ -13,7 +13,7 @@ from potluck.errors import RemoteProtocolError
 from potluck.wire import journal as messages
 from potluck_ledger.envelope import EnvelopeError
 from potluck_ledger.journal import Journal, JournalError
-from potluck_ledger.sync import FETCH_MAX, Action, Behind, Convict, Fetch, Follower, Spread
+from potluck_ledger.sync import FETCH_MAX, Action, Behind, Convict, Fetch, Follower, Spread, Twin
 from potluck_node.clock import Clock
 from potluck_node.transport.interface import Stream, Transport, TransportError
 
@@ -31,6 +31,11 @@ TELL_S, REPEAT_S = 2.0, 60.0
 LOOK_S = 0.5
 # An answer of a thousand entries has 250 KiB: a peer that takes longer is of no use. Seconds.
 ANSWER_TIMEOUT_S = 10.0
+# What a convicted node says of itself.
+TWIN = (
+    "somebody else signs with this node's key, or a copy of its data folder does: others have the proof, and deal with "
+    "it no more. Stop the copy, move node.key and the journal away, and start anew"
+)
 # Entries that are asked for at the same time; what is heard meanwhile waits for the next checkpoint.
 FETCHES_MAX = 8
 
@@ -46,8 +51,8 @@ class JournalSync:
         self._nursery: trio.Nursery | None = None
         self.convicted: Callable[[str], None] = lambda owner: None
         self.on_behind: Callable[[str], None] = lambda why: None
-        # Peers that were asked for our own head since they connected.
-        self._asked_for_ours: set[str] = set()
+        # When peers that are connected were asked for our own head.
+        self._asked_for_ours: dict[str, float] = {}
         transport.handle(JOURNAL_PROTOCOL, self.on_stream)
 
     def entries(self, owner: str) -> int:
@@ -97,7 +102,9 @@ class JournalSync:
             elif isinstance(action, Convict):
                 self._convict(action)
             elif isinstance(action, Behind):
-                self._block(action)
+                self._behind(action)
+            elif isinstance(action, Twin):
+                self._block(TWIN)
             else:
                 # Gossip carries it on by itself.
                 assert isinstance(action, Spread)
@@ -113,13 +120,16 @@ class JournalSync:
         self._nursery.start_soon(self._publish, messages.ForkTold(action.proof))
 
     async def _ask_for_ours(self) -> None:
-        """Each peer as soon as it is connected: a lease lasts for seconds before anything of it is signed."""
+        """Each peer as soon as it is connected: a lease lasts for seconds before anything of it is signed. And now and
+        then: gossip under our own name, of a copy of our data folder, does not reach us."""
         assert self._nursery
         while True:
-            connected = set(self._transport.peers())
-            for peer in sorted(connected - self._asked_for_ours):
-                self._nursery.start_soon(self._ask_peer_for_ours, peer)
-            self._asked_for_ours = connected
+            asked, now = self._asked_for_ours, trio.current_time()
+            for peer in self._transport.peers():
+                if now - asked.get(peer, -REPEAT_S) >= REPEAT_S:
+                    self._nursery.start_soon(self._ask_peer_for_ours, peer)
+                    asked[peer] = now
+            self._asked_for_ours = {peer: asked[peer] for peer in self._transport.peers()}
             await trio.sleep(LOOK_S)
 
     async def _ask_peer_for_ours(self, peer: str) -> None:
@@ -131,18 +141,19 @@ class JournalSync:
         except (TransportError, RemoteProtocolError, EnvelopeError) as error:
             log.debug("%s does not say what it knows of our journal: %s", peer[-8:], error)
 
-    def _block(self, action: Behind) -> None:
-        if self._journal.blocked:
-            return
+    def _behind(self, action: Behind) -> None:
         ours, _ = self._journal.head()
-        why = (
+        self._block(
             "this is not the journal that this node has signed: "
             f"others know its entry {action.sequence}, and here are {ours}. Restore the newest "
             "backup; where there is none, move node.key and the journal away, and start anew"
         )
-        log.error("%s", why)
-        self._journal.block(why)
-        self.on_behind(why)
+
+    def _block(self, why: str) -> None:
+        if not self._journal.blocked:
+            log.error("%s", why)
+            self._journal.block(why)
+            self.on_behind(why)
 
     async def _fetch(self, action: Fetch) -> None:
         """From the owner itself: who follows a journal has a right to see it."""

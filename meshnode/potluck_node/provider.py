@@ -156,7 +156,7 @@ class Provider:
     def _ask(self, message: object, caller: str, link: Link) -> str:
         if not isinstance(message, messages.LeaseRequest):
             raise RemoteProtocolError("A lease begins with a request.")
-        if why := unbillable(message.lease, caller):
+        if why := unbillable(message.lease, caller) or self._used_before(message.lease, caller):
             raise RemoteProtocolError("Nothing could be signed of this lease.", why=why)
         if message.lease in self._held or len(self._held) >= LEASES_MAX:
             failure = Failure.of(RefusedError("This node holds too many leases, or this one already."))
@@ -171,6 +171,10 @@ class Provider:
         self._held[message.lease] = _Held(caller, link)
         self._engine.submit(ev.LeaseAsked(message.lease, caller, request))
         return message.lease
+
+    def _used_before(self, lease: str, caller: str) -> str:
+        """A caller that names two leases alike would owe for one of them."""
+        return "there was one of its name before" if self._journal.knows_lease(caller, lease) else ""
 
     def _unsigned(self, caller: str) -> str:
         account = self._journal.accounts.by_peer.get(caller)
@@ -444,11 +448,15 @@ class Provider:
     def _settled_as(self, action: ev.SettleLease, ours: bytes, best: bytes) -> None:
         """Keep the receipt; where the caller did not sign it, with what it did sign, and what we say to that."""
         is_whole = best is not ours
+        if is_whole:
+            # First: whoever dies in between still has the voucher, which counts for nothing beside the receipt.
+            self._keep(best)
         try:
             self._journal.release(action.lease, self._clock.now_us(), keep=not is_whole)
         except JournalError as error:
             log.error("the voucher of a lease is not in the journal: %s", error)
-        self._keep(best)
+        if not is_whole:
+            self._keep(best)
         signed_us = read_voucher(action.voucher).lease_us if action.voucher else 0
         claimed_us = action.meter.run_us
         if not is_whole and claimed_us > signed_us:

@@ -3,5 +3,5 @@
 from potluck_node import journal_sync, main
 
 if __name__ == "__main__":
-    journal_sync.JournalSync._block = lambda self, action: None  # type: ignore[method-assign]
+    journal_sync.JournalSync._block = lambda self, why: None  # type: ignore[method-assign]
     main.main()
