@@ -17,7 +17,7 @@ from potluck.wire import Failure
 from potluck.wire import lease as messages
 from potluck.wire.state import StateAsked, StateDropped, StateTold
 from potluck.wire.worker import WorkerLog
-from potluck_ledger.entries import NOTE_MAX, Dispute, cut, read_receipt, read_voucher, sign
+from potluck_ledger.entries import NOTE_MAX, Dispute, cut, read_voucher, sign
 from potluck_ledger.envelope import EnvelopeError
 from potluck_ledger.journal import Journal, JournalError, digest
 from potluck_ledger.keys import PrivateKey
@@ -25,7 +25,7 @@ from potluck_node.clock import Clock
 from potluck_node.core import provider_events as ev
 from potluck_node.core.pools import Capacity
 from potluck_node.core.provider import ProviderCore
-from potluck_node.core.receipts import unbillable, write_receipt
+from potluck_node.core.receipts import better, unbillable, write_receipt
 from potluck_node.core.relay import Origin, Passed, Relay
 from potluck_node.devices.interface import Binding, Devices
 from potluck_node.engine import Engine
@@ -439,7 +439,7 @@ class Provider:
                 held.link.post(messages.ReceiptOffered(envelope))
                 with trio.move_on_after(COUNTERSIGN_TIMEOUT_S):
                     await held.signed.wait()
-            self._settled_as(action, envelope, self._better(envelope, held))
+            self._settled_as(action, envelope, better(envelope, held.countersigned if held else b""))
         self._held.pop(action.lease, None)
         if held:
             held.link.finish()
@@ -489,14 +489,3 @@ class Provider:
             tier=action.tier,
         )
         return sign(self._key, receipt).encode()
-
-    def _better(self, ours: bytes, held: _Held | None) -> bytes:
-        """The countersigned receipt if it is the same one, else ours."""
-        if not held or not held.countersigned:
-            return ours
-        try:
-            envelope, _ = read_receipt(held.countersigned)
-            same = envelope.body == read_receipt(ours)[0].body and len(envelope.signatures) == 2
-        except EnvelopeError:
-            same = False
-        return held.countersigned if same else ours

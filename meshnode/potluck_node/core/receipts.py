@@ -17,7 +17,9 @@ from potluck_ledger.entries import (
     TIER_MAX,
     Receipt,
     cut,
+    read_receipt,
 )  # fmt: skip
+from potluck_ledger.envelope import EnvelopeError
 from potluck_ledger.keys import is_ed25519
 from potluck_ledger.report import labelled
 from potluck_ledger.vouchers import LATENCY_SLACK_US
@@ -103,6 +105,16 @@ def write_receipt(
         reason=cut(reason, REASON_MAX),
         tier=cut(tier, TIER_MAX),
     )
+
+
+def better(ours: bytes, theirs: bytes) -> bytes:
+    """What came back countersigned, if it is the same receipt, else ours."""
+    try:
+        envelope, receipt = read_receipt(theirs)
+        same = envelope.body == read_receipt(ours)[0].body and envelope.signers == [receipt.provider, receipt.caller]
+    except EnvelopeError:
+        same = False
+    return theirs if same else ours
 
 
 def _several(uuids: list[str]) -> str:
