@@ -18,6 +18,11 @@ def nightly() -> None:
     raise ValueError("not tonight")
 
 
+@app.function(schedule=potluck.Cron("* * * * *"))
+def minutely() -> None:
+    print("a minute")
+
+
 @app.function(cpu=0.5)
 @potluck.asgi_app()
 def page():

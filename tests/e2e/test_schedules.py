@@ -2,6 +2,7 @@
 
 import json
 import time
+from contextlib import suppress
 from itertools import pairwise
 
 import httpx
@@ -69,6 +70,26 @@ def sharing(mesh, url, name):
     return mesh.node(name, "--cpus", "1", "--memory-mib", "1024")
 
 
+def _check_minutes(node, killed_us):
+    """The cron ran once at each full minute, also at one after the death."""
+
+    def runs():
+        return schedules(node)["minutely"]["runs"]
+
+    def has_run():
+        return any(run["state"] == "done" and run["due_us"] > killed_us for run in runs())
+
+    # The next minute may be as far away as one wait lasts.
+    for _ in range(2):
+        if not has_run():
+            with suppress(AssertionError):
+                wait_until(has_run, "a full minute")
+    assert has_run()
+    due = [run["due_us"] for run in runs()]
+    assert all(earlier - later == 60 * SECOND_US for earlier, later in pairwise(due))
+    assert due[0] % (60 * SECOND_US) == 0
+
+
 def test_each_time_runs_once_on_three_nodes_of_which_one_is_killed(mesh, use_node, url, monkeypatch):
     ann, bob, eve = [sharing(mesh, url, name) for name in ("ann", "bob", "eve")]
     wait_until(lambda: all(len(node.status().peers) == 2 for node in (ann, bob, eve)), "finding each other")
@@ -88,6 +109,7 @@ def test_each_time_runs_once_on_three_nodes_of_which_one_is_killed(mesh, use_nod
     assert len(set(due)) == len(due)
     assert all((earlier - later) % (2 * SECOND_US) == 0 for earlier, later in pairwise(due))
     assert len({run["call"] for run in runs}) == len(runs)
+    _check_minutes(eve, killed_us)
     # What ann deployed is called and answered elsewhere.
     monkeypatch.setattr(found, "_link", None)
     use_node(eve)
