@@ -38,6 +38,10 @@ class StreamClosedError(TransportError):
     """The other side closed or reset the stream, or its connection is gone."""
 
 
+class NotAdmittedError(PeerUnreachableError):
+    """The peer is no member of this mesh, or does not take us for one."""
+
+
 class FrameTooLargeError(TransportError):
     """A frame over `TRANSPORT_FRAME_BYTES_MAX` was to be sent, or announced by the other side."""
 
@@ -73,6 +77,23 @@ TopicHandler = Callable[[str, bytes], Awaitable[None]]
 RecordRank = Callable[[str, bytes], int | None]
 
 
+class Admission(Protocol):
+    """Who may be on a private mesh. Both ways to be introduced get a stream on which nothing else is said; they raise
+    `NotAdmittedError`, or return, after which `admits` says yes."""
+
+    def admits(self, peer: str) -> bool:
+        """Whether the peer is a member now. Looked up for each stream."""
+        ...
+
+    async def introduce(self, stream: Stream) -> None:
+        """We dialled."""
+        ...
+
+    async def answer(self, stream: Stream) -> None:
+        """They dialled."""
+        ...
+
+
 class Transport(Protocol):
     """One node's presence on the mesh."""
 
@@ -105,6 +126,10 @@ class Transport(Protocol):
         """Dial one multiaddr that ends in /p2p/<peer>; returns the peer id. Raises `PeerUnreachableError`
         within `CONNECT_TIMEOUT_S`.
         """
+        ...
+
+    async def disconnect(self, peer: str) -> None:
+        """End all connections and streams with a peer."""
         ...
 
     def learn(self, peer: str, addresses: tuple[str, ...]) -> None:

@@ -91,6 +91,10 @@ class MemoryNetwork:
         self._cut.add(link)
         self._disconnect(link)
 
+    def part(self, a: str, b: str) -> None:
+        """End the connection of two nodes, which may connect again."""
+        self._disconnect(frozenset((a, b)))
+
     def silence(self, a: str, b: str) -> None:
         """Let nothing through between two nodes and tell nobody, as when a machine is frozen or unplugged."""
         link = frozenset((a, b))
@@ -210,6 +214,10 @@ class MemoryTransport:
             await self._network.link(self._peer, peer)
             return peer
         raise PeerUnreachableError(f"{address} did not answer within {CONNECT_TIMEOUT_S} s")
+
+    async def disconnect(self, peer: str) -> None:
+        await trio.lowlevel.checkpoint()
+        self._network.part(self._peer, peer)
 
     def learn(self, peer: str, addresses: tuple[str, ...]) -> None:
         if addresses:

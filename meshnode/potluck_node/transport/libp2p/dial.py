@@ -46,7 +46,14 @@ class Dialer:
     def peers(self) -> tuple[str, ...]:
         """Peers with a live connection."""
         connections = self._swarm.connections.items()
-        return tuple(str(peer) for peer, all_ in connections if any(not one.is_closed for one in all_))
+        live = (str(peer) for peer, all_ in connections if any(not one.is_closed for one in all_))
+        door = self._swarm.door
+        return tuple(peer for peer in live if door is None or door.admits(peer))
+
+    async def disconnect(self, peer: str) -> None:
+        """Close all connections with a peer."""
+        for connection in tuple(self._swarm.connections.get(_peer_id(peer), ())):
+            await _close(connection)
 
     def learn(self, peer: str, addresses: tuple[str, ...]) -> None:
         self._known[peer] = addresses[:ADDRESSES_PER_PEER_MAX]

@@ -27,7 +27,8 @@ from libp2p.utils.address_validation import expand_wildcard_address
 from potluck.wire.lane import MAGIC
 from potluck_ledger.keys import PrivateKey
 from potluck_node.transport.common import STREAMS_PER_PEER_MAX
-from potluck_node.transport.interface import CONNECT_TIMEOUT_S
+from potluck_node.transport.interface import CONNECT_TIMEOUT_S, Admission, NotAdmittedError
+from potluck_node.transport.libp2p.admission import Door
 from potluck_node.transport.libp2p.guards import (
     CONNECTIONS_PER_ADDRESS_MAX,
     HANDSHAKE_TIMEOUT_S,
@@ -54,6 +55,8 @@ class GuardedSwarm(Swarm):  # type: ignore[misc]
         super().__init__(*arguments, **options)
         self._handshakes = Handshakes()
         self.lanes: Lanes | None = None
+        # On a private mesh.
+        self.door: Door | None = None
         self.serve_lane: Callable[[Lane], Awaitable[None]] = _no_lane
         self.auto_connector.run_background_task = _nothing
 
@@ -61,6 +64,11 @@ class GuardedSwarm(Swarm):  # type: ignore[misc]
         """Nothing: the library would dial known peers until it holds half of `CONNECTIONS_MAX`, whatever its
         low watermark says. Whom we hold is our decision.
         """
+
+    async def notify_connected(self, conn: Any) -> None:
+        if self.door is not None:
+            await self.door.enter(conn)
+        await super().notify_connected(conn)
 
     async def _handle_inbound_connection(self, read_write_closer: Any, maddr: Any) -> None:
         # Replaces the library's, which holds one of 250 tokens for each connection until the node stops, also
@@ -85,7 +93,7 @@ class GuardedSwarm(Swarm):  # type: ignore[misc]
         """Serve a connection to its end; or return the lane that it is, which counts by its peer alone."""
         connection = lane = None
         with self._handshakes.slot(address) as scope:
-            scope.deadline = trio.current_time() + HANDSHAKE_TIMEOUT_S
+            scope.deadline = trio.current_time() + (CONNECT_TIMEOUT_S if self.door else HANDSHAKE_TIMEOUT_S)
             try:
                 if self.lanes is not None and await stream.begins_with(MAGIC):
                     lane = await self.lanes.accept(stream)
@@ -93,6 +101,9 @@ class GuardedSwarm(Swarm):  # type: ignore[misc]
                     connection = await self.upgrade_inbound_raw_conn(RawConnection(stream, False), maddr)
             except (LaneError, ConnectionError) as error:
                 log.debug("no lane for a connection from %s: %s", address, error)
+                return None
+            except NotAdmittedError as error:
+                log.info("a connection from %s is not admitted: %s", address, error)
                 return None
         if scope.cancelled_caught:
             log.debug("handshake from %s took too long, or was pushed out by newer ones", address)
@@ -107,6 +118,8 @@ class GuardedSwarm(Swarm):  # type: ignore[misc]
             try:
                 if len(stream.swarm_conn.get_streams()) > INCOMING_STREAMS_MAX:
                     await stream.reset()
+                elif self.door is not None and not await self.door.lets_in(stream):
+                    await self.door.answer(stream)
                 else:
                     await stream_handler(stream)
             except* Exception as failed:  # noqa: BLE001 - the guard is meant for everything
@@ -125,7 +138,7 @@ async def _nothing(nursery: trio.Nursery) -> None:
     """In place of the library's auto-connector."""
 
 
-def build_host(key: PrivateKey, psk: bytes | None) -> Any:
+def build_host(key: PrivateKey, psk: bytes | None, admission: Admission | None = None) -> Any:
     """A host with our identity; it neither listens nor dials before it is run."""
     private = Ed25519PrivateKey.from_bytes(key.seed)
     pair = KeyPair(private, private.get_public_key())
@@ -142,9 +155,10 @@ def build_host(key: PrivateKey, psk: bytes | None) -> Any:
         upgrader,
         transports=[BufferedTcpTransport()],
         retry_config=RetryConfig(max_retries=0),
-        connection_config=_connection_config(),
+        connection_config=_connection_config(CONNECT_TIMEOUT_S if admission else HANDSHAKE_TIMEOUT_S),
         psk=psk.hex() if psk else None,
     )
+    swarm.door = Door(admission) if admission else None
     return BasicHost(
         swarm,
         addrs_factory=_concrete,
@@ -153,13 +167,13 @@ def build_host(key: PrivateKey, psk: bytes | None) -> Any:
     )
 
 
-def _connection_config() -> Any:
+def _connection_config(inbound_s: float) -> Any:
     return ConnectionConfig(
         max_connections=CONNECTIONS_MAX,
         high_watermark=CONNECTIONS_MAX,
         min_connections=0,
         low_watermark=0,
-        inbound_upgrade_timeout=HANDSHAKE_TIMEOUT_S,
+        inbound_upgrade_timeout=inbound_s,
         outbound_upgrade_timeout=CONNECT_TIMEOUT_S,
         dial_timeout=CONNECT_TIMEOUT_S,
         outbound_stream_protocol_negotiation_timeout=CONNECT_TIMEOUT_S,

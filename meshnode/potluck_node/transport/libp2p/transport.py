@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from functools import partial
@@ -23,6 +23,8 @@ from potluck_node.transport.common import (
 )
 from potluck_node.transport.framed import FramedStream, Pipe
 from potluck_node.transport.interface import (
+    Admission,
+    NotAdmittedError,
     PeerUnreachableError,
     RecordRank,
     StreamHandler,
@@ -30,6 +32,7 @@ from potluck_node.transport.interface import (
     TransportError,
 )
 from potluck_node.transport.libp2p import mdns
+from potluck_node.transport.libp2p.admission import INTRODUCTION, Door
 from potluck_node.transport.libp2p.dial import Dialer, listen, parse, shut_down
 from potluck_node.transport.libp2p.gossip import Gossip
 from potluck_node.transport.libp2p.host import build_host
@@ -50,12 +53,15 @@ RESTART_S = 1.0
 class _Live:
     """What exists while a host runs."""
 
-    def __init__(self, key: PrivateKey, psk: bytes | None, rank: RecordRank) -> None:
-        self.host = build_host(key, psk)
+    def __init__(
+        self, key: PrivateKey, psk: bytes | None, rank: RecordRank, admission: Admission | None = None
+    ) -> None:
+        self.host = build_host(key, psk, admission)
+        self.door: Door | None = self.host.get_network().door
         self.dialer = Dialer(self.host)
         self.records = Records(self.host, rank)
         self.gossip = Gossip(self.host)
-        self.streams: Counter[str] = Counter()
+        self.streams: defaultdict[str, set[FramedStream]] = defaultdict(set)
         self.lanes: Lanes | None = None
         self.nursery: trio.Nursery
 
@@ -76,11 +82,13 @@ class Libp2pTransport:
         mdns: bool = False,
         psk: bytes | None = None,
         lane: bool = True,
+        admission: Admission | None = None,
     ) -> None:
         for address in bootstrap:
             parse(address)
         self._key, self._listen, self._bootstrap = key, listen, bootstrap
         self._rank, self._mdns, self._psk, self._lane = rank_record, mdns, psk, lane
+        self._admission = admission
         self._handlers: dict[str, StreamHandler] = {}
         self._inboxes: dict[str, TopicInbox] = {}
         self._nursery: trio.Nursery | None = None
@@ -133,7 +141,7 @@ class Libp2pTransport:
 
     async def _run_host(self, stop: trio.Event, *, task_status: TaskStatus[None]) -> None:
         """Run one host until `stop`. Shielded: it is cancelled in order, sockets last, within `SHUTDOWN_S`."""
-        live = _Live(self._key, self._psk, self._rank)
+        live = _Live(self._key, self._psk, self._rank, self._admission)
         with trio.CancelScope(shield=True) as scope:
             try:
                 async with AsyncExitStack() as stack:
@@ -151,6 +159,8 @@ class Libp2pTransport:
             live.nursery = nursery
             for protocol, handler in self._handlers.items():
                 live.host.set_stream_handler(TProtocol(protocol), partial(self._accept, live, protocol, handler))
+            if live.door:
+                live.host.set_stream_handler(INTRODUCTION, live.door.answer_again)
             if self._lane:
                 self._start_lanes(live)
             self._live = live
@@ -180,7 +190,7 @@ class Libp2pTransport:
     async def _accept(self, live: _Live, protocol: str, handler: StreamHandler, raw: Any) -> None:
         """Called by libp2p for an incoming stream; it is over for libp2p when this returns."""
         peer = str(raw.muxed_conn.peer_id)
-        if self._nursery is None or live.streams[peer] >= STREAMS_PER_PEER_MAX:
+        if self._nursery is None or _is_full(live, peer):
             await raw.reset()
             return
         stream = _adopt(live, MuxedPipe(raw), peer)
@@ -205,7 +215,7 @@ class Libp2pTransport:
     async def _serve_lane(self, live: _Live, lanes: Lanes, lane: Lane) -> None:
         """Called by the swarm for a lane that a peer opened; it is over when this returns."""
         try:
-            if self._nursery is None or live.streams[lane.peer] >= STREAMS_PER_PEER_MAX:
+            if self._nursery is None or not self._admits(lane.peer) or _is_full(live, lane.peer):
                 return
             stream = _adopt(live, lane.pipe, lane.peer)
             self._nursery.start_soon(run_handler, self._handlers[lane.protocol], stream, lane.protocol)
@@ -219,15 +229,29 @@ class Libp2pTransport:
         await live.records.connected(peer)
         return str(peer)
 
+    def _admits(self, peer: str) -> bool:
+        return self._admission is None or self._admission.admits(peer)
+
+    async def disconnect(self, peer: str) -> None:
+        live = self._live
+        if live is None:
+            return
+        async with trio.open_nursery() as nursery:
+            for stream in tuple(live.streams.get(peer, ())):
+                nursery.start_soon(stream.aclose)
+            await live.dialer.disconnect(peer)
+
     def learn(self, peer: str, addresses: tuple[str, ...]) -> None:
         if self._live and peer != self.peer:
             self._live.dialer.learn(peer, addresses)
 
     async def open(self, peer: str, protocol: str) -> FramedStream:
         live = self._need_live()
-        if live.streams[peer] >= STREAMS_PER_PEER_MAX:
+        if _is_full(live, peer):
             raise PeerUnreachableError(f"{STREAMS_PER_PEER_MAX} streams with {peer} are open; close some first")
         await live.dialer.reach(peer)
+        if not self._admits(peer):
+            raise NotAdmittedError(f"{peer} is no member of this mesh, or not any more")
         pipe = await live.lanes.open(peer, protocol) if live.lanes else None
         stream = _adopt(live, pipe or MuxedPipe(await live.dialer.open(peer, protocol)), peer)
         live.nursery.start_soon(stream.run)
@@ -266,12 +290,16 @@ class Libp2pTransport:
         return self._live
 
 
+def _is_full(live: _Live, peer: str) -> bool:
+    return len(live.streams.get(peer, ())) >= STREAMS_PER_PEER_MAX
+
+
 def _adopt(live: _Live, pipe: Pipe, peer: str) -> FramedStream:
-    live.streams[peer] += 1
-    return FramedStream(pipe, peer, partial(_count_down, live.streams, peer))
+    def ended() -> None:
+        live.streams[peer].discard(stream)
+        if not live.streams[peer]:
+            del live.streams[peer]
 
-
-def _count_down(streams: Counter[str], peer: str) -> None:
-    streams[peer] -= 1
-    if streams[peer] <= 0:
-        del streams[peer]
+    stream = FramedStream(pipe, peer, ended)
+    live.streams[peer].add(stream)
+    return stream
