@@ -3,7 +3,7 @@
     python benchmarks/gateway.py [--seconds 5] [--connections 1 16 64] [--rounds 3] [--only uvicorn hypercorn potluck]
 
 Needs `wrk` (a Debian package); without it nothing is measured. `uvicorn` is uvicorn with h11 on asyncio, as it
-comes without extras; `hypercorn` is Hypercorn on trio, what the gateway is made of; `potluck` is one node that answers
+comes without extras; `hypercorn` is Hypercorn on trio, the event loop of a node; `potluck` is one node that answers
 by a worker of its own, in a sandbox. All have one process for their connections, and 100 bytes of answer. Each round
 runs every contender once, one after the other; figures are medians over the rounds, `p50_ms` is wrk's.
 """

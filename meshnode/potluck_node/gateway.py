@@ -1,6 +1,6 @@
 """The gateway: an HTTP server whose requests are answered by functions on the mesh.
 
-Hypercorn speaks the protocol, one connection at a time; here are the limits, the routes, and the end of it.
+`gateway_connection` speaks the protocol, one connection at a time; here are the limits, the routes, and the end of it.
 """
 
 from __future__ import annotations
@@ -8,43 +8,45 @@ from __future__ import annotations
 import errno
 import itertools
 import logging
-import math
 import os
 import socket
+import ssl
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 import trio
 
 from potluck.errors import InputCancellation, InvalidError
 from potluck.wire import Failure, FunctionSpec, function_id, web
+from potluck_node import web_visit
 from potluck_node.apps import ClientApps
 from potluck_node.caller import Caller
 from potluck_node.core.web import (
-    HEADER_BYTES_MAX,
     NO_HOST,
     NO_TOKEN,
     NOT_FOUND,
     RESTART,
-    TOO_MANY_HEADERS,
     Answer,
     Doors,
     Reply,
     Route,
     Sessions,
-    header_bytes,
     names_us,
     passed_on,
+    path_of,
     proof,
     route,
     session,
 )
-from potluck_node.web_visit import BodyError, ClientLeft, Heard, Receive, Send, Visit, first_part
+from potluck_node.gateway_connection import Connection, Exchange
+from potluck_node.gateway_socket import SocketTalk
+from potluck_node.web_visit import BodyError, ClientLeft, Heard, Short, Visit, first_part
 
 if TYPE_CHECKING:
     from trio_typing import TaskStatus
 
-    from potluck_node.gateway_protocol import Protocols
+    from potluck_node.core.http import Head
 
 log = logging.getLogger("potluck.gateway")
 
@@ -52,8 +54,8 @@ log = logging.getLogger("potluck.gateway")
 CONNECTIONS_MAX = 4096
 # A connection without a request, or with the half of one, is closed after this, seconds.
 IDLE_S = 20.0
-# How long a client may take to read what it is sent next (at most some 64 KiB), seconds.
-WRITE_TIMEOUT_S = 60.0
+# How often time limits are looked at, while the shortest of them passes.
+LOOKS = 8
 # When no more descriptors are to be had, seconds until the next try.
 ACCEPT_PAUSE_S = 0.1
 # Under these names every machine means itself.
@@ -90,7 +92,7 @@ class Gateway:
         self.apps = ClientApps(os.getpid())
         self._doors, self._sessions, self._numbers = Doors(), Sessions(), itertools.count(1)
         self._visits: dict[str, Visit] = {}
-        self._streams: set[ClientStream] = set()
+        self._connections: set[Connection] = set()
         self._hosts: tuple[str, ...] = ()
         self._url = ""
         self._nursery: trio.Nursery | None = None
@@ -100,11 +102,7 @@ class Gateway:
         """Answer until cancelled."""
         async with trio.open_nursery() as self._nursery:
             task_status.started()
-            try:
-                await trio.sleep_forever()
-            finally:
-                for stream in self._streams:
-                    stream.abort()
+            await self._end_what_waits()
 
     @property
     def busy(self) -> bool:
@@ -115,17 +113,14 @@ class Gateway:
         async with self._opening:
             if not self._url and self._settings.gateway != "none":
                 assert self._nursery, "the gateway is not being served"
-                # Here, since few nodes answer anybody and it would be a tenth of every node's start.
-                from potluck_node.gateway_protocol import Protocols
-
-                protocols = Protocols(self._take, self._settings.gateway_cert, self._settings.gateway_key)
-                listener, scheme = self._listen(), "https" if protocols.secure else "http"
+                secure = _secure(self._settings.gateway_cert, self._settings.gateway_key)
+                listener, scheme = self._listen(), "https" if secure else "http"
                 host, port = listener.socket.getsockname()[:2]
                 shown = f"[{host}]" if ":" in host else host
                 if host in ("0.0.0.0", "::"):
                     shown = (self._settings.gateway_hosts or (socket.gethostname(),))[0]
                 self._hosts = (*LOCAL_NAMES, shown.lower(), *(each.lower() for each in self._settings.gateway_hosts))
-                self._nursery.start_soon(self._accept_all, listener, protocols)
+                self._nursery.start_soon(self._accept_all, listener, secure)
                 self._url = f"{scheme}://{shown}:{port}"
                 log.info("the gateway answers at %s", self._url)
         return self._url
@@ -144,7 +139,7 @@ class Gateway:
                 fix='Set `gateway` to another address and port of this machine, or to "none".',
             ) from None
 
-    async def _accept_all(self, listener: trio.SocketListener, protocols: Protocols) -> None:
+    async def _accept_all(self, listener: trio.SocketListener, secure: ssl.SSLContext | None) -> None:
         assert self._nursery
         while True:
             try:
@@ -153,24 +148,34 @@ class Gateway:
                 log.warning("the gateway cannot accept a connection: %s", error)
                 await trio.sleep(ACCEPT_PAUSE_S)
                 continue
-            if len(self._streams) >= CONNECTIONS_MAX:
+            if len(self._connections) >= CONNECTIONS_MAX:
                 await trio.aclose_forcefully(accepted)
                 continue
-            if protocols.secure:
-                accepted = trio.SSLStream(accepted, protocols.secure, server_side=True, https_compatible=True)
-            self._nursery.start_soon(self._connection, ClientStream(accepted), protocols)
+            self._nursery.start_soon(self._connection, accepted, secure)
 
-    async def _connection(self, stream: ClientStream, protocols: Protocols) -> None:
-        self._streams.add(stream)
+    async def _connection(self, stream: Any, secure: ssl.SSLContext | None) -> None:
+        client = _address(stream)
+        if secure:
+            stream = trio.SSLStream(stream, secure, server_side=True, https_compatible=True)
+        connection = Connection(stream, self, "https" if secure else "http", client)
+        self._connections.add(connection)
         try:
-            await protocols.speak(stream)
+            await connection.serve()
         except Exception:
             # Whatever a client makes of a protocol must not end the node.
             log.exception("a connection to the gateway failed")
         finally:
-            self._streams.discard(stream)
-            # Hypercorn leaves one open whose TLS handshake failed.
-            await stream.close()
+            self._connections.discard(connection)
+
+    async def _end_what_waits(self) -> None:
+        """One task for the time limits of all: each request would have to set and unset its own."""
+        while True:
+            await trio.sleep(min(IDLE_S, web_visit.BEGIN_TIMEOUT_S) / LOOKS)
+            now = trio.current_time()
+            for connection in list(self._connections):
+                connection.expire(now - IDLE_S)
+            for visit in list(self._visits.values()):
+                visit.expire(now - web_visit.BEGIN_TIMEOUT_S)
 
     def retire(self, functions: frozenset[str], drain_s: float) -> None:
         """These functions are deployed no more: their WebSockets may stay open for so long."""
@@ -185,64 +190,60 @@ class Gateway:
 
     # Requests
 
-    async def _take(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
-        if scope["type"] not in ("http", "websocket"):
-            return
-        headers: web.Headers = tuple((bytes(name), bytes(value)) for name, value in scope["headers"])
-        found = self._look_up(scope["path"], headers)
+    def take(self, exchange: Exchange | SocketTalk) -> None:
+        """Answer it, or begin to."""
+        found = (exchange.wrong if isinstance(exchange, SocketTalk) else None) or self._look_up(exchange.head)
+        if not isinstance(found, Answer):
+            function, where = found
+            found = self._doors.enter(f"{function.app}/{function.name}") or found
         if isinstance(found, Answer):
-            await self._refuse(scope, send, found)
+            exchange.answer(Reply().answer(found))
             return
         function, where = found
-        key = f"{function.app}/{function.name}"
-        if refused := self._doors.enter(key):
-            await self._refuse(scope, send, refused)
-            return
-        try:
-            await self._visit(function, where, scope, headers, receive, send)
-        finally:
-            self._doors.leave(key)
+        visit = self._opened(function, exchange.head.headers)
+        if isinstance(exchange, Exchange) and exchange.whole:
+            request = _request(exchange, where, exchange.take_body(), more=False)
+            Short(visit, exchange, lambda: self._closed(visit)).begin(request)
+        else:
+            exchange.spawn(partial(self._visit, visit, where, exchange))
 
-    def _look_up(self, path: str, headers: web.Headers) -> Answer | tuple[FunctionSpec, Route]:
-        if not names_us(headers, self._hosts):
+    def _look_up(self, head: Head) -> Answer | tuple[FunctionSpec, Route]:
+        if not names_us(head.headers, self._hosts):
             return NO_HOST
-        if header_bytes(headers) > HEADER_BYTES_MAX:
-            return TOO_MANY_HEADERS
-        where = route(path)
+        where = route(path_of(head.target))
         function = self.endpoints.endpoint(where.app, where.label) if where and self.endpoints else None
         if function is None or where is None:
             return NOT_FOUND
-        if function.web and function.web.private and not self._admits(*proof(headers)):
+        if function.web and function.web.private and not self._admits(*proof(head.headers)):
             return NO_TOKEN
         return function, where
 
-    async def _visit(
-        self, function: FunctionSpec, where: Route, scope: dict[str, Any], headers: web.Headers, receive: Receive,
-        send: Send,
-    ) -> None:  # fmt: skip
+    def _opened(self, function: FunctionSpec, headers: web.Headers) -> Visit:
         call = f"web.{next(self._numbers)}"
         name, key = session(headers), f"{function.app}/{function.name}"
-        visit = self._visits[call] = Visit(
-            call, function, self._caller, self.heard, self._sessions.worker(key, name),
-            lambda worker: self._sessions.note(key, name, worker),
-        )  # fmt: skip
+        note = (lambda worker: self._sessions.note(key, name, worker)) if name else _forget
+        visit = Visit(call, function, self._caller, self.heard, self._sessions.worker(key, name), note)
+        self._visits[call] = visit
+        return visit
+
+    def _closed(self, visit: Visit) -> None:
+        del self._visits[visit.call]
+        self._doors.leave(f"{visit.function.app}/{visit.function.name}")
+
+    async def _visit(self, visit: Visit, where: Route, exchange: Exchange | SocketTalk) -> None:
         try:
-            if scope["type"] == "websocket":
-                await receive()  # it always begins with its connecting
-                request: web.HttpRequest | web.SocketRequest = _socket_request(scope, where, headers)
+            if isinstance(exchange, SocketTalk):
+                visit.begin(_socket_request(exchange, where))
             else:
-                request = _http_request(scope, where, headers, *await first_part(headers, receive))
-            await visit.serve(request, receive, send)
+                visit.begin(_request(exchange, where, *await first_part(exchange.head.headers, exchange.receive)))
+            await visit.serve(exchange.receive, exchange.send)
         except BodyError as error:
-            await self._refuse(scope, send, error.answer)
+            for message in Reply().answer(error.answer):
+                await exchange.send(message)
         except ClientLeft:
             pass
         finally:
-            del self._visits[call]
-
-    async def _refuse(self, scope: dict[str, Any], send: Send, answer: Answer) -> None:
-        for message in Reply(socket=scope["type"] == "websocket").answer(answer):
-            await send(message)
+            self._closed(visit)
 
     # As a client of the apps
 
@@ -256,53 +257,32 @@ class Gateway:
         return len(visits)
 
 
-class ClientStream:
-    """A client's connection, as Hypercorn uses it, but that an idle one is closed and that writing ends: Hypercorn
-    shields its writes from cancellation."""
+def _secure(cert: str, key: str) -> ssl.SSLContext | None:
+    """`cert` and `key` name files in PEM, or are empty. Raises `InvalidError` when they cannot be used."""
+    if not cert and not key:
+        return None
+    try:
+        if not (cert and key):
+            raise ValueError("one of the two settings is missing")
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.load_cert_chain(cert, key)
+        context.set_alpn_protocols(["http/1.1"])
+    except (OSError, ValueError) as error:
+        raise InvalidError(
+            f"The gateway cannot use the certificate {cert or 'of no name'}.",
+            why=str(error),
+            fix="Mend the settings `gateway_cert` and `gateway_key`: both name files in PEM.",
+        ) from None
+    return context
 
-    def __init__(self, stream: Any) -> None:
-        self._stream = stream
-        self._idle_until = trio.current_time() + IDLE_S
-        self._reading: trio.CancelScope | None = None
-        self._writing: set[trio.CancelScope] = set()
-        self._aborted = False
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._stream, name)
-
-    def set_idle(self, idle: bool) -> None:
-        """Whether it waits for a request, which must then come within `IDLE_S` as a whole."""
-        self._idle_until = trio.current_time() + IDLE_S if idle else math.inf
-        if self._reading:
-            self._reading.deadline = self._idle_until
-
-    async def receive_some(self, max_bytes: int) -> bytes:
-        """Nothing once it was idle for too long, as if the client had gone."""
-        with trio.CancelScope(deadline=self._idle_until) as self._reading:
-            data: bytes = await self._stream.receive_some(max_bytes)
-            return data
-        return b""
-
-    async def send_all(self, data: bytes) -> None:
-        with trio.move_on_after(0 if self._aborted else WRITE_TIMEOUT_S) as scope:
-            self._writing.add(scope)
-            try:
-                await self._stream.send_all(data)
-            finally:
-                self._writing.discard(scope)
-            return
-        await self.close()
-        raise trio.BrokenResourceError("the client does not read")
-
-    async def close(self) -> None:
-        """At once, without a word."""
-        await trio.aclose_forcefully(self._stream)
-
-    def abort(self) -> None:
-        """Whoever writes ends."""
-        self._aborted = True
-        for scope in self._writing:
-            scope.cancel()
+def _address(stream: trio.SocketStream) -> tuple[str, int] | None:
+    try:
+        host, port, *_ = stream.socket.getpeername()
+    except OSError:
+        return None
+    return str(host), int(port)
 
 
 def _bound(host: str, port: int) -> trio.SocketListener:
@@ -317,26 +297,31 @@ def _bound(host: str, port: int) -> trio.SocketListener:
     return trio.SocketListener(trio.socket.from_stdlib_socket(listener))
 
 
-def _http_request(
-    scope: dict[str, Any], where: Route, headers: web.Headers, body: bytes, more: bool
-) -> web.HttpRequest:
-    return web.HttpRequest(scope["method"], **_common(scope, where, headers), body=body, more=more)
+def _forget(worker: str) -> None:
+    """Nobody asked to meet it again."""
 
 
-def _socket_request(scope: dict[str, Any], where: Route, headers: web.Headers) -> web.SocketRequest:
-    return web.SocketRequest(**_common(scope, where, headers), subprotocols=tuple(scope["subprotocols"]))
+def _request(exchange: Exchange, where: Route, body: bytes, more: bool) -> web.HttpRequest:
+    return web.HttpRequest(method=exchange.head.method, **_common(exchange, where), body=body, more=more)
 
 
-def _common(scope: dict[str, Any], where: Route, headers: web.Headers) -> dict[str, Any]:
+def _socket_request(talk: SocketTalk, where: Route) -> web.SocketRequest:
+    return web.SocketRequest(**_common(talk, where), subprotocols=talk.subprotocols)
+
+
+def _common(exchange: Exchange | SocketTalk, where: Route) -> dict[str, Any]:
     """An application has a root, also when the URL that was printed is asked for as it is."""
-    client, bare = scope.get("client"), "/" if scope["path"] == where.root else ""
+    head = exchange.head
+    raw_path, _, query = head.target.partition(b"?")
+    path = path_of(head.target)
+    bare = "/" if path == where.root else ""
     return {
-        "scheme": scope["scheme"],
-        "http_version": scope["http_version"],
+        "scheme": exchange.scheme,
+        "http_version": head.version,
         "root": where.root,
-        "path": scope["path"] + bare,
-        "raw_path": scope["raw_path"] + bare.encode(),
-        "query": scope["query_string"],
-        "headers": passed_on(headers),
-        "client": (str(client[0]), int(client[1])) if client else None,
+        "path": path + bare,
+        "raw_path": raw_path + bare.encode(),
+        "query": query,
+        "headers": passed_on(head.headers),
+        "client": exchange.client,
     }

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from typing import TYPE_CHECKING, Any
 
 import trio
 
@@ -29,6 +30,9 @@ from potluck_node.core.web import (
     failed,
 )
 
+if TYPE_CHECKING:
+    from potluck_node.gateway_connection import Exchange
+
 log = logging.getLogger("potluck.gateway")
 
 # How long a request may wait until a worker begins it: an image may have to travel, and a model to load.
@@ -40,6 +44,7 @@ CLOSE_TIMEOUT_S = 10.0
 # What may wait here for a slow client, bytes: what the worker's window allows, and one WebSocket message beyond.
 HELD_BYTES_MAX = web.AHEAD_BYTES_MAX + web.SOCKET_MESSAGE_BYTES_MAX + 1024
 
+Message = dict[str, Any]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 Heard = Callable[[str, str, InputLog], None]
@@ -67,31 +72,54 @@ class Visit:
         self._allowed: int | None = None
         self._outcome: ev.Deliver | None = None
         self._begun = self._broken = False
-        self._change = trio.Event()
+        self._refused: Answer | None = None
+        self._reply = Reply()
+        self._since = math.inf
+        # Of those that wait for a change.
+        self._change: list[trio.Event] = []
+        # Called at each change.
+        self.woken: Callable[[], None] = _ignore
 
-    async def serve(self, request: web.HttpRequest | web.SocketRequest, receive: Receive, send: Send) -> None:
-        """Have it answered. Returns when the answer is complete, or the client has gone."""
-        self.socket = isinstance(request, web.SocketRequest)
-        reply = Reply(socket=self.socket)
+    def begin(self, request: web.HttpRequest | web.SocketRequest) -> None:
+        """Have it answered."""
+        self.request, self.socket = request, isinstance(request, web.SocketRequest)
+        self._reply.socket = self.socket
+        self._since = trio.current_time()
         self._caller.open(self.call, self.function, self)
         self._caller.submit(ev.InputAdded(self.call, 0, wire.encode(request), self._worker))
         self._caller.submit(ev.InputsEnded(self.call))
+
+    async def serve(self, receive: Receive, send: Send) -> None:
+        """Pass on what comes of it, and the answer. Returns when that is complete, or the client has gone."""
         try:
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._pass_on, request, receive, reply, send, nursery.cancel_scope)
-                await self._answer(reply, send)
+                nursery.start_soon(self._pass_on, receive, nursery.cancel_scope)
+                await self._answer(send)
                 nursery.cancel_scope.cancel()
         finally:
-            if self._outcome is None:
-                self._caller.submit(ev.CallCancelled(self.call, "the client left"))
+            self.leave()
+
+    def leave(self) -> None:
+        """Nobody waits for the answer any more."""
+        if self._outcome is None:
+            self._outcome = ev.Deliver(self.call, 0)
+            self._caller.submit(ev.CallCancelled(self.call, "the client left"))
+
+    def expire(self, since: float) -> None:
+        """Give up if it has waited for a worker for longer."""
+        if self._since < since and not (self._begun or self._outcome):
+            self._refuse(NO_WORKER)
+
+    def _refuse(self, answer: Answer) -> None:
+        """Answer it here."""
+        self._refused = answer
+        self._changes()
 
     # From the client
 
-    async def _pass_on(
-        self, request: web.HttpRequest | web.SocketRequest, receive: Receive, reply: Reply, send: Send,
-        scope: trio.CancelScope,
-    ) -> None:  # fmt: skip
+    async def _pass_on(self, receive: Receive, scope: trio.CancelScope) -> None:
         """Until the client has gone, or the answer is complete."""
+        request = self.request
         try:
             if isinstance(request, web.SocketRequest):
                 await self._pass_on_messages(receive)
@@ -102,11 +130,9 @@ class Visit:
         except ClientLeft:
             pass
         except BodyError as error:
-            with trio.CancelScope(shield=True), trio.move_on_after(PART_TIMEOUT_S):
-                for message in reply.answer(error.answer):
-                    await send(message)
-            scope.cancel()
-        if not reply.over:
+            self._refuse(error.answer)
+            return
+        if not self._reply.over:
             # The last of an answer must not be cancelled: the connection goes on after it.
             scope.cancel()
 
@@ -152,25 +178,41 @@ class Visit:
 
     # To the client
 
-    async def _answer(self, reply: Reply, send: Send) -> None:
+    async def _answer(self, send: Send) -> None:
         try:
             async for item in self._came():
-                for message in reply.take(wire.decode(item, web.FromApp)):
+                for message in self._reply.take(wire.decode(item, web.FromApp)):
                     await send(message)
         except (Broken, RemoteProtocolError) as error:
-            log.warning("%s/%s: a worker's answer makes no sense: %s", self.function.app, self.function.name, error)
-            self._broken = True
-        if not reply.over:
-            for message in reply.answer(self._answer_of_ours(), self._code):
-                await send(message)
+            self._broke(error)
+        for message in self._rest():
+            await send(message)
+
+    def _broke(self, error: Exception) -> None:
+        log.warning("%s/%s: a worker's answer makes no sense: %s", self.function.app, self.function.name, error)
+        self._broken = True
+
+    def _rest(self) -> Iterator[Message]:
+        """What is left to say to a client whose worker has not said all."""
+        if not self._reply.over:
+            yield from self._reply.answer(self._answer_of_ours(), self._code)
+
+    def short(self) -> list[Message]:
+        """All of an answer that is the outcome alone."""
+        payload = self._outcome.payload if self._outcome and not self._refused else b""
+        said: list[Message] = []
+        try:
+            if payload:
+                said = list(self._reply.take(wire.decode(payload, web.FromApp)))
+        except (Broken, RemoteProtocolError) as error:
+            self._broke(error)
+            self._reply = Reply()
+        return [*said, *self._rest()]
 
     async def _came(self) -> AsyncIterator[bytes]:
         """Items, then a short answer that is the outcome itself."""
         count = 0
-        with trio.move_on_after(BEGIN_TIMEOUT_S):
-            while not self._begun and self._outcome is None:
-                await self._changed()
-        while self._begun or self._outcome:
+        while not self._refused:
             while self._items:
                 payload = self._items.popleft()
                 yield payload
@@ -180,10 +222,12 @@ class Visit:
             if self._broken or (self._outcome and not self._items):
                 break
             await self._changed()
-        if not self._broken and self._outcome and self._outcome.payload:
+        if not (self._broken or self._refused) and self._outcome and self._outcome.payload:
             yield self._outcome.payload
 
     def _answer_of_ours(self) -> Answer:
+        if self._refused:
+            return self._refused
         outcome = self._outcome
         if outcome and outcome.failure:
             self._note(outcome.failure)
@@ -193,6 +237,16 @@ class Visit:
         if self._broken or outcome:
             return failed(wire.Failure("execution", "the answer was no answer"))
         return NO_WORKER
+
+    @property
+    def streams(self) -> bool:
+        """Whether its answer is more than the outcome."""
+        return bool(self._items) or self._broken
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing more comes of it."""
+        return self._outcome is not None or self._refused is not None
 
     def _note(self, failure: wire.Failure) -> None:
         """For whoever reads the app's logs: clients are told less."""
@@ -207,12 +261,16 @@ class Visit:
             self.deliver(ev.Deliver(self.call, 0, failure=failure))
 
     async def _changed(self) -> None:
-        await self._change.wait()
+        event = trio.Event()
+        self._change.append(event)
+        await event.wait()
 
     def _changes(self) -> None:
         """Wake whoever waits."""
-        change, self._change = self._change, trio.Event()
-        change.set()
+        waiting, self._change = self._change, []
+        for event in waiting:
+            event.set()
+        self.woken()
 
     # The sink of its call
 
@@ -250,6 +308,44 @@ class Visit:
 
     async def drained(self) -> None:
         """What waits here is bounded by windows instead."""
+
+
+def _ignore() -> None:
+    """A task waits instead."""
+
+
+class Short:
+    """A request that is whole. No task waits for its answer, if that is short. `done` is called at its end."""
+
+    def __init__(self, visit: Visit, exchange: Exchange, done: Callable[[], None]) -> None:
+        self._visit, self._exchange, self._done = visit, exchange, done
+
+    def begin(self, request: web.HttpRequest) -> None:
+        self._visit.woken, self._exchange.left = self._look, self._left
+        self._visit.begin(request)
+
+    def _look(self) -> None:
+        visit = self._visit
+        if visit.streams:
+            visit.woken = _ignore
+            self._exchange.spawn(self._serve)
+        elif visit.over:
+            self._end()
+            self._exchange.answer(visit.short())
+
+    async def _serve(self) -> None:
+        try:
+            await self._visit.serve(self._exchange.receive, self._exchange.send)
+        finally:
+            self._done()
+
+    def _left(self) -> None:
+        self._end()
+
+    def _end(self) -> None:
+        self._visit.woken = _ignore
+        self._visit.leave()
+        self._done()
 
 
 class BodyError(Exception):

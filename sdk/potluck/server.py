@@ -19,7 +19,7 @@ METHOD = "serve"
 # Modal's parameters that mean nothing here, and why, unless they are left at these defaults.
 _REFUSED: dict[str, tuple[object, str]] = {
     "exit_grace_period": (0, "workers end when what they answer has ended"),
-    "h2_enabled": (False, "workers are spoken to by HTTP/1.1: the gateway speaks HTTP/2 to clients where it has TLS"),
+    "h2_enabled": (False, "workers and clients are spoken to by HTTP/1.1"),
     "name": (None, "a server goes by the name of its class"),
     "scaleup_window": (None, "workers are started as soon as they pay for it"),
 }

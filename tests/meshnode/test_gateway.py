@@ -23,7 +23,7 @@ from potluck.errors import InvalidError
 from potluck.wire import Failure, web
 from potluck.wire.common import Web
 from potluck_node import gateway as module
-from potluck_node import web_visit
+from potluck_node import gateway_connection, web_visit
 from potluck_node.core import events as ev
 from potluck_node.core import web as core
 from potluck_node.gateway import Gateway
@@ -118,7 +118,7 @@ async def test_a_connection_that_never_asks_is_closed(monkeypatch):
     monkeypatch.setattr(module, "IDLE_S", 0.2)
     async with serving(Mesh(succeed)) as (_, port):
         assert await ask(port, b"") == b""
-        assert b"HTTP/1.1 400" in await ask(port, b"GET /app/site HT")
+        assert b"HTTP/1.1 408" in await ask(port, b"GET /app/site HT")
 
 
 async def test_nor_does_a_trickle_or_the_time_after_an_answer_keep_it_open(monkeypatch):
@@ -229,7 +229,7 @@ async def fed(mesh: Mesh, done: Callable[[], object]) -> None:
 
 
 async def test_a_client_that_does_not_read_is_left(monkeypatch):
-    monkeypatch.setattr(module, "WRITE_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(gateway_connection, "WRITE_TIMEOUT_S", 0.2)
     mesh = Mesh(fill)
     async with serving(mesh) as (_, port), await trio.open_tcp_stream("127.0.0.1", port) as stream:
         await stream.send_all(request())
@@ -249,7 +249,7 @@ async def test_the_gateway_ends_though_a_client_does_not_read():
                 return len(set(held[-30:])) == 1 < len(held[-30:])
 
             await fed(mesh, stuck)
-            assert any(each._writing for each in gateway._streams)
+            assert any(each._unsent for each in gateway._connections)
     await stream.aclose()
 
 
@@ -305,17 +305,16 @@ def certificate(tmp_path_factory) -> tuple[str, str]:
     return str(folder / "cert.pem"), str(folder / "key.pem")
 
 
-@pytest.mark.parametrize("http2", [False, True])
-async def test_with_a_certificate_it_speaks_tls(certificate, http2):
+async def test_with_a_certificate_it_speaks_tls(certificate):
     cert, key = certificate
     async with serving(Mesh(succeed), gateway_cert=cert, gateway_key=key) as (gateway, port):
         assert (await gateway.base()).startswith("https://")
         trusting = ssl.create_default_context(cafile=cert)
-        async with httpx.AsyncClient(verify=trusting, http2=http2, timeout=20) as client:
+        async with httpx.AsyncClient(verify=trusting, timeout=20) as client:
             for _ in range(3):
                 answer = await client.get(f"https://localhost:{port}/app/site")
                 assert (answer.status_code, answer.text) == (200, "ok")
-                assert answer.http_version == ("HTTP/2" if http2 else "HTTP/1.1")
+                assert answer.http_version == "HTTP/1.1"
         assert b"200" not in await ask(port, request())
 
 

@@ -7,6 +7,7 @@ from collections import Counter, OrderedDict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
+from urllib.parse import unquote
 
 from potluck.wire.common import Failure, Message
 from potluck.wire.web import (
@@ -86,6 +87,11 @@ def route(path: str) -> Route | None:
     """`/APP/LABEL` and all below; None for another path."""
     found = re.fullmatch(r"(/([A-Za-z0-9_.-]{1,64})/([a-z0-9-]{1,63}))(/.*)?", path, re.DOTALL)
     return Route(found[2], found[3], found[1]) if found else None
+
+
+def path_of(target: bytes) -> str:
+    """The path of a request's target, decoded."""
+    return unquote(target.partition(b"?")[0].decode("latin-1"))
 
 
 def names_us(headers: Headers, hosts: Iterable[str]) -> bool:
@@ -269,4 +275,8 @@ def _checked(headers: Headers) -> list[tuple[bytes, bytes]]:
     for name, value in headers:
         if not _NAME.fullmatch(name) or re.search(rb"[\r\n\0]", value):
             raise Broken(f"{name!r:.60} is no header")
-    return [(name.lower(), value.strip()) for name, value in headers if name.lower() not in _HOP]
+    checked = [(name.lower(), value.strip()) for name, value in headers if name.lower() not in _HOP]
+    lengths = [value for name, value in checked if name == b"content-length"]
+    if len(lengths) > 1 or not all(value.isdigit() and len(value) < 19 for value in lengths):
+        raise Broken(f"{lengths!r:.60} is no length of a body")
+    return checked
