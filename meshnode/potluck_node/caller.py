@@ -91,6 +91,8 @@ class _Lease:
     vouchers: CallerVouchers | None = None
     # Whether we have signed its receipt.
     receipted: bool = False
+    # Whether it is with ourselves: nobody bills themselves.
+    ours: bool = False
 
 
 class Caller:
@@ -164,7 +166,8 @@ class Caller:
         if isinstance(action, ev.SendInput):
             lease = self._leases.get(action.lease)
             if lease and lease.link:
-                lease.meter.sent(action.input, action.attempt, action.payload, self._clock.now_us())
+                if not lease.ours:
+                    lease.meter.sent(action.input, action.attempt, action.payload, self._clock.now_us())
                 call, index = self.core.input_of(action.input) or ("", 0)
                 given = (action.input, action.attempt, action.payload, action.plain, call, index, action.worker)
                 lease.link.post(messages.Input(*given))
@@ -215,7 +218,7 @@ class Caller:
             held.link.post(message)
 
     def _open(self, action: ev.OpenLease) -> None:
-        lease = _Lease(action)
+        lease = _Lease(action, ours=action.peer == self._key.peer)
         self._leases[action.lease] = lease
         assert self._nursery, "the caller is not being served"
         if action.peer == self._key.peer:
@@ -319,11 +322,13 @@ class Caller:
     def _take(self, lease: _Lease, message: object) -> None:
         name = lease.action.lease
         if isinstance(message, messages.InputDone):
-            lease.meter.came(message, self._clock.now_us())
+            if not lease.ours:
+                lease.meter.came(message, self._clock.now_us())
             self._input_over(name, message.input)
             self._engine.submit(ev.InputFinished(name, message))
         elif isinstance(message, messages.InputItem):
-            lease.meter.meter.add_item(message)
+            if not lease.ours:
+                lease.meter.meter.add_item(message)
             self._engine.submit(ev.ItemYielded(name, message))
         elif isinstance(message, messages.PiecesTaken):
             self._engine.submit(ev.PiecesTaken(name, message.input, message.bytes))

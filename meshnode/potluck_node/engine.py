@@ -37,6 +37,8 @@ class Engine(Generic[EventT, ActionT]):
         self._queue: deque[EventT] = deque()
         self._running = False
         self._sleep = trio.CancelScope()
+        # When the sleep ends, in the clock's time; None for never.
+        self._wake_us: int | None = None
 
     def submit(self, event: EventT) -> None:
         """Handle one event and whatever it causes."""
@@ -53,10 +55,11 @@ class Engine(Generic[EventT, ActionT]):
         self._plan()
 
     def _plan(self) -> None:
+        """Sleep no longer than the core wants. What it wants later is seen then: to move a deadline takes as long as
+        many an event."""
         wake_us = self._core.wake_us
-        if wake_us is None:
-            self._sleep.deadline = float("inf")
-        else:
+        if wake_us is not None and (self._wake_us is None or wake_us < self._wake_us):
+            self._wake_us = wake_us
             self._sleep.deadline = trio.current_time() + max(0, wake_us - self._clock.now_us()) / 1e6
 
     async def serve(self, *, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -64,6 +67,8 @@ class Engine(Generic[EventT, ActionT]):
         task_status.started()
         while True:
             with trio.CancelScope() as self._sleep:
+                self._wake_us = None
                 self._plan()
                 await trio.sleep_forever()
-            self.submit(self._tick)
+            if self._core.wake_us is not None and self._core.wake_us <= self._clock.now_us():
+                self.submit(self._tick)

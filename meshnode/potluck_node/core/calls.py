@@ -48,6 +48,7 @@ class CallCore:
         self._calls: dict[str, Call] = {}
         self._inputs: dict[int, Input] = {}
         self._kept: dict[str, set[str]] = {}
+        self._named: dict[int, str] = {}
         self._numbers = 0
         self._actions: list[ev.Action] = []
         self._hiring = Hiring(book, dice, own_offer, self._inputs, self._act, self._give_up, self._hedgeable)
@@ -141,9 +142,13 @@ class CallCore:
     # Calls
 
     def _function(self, spec: FunctionSpec, now_us: int) -> Function:
-        name = function_id(spec)
+        # Of the very object that is known, it is known, too: what is hashed of it may be long.
+        name = self._named.get(id(spec), "")
+        if name not in self._functions or self._functions[name].spec is not spec:
+            name = function_id(spec)
         if name not in self._functions:
             self._functions[name] = Function(name, spec, now_us, scaling=spec.scaling)
+            self._named = {id(each.spec): each.name for each in self._functions.values()}
         return self._functions[name]
 
     def _call_opened(self, event: ev.CallOpened, now_us: int) -> None:

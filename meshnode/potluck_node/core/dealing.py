@@ -39,7 +39,8 @@ def deal(
             yield from _homed(pool, may_wake, held)
         while pool.queue and (run := _due(pool, now_us)):
             wakes = may_wake(pool.spec)
-            worker = min((each for each in _open(pool, runs_max) if wakes or not each.asleep), key=_runs, default=None)
+            found = (each for each in _open(pool, runs_max) if wakes or not each.asleep)
+            worker = min(found, key=lambda each: _runs(pool, each), default=None)
             if worker is None:
                 return
             yield worker, [pool.queue.popleft() for _ in range(run)]
@@ -102,9 +103,11 @@ def _open(pool: Pool, runs_max: int) -> list[Worker]:
     return [
         worker
         for worker in pool.workers.values()
-        if worker.ready and not worker.going and _runs(worker) < runs_max and not (used and worker.number)
+        if worker.ready and not worker.going and _runs(pool, worker) < runs_max and not (used and worker.number)
     ]
 
 
-def _runs(worker: Worker) -> int:
+def _runs(pool: Pool, worker: Worker) -> int:
+    if not pool.spec.sharing.batch_size:
+        return len(worker.items)
     return len({item.batch for item in worker.items.values()})

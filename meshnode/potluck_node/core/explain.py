@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from potluck.wire.offer import Offer
 from potluck_node.core.bans import Bans
@@ -10,7 +10,9 @@ from potluck_node.core.demand import Function, Lease
 from potluck_node.core.placement import Trusts, describe, misfit, slots
 
 
-def state(function: Function, leases: Sequence[Lease], offers: Sequence[Offer], trusts: Trusts) -> tuple[str, str]:
+def state(
+    function: Function, leases: Sequence[Lease], offers: Callable[[], Sequence[Offer]], trusts: Trusts
+) -> tuple[str, str]:
     """(queued, placed, leased or running; what is waited for)."""
     stages = [lease.stage for lease in leases if lease.stage]
     if any(lease.inputs and not lease.stage for lease in leases):
@@ -20,7 +22,7 @@ def state(function: Function, leases: Sequence[Lease], offers: Sequence[Offer], 
         return ("leased" if any(lease.slots for lease in leases) else "placed"), "; ".join(stages)
     if not function.queue and not function.delayed:
         return "running", ""
-    return "queued", _waiting(function, offers, trusts)
+    return "queued", _waiting(function, offers(), trusts)
 
 
 def _waiting(function: Function, offers: Sequence[Offer], trusts: Trusts) -> str:

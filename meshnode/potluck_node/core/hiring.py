@@ -94,8 +94,10 @@ class Hiring:
             function.delayed = [number for number in function.delayed if number not in due]
             function.queue.extend(due)
         self._scale(function, now_us)
+        waiting = len(function.queue)
         self._assign(function, now_us)
-        self._scale(function, now_us)
+        if len(function.queue) != waiting:
+            self._scale(function, now_us)
         if function.queue or function.keepers:
             self._grow(function, now_us)
         self._tail(function, now_us)
@@ -172,7 +174,8 @@ class Hiring:
         asked = scaling.min_containers or scaling.max_containers or scaling.buffer_containers
         if not asked and not any(lease.least or lease.most for lease in leases):
             return
-        wants = function.calls or function.keepers
+        # Of a function that is only bounded, nothing is held up.
+        wants = bool(scaling.min_containers or scaling.buffer_containers) and bool(function.calls or function.keepers)
         held = self._spread(function, kept(self.demand(function, now_us), scaling) if wants else 0)
         most = self._spread(function, scaling.max_containers)
         for name, least in held.items():
@@ -186,6 +189,8 @@ class Hiring:
 
     def _spread(self, function: Function, workers: int) -> dict[str, int]:
         granted = [(name, self.leases[name]) for name in sorted(function.leases) if self.leases[name].slots]
+        if len(granted) == 1:
+            return {name: min(lease.workers, workers) for name, lease in granted}
         return allot(workers, [self._place(name, lease) for name, lease in granted])
 
     def _place(self, name: str, lease: Lease) -> Place:
@@ -289,9 +294,7 @@ class Hiring:
         return would(function, self.leases, self.offers(now_us), self.bans, self.rtt_us, now_us, self.trusts)
 
     def _note(self, function: Function, now_us: int) -> None:
-        leases = self.of(function)
-        running = any(lease.inputs and not lease.stage for lease in leases)
-        note = state(function, leases, [] if running else self.offers(now_us), self.trusts)
+        note = state(function, self.of(function), lambda: self.offers(now_us), self.trusts)
         if note != function.note:
             function.note = note
             for call in sorted(function.calls):

@@ -26,7 +26,7 @@ from potluck_node.core.admission import Machine, nonsense, refuse
 from potluck_node.core.calls import AHEAD_MAX
 from potluck_node.core.dealing import places
 from potluck_node.core.gpu_room import GpuRoom
-from potluck_node.core.meter import payload_digest
+from potluck_node.core.meter import LeaseMeter, payload_digest
 from potluck_node.core.pools import Capacity, Item, Lease, Pool, Worker
 from potluck_node.core.staff import IDLE_US, RESUME_US, Staff, overdue_us
 from potluck_node.core.vouching import Vouching
@@ -50,7 +50,7 @@ class ProviderCore:
         self._gpus = GpuRoom(capacity.gpu_share)
         self._staff = Staff(node, capacity, idle_us, self._gpus, self._act, self._begin, self._close_leases)
         self._pools, self.room, self.gpus = self._staff.pools, self._staff.room, self._gpus.desk
-        self._vouching = Vouching(us)
+        self._us, self._vouching = us, Vouching(us)
         self.paused = ""
         self.wake_us: int | None = None
         self._handlers: dict[type, Callable[..., None]] = {
@@ -127,7 +127,9 @@ class ProviderCore:
         pool = self._staff.pool_for(event.caller, request.function, now_us)
         pool.leases.add(event.lease)
         slots = self._slots(pool)
-        self._leases[event.lease] = Lease(event.caller, pool.name, slots, now_us)
+        # Nobody bills themselves.
+        meter = LeaseMeter(signed=not self._us or event.caller != self._us)
+        self._leases[event.lease] = Lease(event.caller, pool.name, slots, now_us, meter)
         self._vouching.opened(event.lease, event.caller)
         self._rescale(pool)
         granted = LeaseGranted(event.lease, slots, self._capacity.tier(request.function), now_us, self._version)
@@ -293,7 +295,8 @@ class ProviderCore:
             self._lease_gone(ev.LeaseGone(event.lease, "the caller broke the protocol"), now_us)
             return
         pool = self._pools[lease.pool]
-        pool.queue.append(Item(event.lease, event.message, payload_digest(event.message.payload), now_us))
+        digest = payload_digest(event.message.payload) if lease.meter.signed else b""
+        pool.queue.append(Item(event.lease, event.message, digest, now_us))
         pool.used_us = now_us
 
     def _begin(self, pool: Pool, worker: Worker, items: list[Item], now_us: int) -> None:

@@ -6,6 +6,7 @@ the zygote stays longer, since it holds only what it imported, within the owner'
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from itertools import count
 
@@ -91,11 +92,12 @@ class Staff:
         if self._lending:
             self._resume(now_us)
         for pool in self.pools.values():
-            self._give_up(pool, now_us)
-            self._deal(pool, now_us, target(pool.spec))
-        counts, full = self.room.counts(), False
-        order = sorted(self.pools.values(), key=lambda each: (not each.queue, counts[each.caller], each.spawned_us))
-        for pool in order:
+            if pool.queue:
+                self._give_up(pool, now_us)
+                self._deal(pool, now_us, target(pool.spec))
+        wanting = [pool for pool in self.pools.values() if pool.queue or (pool.least and missing(pool) > 0)]
+        counts, full = self.room.counts() if wanting else Counter(), False
+        for pool in sorted(wanting, key=lambda each: (not each.queue, counts[each.caller], each.spawned_us)):
             if pool.state == "ready" and (pool.queue or not full) and not self._answers:
                 full |= not self._start_missing(pool, now_us)
             self._deal(pool, now_us, max(1, pool.spec.sharing.max_inputs))
@@ -246,8 +248,12 @@ class Staff:
         """When something is to be done though nothing happens."""
         yield from (due_us for _, _, _, due_us in self._answers)
         for pool in self.pools.values():
-            for _, _, item in pool.running():
-                yield item.since_us + pool.spec.timeout_us
+            for worker in pool.workers.values():
+                # The first of them began first.
+                for item in worker.items.values():
+                    if not item.over:
+                        yield item.since_us + pool.spec.timeout_us
+                        break
             if pool.spec.web:
                 yield from (due for each in pool.workers.values() if (due := overdue_us(pool, each)) is not None)
             for worker in self._spare(pool)[:1]:
@@ -261,7 +267,7 @@ class Staff:
 def overdue_us(pool: Pool, worker: Worker) -> int | None:
     """When a worker that answers requests is killed for one that does not end, though its client has gone; None while
     others run in there, which would suffer."""
-    if not pool.spec.web or not worker.items or worker.live() or worker.going:
+    if not pool.spec.web or not worker.items or worker.going or not all(item.over for item in worker.items.values()):
         return None
     return min(item.over_us for item in worker.items.values()) + GRACE_US
 
