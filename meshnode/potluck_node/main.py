@@ -21,6 +21,7 @@ from potluck_node.clock import Clock, SystemClock
 from potluck_node.config import Settings
 from potluck_node.devices.local import LocalDevices
 from potluck_node.heap import keep_heap
+from potluck_node.membership import Membership
 from potluck_node.node import Node, Parts
 from potluck_node.sandbox.tiers import PROCESS_WARNING, UNLIMITED_WARNING, Tiers, find
 from potluck_node.transport.interface import RecordRank, Transport
@@ -131,13 +132,17 @@ def _launcher(settings: Settings) -> tuple[Tiers | None, str]:
     return launcher, ""
 
 
-def _libp2p(key: PrivateKey, settings: Settings, rank: RecordRank) -> Transport:
+def _libp2p(key: PrivateKey, settings: Settings, rank: RecordRank, membership: Membership | None) -> Transport:
     from potluck_node.transport.libp2p import Libp2pTransport
 
-    return Libp2pTransport(key, settings.listen, settings.bootstrap, rank, mdns=settings.mdns, lane=settings.lane)
+    psk = membership.file.psk if membership else None
+    return Libp2pTransport(
+        key, settings.listen, settings.bootstrap, rank,
+        mdns=settings.mdns, psk=psk, lane=settings.lane, admission=membership,
+    )  # fmt: skip
 
 
-def _no_network(key: PrivateKey, settings: Settings, rank: RecordRank) -> Transport:
+def _no_network(key: PrivateKey, settings: Settings, rank: RecordRank, membership: Membership | None) -> Transport:
     from potluck_node.transport.memory import MemoryNetwork, MemoryTransport
 
     return MemoryTransport(MemoryNetwork(), key.peer, rank_record=rank)

@@ -28,6 +28,7 @@ from potluck.wire.tokens import TokenQuestion
 from potluck_images.disk import DiskStore
 from potluck_ledger.journal import Journal
 from potluck_ledger.keys import KeyFileError, load_or_create
+from potluck_ledger.membership import CALLER, PROVIDER
 from potluck_ledger.sealing import Vault
 from potluck_node import machine
 from potluck_node.apps import AppClient, Apps
@@ -52,6 +53,7 @@ from potluck_node.home import Home
 from potluck_node.image_desk import ImageDesk
 from potluck_node.images import ImageService
 from potluck_node.journal_sync import JournalSync
+from potluck_node.membership import Membership, found_in
 from potluck_node.nested import Nested
 from potluck_node.provider import Provider
 from potluck_node.roots import Roots
@@ -66,7 +68,7 @@ from potluck_node.state.app_key import AppKey
 from potluck_node.state.service import State
 from potluck_node.status import make_status
 from potluck_node.tokens import Tokens
-from potluck_node.transport.interface import RecordRank, Transport
+from potluck_node.transport.interface import RecordRank, Stream, Transport
 from potluck_node.volumes.copying import VOLUMES_PROTOCOL, Copying
 from potluck_node.volumes.kept import Keeper
 from potluck_node.volumes.mounts import Mounts
@@ -92,7 +94,7 @@ EMBEDDED_IDLE_S = 300.0
 class Parts:
     """What differs between a real node, an embedded one, and one in a test."""
 
-    make_transport: Callable[[PrivateKey, Settings, RecordRank], Transport]
+    make_transport: Callable[[PrivateKey, Settings, RecordRank, Membership | None], Transport]
     launcher: Tiers | None
     clock: Clock
     socket: Path
@@ -113,13 +115,17 @@ class Node:
             self.key = load_or_create(self.home.key)
         except KeyFileError as error:
             raise InvalidError("The node's key cannot be used.", why=str(error)) from None
+        self.membership = None if self.embedded else found_in(home, self.key, self._clock)
+        if self.membership:
+            settings, warning = self.membership.settled(settings)
+            self.settings, self.warning = settings, warning or self.warning
         vault = Vault(self.key)
         self.journal = Journal(self.home.journal, self.key)
         for lease in self.journal.held():
             # It ran when the node died: what was signed of it is all that there is.
             self.journal.release(lease, self._clock.now_us(), keep=True)
         self.book = OfferBook(settings.mesh, self.key.peer)
-        self.transport = parts.make_transport(self.key, settings, self._rank)
+        self.transport = parts.make_transport(self.key, settings, self._rank, self.membership)
         store_bytes = int(settings.store_gib * (1 << 30))
         self.images = ImageService(home, store_bytes, self._make_fetcher, settings.lazy)
         self.image_desk = ImageDesk(self.images, home)
@@ -203,8 +209,28 @@ class Node:
         provider.roots = Roots(self.home.path, self.images, written_max)
         return provider
 
+    def _wire_membership(self, membership: Membership) -> None:
+        membership.transport, self.state.members = self.transport, membership.ask
+        self.book.may_offer = lambda peer: PROVIDER in membership.roles(peer)
+        membership.changed = self._members_changed
+
+    def _members_changed(self) -> None:
+        for peer in [peer for peer in self.book.offers if not self.book.may_offer(peer)]:
+            self.book.forget(peer)
+        self.caller.submit(ev.OffersChanged())
+
+    async def _on_lease(self, stream: Stream) -> None:
+        """A lease of a peer, if that may call at all."""
+        assert self.provider
+        if self.membership is None or CALLER in self.membership.roles(stream.peer):
+            await self.provider.on_stream(stream)
+        else:
+            log.info("%s asks for a lease, and is no caller of this mesh", stream.peer)
+
     def _wire_up(self) -> None:
         """Who tells whom."""
+        if self.membership:
+            self._wire_membership(self.membership)
         self.caller.own_offer = self.own_offer
         self.caller.trusts = lambda peer: peer == self.key.peer or self.settings.trusts(peer)
         self.spawned.on_outcome = self.schedules.ended
@@ -230,7 +256,7 @@ class Node:
             self.provider.on_offer = self._offer_changed
             self.provider.refuses = lambda peer: self.book.banned.get(peer, "")
             if not self._own_only():
-                self.transport.handle(LEASE_PROTOCOL, self.provider.on_stream)
+                self.transport.handle(LEASE_PROTOCOL, self._on_lease)
 
     def _own_only(self) -> bool:
         """Whether too little stands between functions and this machine: then others may not send any."""
@@ -261,6 +287,8 @@ class Node:
             with self._scope:
                 async with trio.open_nursery() as nursery:
                     await nursery.start(self.transport.serve)
+                    if self.membership:
+                        await nursery.start(self.membership.serve)
                     await nursery.start(self.state.serve)
                     await nursery.start(self.volumes.serve)
                     await nursery.start(self.snapshots.serve)

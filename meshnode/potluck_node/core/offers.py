@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from potluck import wire
@@ -81,6 +81,8 @@ class OfferBook:
     skewed: dict[str, int] = field(default_factory=dict)
     # Peers with whom nothing more is done, and why.
     banned: dict[str, str] = field(default_factory=dict)
+    # Whether a peer may offer anything on this mesh.
+    may_offer: Callable[[str], bool] = lambda peer: True
     # Why none is taken.
     closed: str = ""
 
@@ -90,6 +92,8 @@ class OfferBook:
             return Rejected(offer.peer, "it belongs to another mesh or is our own")
         if why := self.closed or self.banned.get(offer.peer):
             return Rejected(offer.peer, why)
+        if not self.may_offer(offer.peer):
+            return Rejected(offer.peer, "it is no provider of this mesh")
         known = self.offers.get(offer.peer)
         if known and offer.sequence <= known.sequence:
             return Rejected(offer.peer, "a newer one is known")

@@ -20,6 +20,7 @@ from potluck.errors import Error, InputCancellation, InvalidError, RefusedError
 from potluck.wire import Failure
 from potluck.wire import state as messages
 from potluck.wire.errands import ErrandRequest
+from potluck.wire.membership import MeshAnswer, MeshRequest
 from potluck.wire.tunnels import TunnelRequest
 from potluck.wire.volumes import VOLUME, StageData, VolumeRequest
 from potluck_node.clock import Clock
@@ -78,6 +79,8 @@ class State:
         # Told when deployed apps or their schedules may have changed, here or on another node.
         self.on_apps: list[Callable[[], None]] = []
         self.volumes: Volumes | None = None
+        # Answers what the owner asks about the members of the mesh.
+        self.members: Callable[[MeshRequest], Awaitable[MeshAnswer]] = _no_mesh
 
     def close(self) -> None:
         self._store.close()
@@ -97,6 +100,10 @@ class State:
         """Raises `potluck.errors.Error`. With a `turn`, looks things up during it alone; it goes on after this."""
         if isinstance(request, ErrandRequest):
             return await self.errands.ask(request, asker)
+        if isinstance(request, MeshRequest):
+            if asker.app:
+                raise RefusedError("A worker is not told who is on the mesh.")
+            return await self.members(request)
         if isinstance(request, TunnelRequest):
             return await self.tunnels.ask(request, asker)
         turn = turn or Turn()
@@ -339,3 +346,9 @@ class Desk:
         if not small:
             await self._ready()
         return wire.encode(await self._state.ask(request, self._asker, Turn() if small else turn))
+
+
+async def _no_mesh(request: MeshRequest) -> MeshAnswer:
+    raise InvalidError(
+        "This node is on no private mesh.", fix="Found one: potluck mesh create NAME; or join one: potluck join TOKEN"
+    )

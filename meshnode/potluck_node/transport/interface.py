@@ -112,6 +112,10 @@ class Transport(Protocol):
         """Peers with a live connection."""
         ...
 
+    def connected(self) -> tuple[str, ...]:
+        """As `peers`, with those that are not admitted, or not any more."""
+        ...
+
     def handle(self, protocol: str, handler: StreamHandler) -> None:
         """Serve incoming streams of `protocol`. To be called before `serve`."""
         ...

@@ -188,6 +188,9 @@ class MemoryTransport:
     def peers(self) -> tuple[str, ...]:
         return self._network.neighbours(self._peer)
 
+    def connected(self) -> tuple[str, ...]:
+        return self.peers()
+
     def handle(self, protocol: str, handler: StreamHandler) -> None:
         self._handlers[protocol] = handler
 

@@ -8,7 +8,7 @@ import sys
 import click
 import msgspec
 
-from potluck.cli.node import _require_node
+from potluck.cli.node import require_node
 from potluck.errors import ExecutionError
 from potluck.wire.doctor import Finding
 
@@ -32,7 +32,7 @@ def doctor(as_json: bool) -> None:
 
 
 def _look() -> list[Finding]:
-    _require_node()
+    require_node()
     try:
         done = subprocess.run(
             [sys.executable, "-m", "potluck_node.doctor"], capture_output=True, timeout=TIMEOUT_S, check=True

@@ -38,6 +38,7 @@ def _register() -> None:
         estimate,
         image,
         ledger,
+        mesh,
         node,
         run,
         secret,
@@ -53,6 +54,8 @@ def _register() -> None:
     for command in (node.up, node.down, node.status, node.pause, node.resume, node.tui, node.config):
         main.add_command(command)
     main.add_command(ledger.ledger)
+    main.add_command(mesh.mesh)
+    main.add_command(mesh.join)
     main.add_command(estimate.estimate)
     main.add_command(image.image)
     main.add_command(secret.secret)

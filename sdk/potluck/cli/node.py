@@ -57,7 +57,7 @@ def up(home: Path | None, foreground: bool, **flags: object) -> None:
         os.environ["POTLUCK_HOME"] = str(home.absolute())
     arguments = _as_arguments(flags)
     if foreground:
-        _require_node()
+        require_node()
         os.execv(sys.executable, [sys.executable, "-m", "potluck_node.main", *arguments])
     running = _running()
     if running and running.embedded:
@@ -89,7 +89,7 @@ def _as_arguments(flags: dict[str, object]) -> list[str]:
     return arguments
 
 
-def _require_node() -> None:
+def require_node() -> None:
     import importlib.util
 
     if importlib.util.find_spec("potluck_node") is None:
@@ -222,7 +222,7 @@ def config() -> None:
 @config.command("show")
 def config_show() -> None:
     """Every setting with its value and what it means."""
-    _require_node()
+    require_node()
     os.execv(sys.executable, [sys.executable, "-m", "potluck_node.main", "--show-config"])
 
 

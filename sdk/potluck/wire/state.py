@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from potluck.wire.common import Failure, Message
 from potluck.wire.errands import ErrandAnswer, ErrandRequest
+from potluck.wire.membership import MeshAnswer, MeshRequest
 from potluck.wire.tunnels import TunnelAnswer, TunnelRequest
 from potluck.wire.volumes import RenameVolume, VolumeAnswer, VolumeRequest
 
@@ -221,8 +222,8 @@ StoredRequest = (
 )
 StoredAnswer = Holder | Holders | Yes | Values | Counted | Page | VolumeAnswer
 # With what is only passed on.
-StateRequest = StoredRequest | VolumeRequest | ErrandRequest | TunnelRequest
-StateAnswer = StoredAnswer | ErrandAnswer | TunnelAnswer
+StateRequest = StoredRequest | VolumeRequest | ErrandRequest | TunnelRequest | MeshRequest
+StateAnswer = StoredAnswer | ErrandAnswer | TunnelAnswer | MeshAnswer
 
 
 class AskState(Message, frozen=True):

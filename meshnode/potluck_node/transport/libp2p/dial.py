@@ -45,10 +45,13 @@ class Dialer:
 
     def peers(self) -> tuple[str, ...]:
         """Peers with a live connection."""
-        connections = self._swarm.connections.items()
-        live = (str(peer) for peer, all_ in connections if any(not one.is_closed for one in all_))
         door = self._swarm.door
-        return tuple(peer for peer in live if door is None or door.admits(peer))
+        return tuple(peer for peer in self.connected() if door is None or door.admits(peer))
+
+    def connected(self) -> tuple[str, ...]:
+        """Those, too, that are not admitted."""
+        connections = self._swarm.connections.items()
+        return tuple(str(peer) for peer, all_ in connections if any(not one.is_closed for one in all_))
 
     async def disconnect(self, peer: str) -> None:
         """Close all connections with a peer."""

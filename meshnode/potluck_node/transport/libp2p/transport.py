@@ -104,6 +104,9 @@ class Libp2pTransport:
     def peers(self) -> tuple[str, ...]:
         return self._live.dialer.peers() if self._live else ()
 
+    def connected(self) -> tuple[str, ...]:
+        return self._live.dialer.connected() if self._live else ()
+
     def handle(self, protocol: str, handler: StreamHandler) -> None:
         self._handlers[protocol] = handler
 

@@ -1,0 +1,129 @@
+"""`potluck mesh …` and `potluck join`: a private mesh, and who is on it."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import time
+from typing import Any
+
+import click
+import msgspec
+
+from potluck.asking import Steps, drive
+from potluck.cli.node import require_node
+from potluck.cli.show import ago, as_json, named, print_json, print_table
+from potluck.errors import ExecutionError, InvalidError, from_kind
+from potluck.wire import membership as messages
+
+# Joining dials a few addresses, of which each is given up within 5 seconds.
+TIMEOUT_S = 120.0
+ROLES = ("provider", "caller", "admin")
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 24 * 3600, "w": 7 * 24 * 3600}
+
+
+@click.group()
+def mesh() -> None:
+    """A mesh of your own: whoever has no certificate of it reaches none of its nodes."""
+
+
+@mesh.command()
+@click.argument("name")
+def create(name: str) -> None:
+    """Found a private mesh, of which this node is the first member and admin. The node must not run."""
+    done = _set_up("create", name)
+    click.echo(f"{done.name} is founded: {done.mesh}")
+    click.echo("Keep a copy of the folder `mesh` of this node's data: it holds the key of the mesh.")
+    click.echo("Next: potluck up --listen /ip4/0.0.0.0/tcp/4001, then: potluck mesh invite")
+
+
+@mesh.command()
+@click.option("--role", "roles", multiple=True, type=click.Choice(ROLES), help="What the new member may do; repeat it.")
+@click.option("--uses", type=click.IntRange(1, 10_000), default=1, show_default=True, help="For how many nodes.")
+@click.option("--expires", default="1d", show_default=True, help="How long the token can be used: 30m, 12h, 7d.")
+@click.option("--lasts", default="", help="How long the membership lasts: 30d. Nothing: until it is revoked.")
+def invite(roles: tuple[str, ...], uses: int, expires: str, lasts: str) -> None:
+    """Print a token, one line, with which others join. Without --role they may give and take, as providers and
+    callers. This node counts the uses, and must run when somebody joins."""
+    now_us = time.time_ns() // 1000
+    lasts_us = _duration_us(lasts) if lasts else 0
+    request = messages.InviteMember(roles or ("provider", "caller"), uses, now_us + _duration_us(expires), lasts_us)
+    found: messages.Invited = drive(_asked(request))
+    click.echo(found.token)
+
+
+@mesh.command("members")
+@as_json
+def members(as_json: bool) -> None:
+    """Who belongs to the mesh, as far as this node has met them."""
+    found: messages.Members = drive(_asked(messages.AskMembers()))
+    if as_json:
+        print_json(named(found))
+        return
+    now_us = time.time_ns() // 1000
+    click.echo(f"{found.name} ({found.mesh})")
+    rows = [_row(each, now_us) for each in found.members]
+    print_table(("name", "peer", "roles", "since", "until", "here"), rows, "Nobody was met yet.")
+    if found.revoked:
+        click.echo(f"{found.revoked} were revoked.")
+
+
+@mesh.command()
+@click.argument("member")
+@click.option("--why", default="", help="Shown to all members.")
+def revoke(member: str, why: str) -> None:
+    """End a membership, by name or peer id, on every node, for good; and those of all whom the member invited."""
+    found: messages.MembersRevoked = drive(_asked(messages.RevokeMember(member, why)))
+    for each in found.members:
+        click.echo(f"{each.name} ({each.peer}) is no member any more.")
+
+
+@mesh.command()
+def leave() -> None:
+    """Be on no private mesh any more; what was kept of it lies beside. The node must not run."""
+    click.echo(f"This node has left {_set_up('leave').name}.")
+
+
+@click.command()
+@click.argument("token", default="-")
+def join(token: str) -> None:
+    """Join a private mesh by its token; without one, it is read from standard input. The node must not run."""
+    done = _set_up("join", stdin=sys.stdin.read() if token == "-" else token)
+    click.echo(f"This node is a member of {done.name} now: {', '.join(done.roles)}.")
+    click.echo("Next: potluck up")
+
+
+def _asked(request: messages.MeshRequest) -> Steps[Any]:
+    return (yield request)
+
+
+def _row(member: messages.MemberFacts, now_us: int) -> tuple[str, ...]:
+    until = time.strftime("%Y-%m-%d", time.localtime(member.expires_us / 1e6)) if member.expires_us else "revoked"
+    here = "yes" if member.is_connected else "no"
+    return member.name, member.peer, ", ".join(member.roles), ago(member.issued_us, now_us), until, here
+
+
+def _duration_us(text: str) -> int:
+    """Raises `InvalidError`."""
+    found = re.fullmatch(r"(\d{1,6})([smhdw])", text)
+    if not found or not int(found[1]):
+        raise InvalidError(f"{text!r} is no length of time.", fix="Write 30m, 12h, 7d or 4w.")
+    return int(found[1]) * _UNITS[found[2]] * 1_000_000
+
+
+def _set_up(*words: str, stdin: str = "") -> messages.Done:
+    """Raises what the node would. The token goes to its standard input: arguments can be seen by others."""
+    require_node()
+    command = [sys.executable, "-m", "potluck_node.mesh_setup", *words]
+    try:
+        done = subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
+    except subprocess.TimeoutExpired:
+        raise ExecutionError(f"This took more than {TIMEOUT_S:g} s.") from None
+    try:
+        if done.returncode == 0:
+            return msgspec.json.decode(done.stdout, type=messages.Done)
+        words_of = msgspec.json.decode(done.stdout, type=dict[str, str])
+    except msgspec.DecodeError:
+        raise ExecutionError("The membership could not be changed.", why=done.stderr.strip()[-2000:]) from None
+    raise from_kind(words_of["kind"], words_of["what"], why=words_of["why"], fix=words_of["fix"])
