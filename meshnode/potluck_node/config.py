@@ -56,6 +56,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     gateway_hosts: tuple[str, ...] = ()
     gateway_cert: str = ""
     gateway_key: str = ""
+    gateways: dict[str, tuple[str, ...]] = {}
+    forward: dict[str, str] = {}
     tunnels: str = "127.0.0.1"
 
     @property
@@ -103,6 +105,8 @@ HELP = {
     "gateway_hosts": "Names, beside its address, under which the gateway may be asked; the first is shown in URLs.",
     "gateway_cert": "File with the gateway's TLS certificate chain; without one it speaks plain HTTP.",
     "gateway_key": "File with the private key of that certificate.",
+    "gateways": "Apps of this node, each with the peer ids of other nodes whose gateways may answer for it.",
+    "forward": "Apps of other nodes for which the gateway answers, each with the peer id of its owner's node.",
     "tunnels": "Address at which ports that functions forward are reached; none refuses to forward any.",
 }
 

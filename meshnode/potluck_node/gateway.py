@@ -11,9 +11,9 @@ import logging
 import os
 import socket
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import trio
 
@@ -26,6 +26,8 @@ from potluck_node.core.web import (
     NO_HOST,
     NO_TOKEN,
     NOT_FOUND,
+    NOT_GRANTED,
+    ODD_REQUEST,
     RESTART,
     Answer,
     Doors,
@@ -33,6 +35,7 @@ from potluck_node.core.web import (
     Route,
     Sessions,
     names_us,
+    odd,
     passed_on,
     path_of,
     proof,
@@ -40,8 +43,10 @@ from potluck_node.core.web import (
     session,
 )
 from potluck_node.gateway_connection import Connection, Exchange
+from potluck_node.gateway_guests import Guest, Request
+from potluck_node.gateway_owners import Owners
 from potluck_node.gateway_socket import SocketTalk
-from potluck_node.web_visit import BodyError, ClientLeft, Heard, Short, Visit, first_part
+from potluck_node.web_visit import BodyError, ClientLeft, Heard, Placer, Short, Visit, first_part
 
 if TYPE_CHECKING:
     from trio_typing import TaskStatus
@@ -79,6 +84,8 @@ class Binding(Protocol):
     def gateway_cert(self) -> str: ...
     @property
     def gateway_key(self) -> str: ...
+    @property
+    def gateways(self) -> Mapping[str, tuple[str, ...]]: ...
 
 
 class Gateway:
@@ -91,7 +98,9 @@ class Gateway:
         # As a client of the apps: its calls end with their app.
         self.apps = ClientApps(os.getpid())
         self._doors, self._sessions, self._numbers = Doors(), Sessions(), itertools.count(1)
-        self._visits: dict[str, Visit] = {}
+        self._visits: dict[str, Visit | Guest] = {}
+        # Apps that other nodes have.
+        self.owners: Owners | None = None
         self._connections: set[Connection] = set()
         self._hosts: tuple[str, ...] = ()
         self._url = ""
@@ -183,7 +192,7 @@ class Gateway:
         if visits and self._nursery:
             self._nursery.start_soon(self._cut, visits, drain_s)
 
-    async def _cut(self, visits: list[Visit], drain_s: float) -> None:
+    async def _cut(self, visits: list[Visit | Guest], drain_s: float) -> None:
         await trio.sleep(drain_s)
         for visit in visits:
             visit.stop(Failure.of(InputCancellation("Another version of the app was deployed.")), RESTART)
@@ -211,22 +220,61 @@ class Gateway:
         if not names_us(head.headers, self._hosts):
             return NO_HOST
         where = route(path_of(head.target))
-        function = self.endpoints.endpoint(where.app, where.label) if where and self.endpoints else None
+        function = self._function(where) if where else None
         if function is None or where is None:
             return NOT_FOUND
         if function.web and function.web.private and not self._admits(*proof(head.headers)):
             return NO_TOKEN
         return function, where
 
+    def _function(self, where: Route) -> FunctionSpec | None:
+        here = self.endpoints.endpoint(where.app, where.label) if self.endpoints else None
+        return here or (self.owners.function(where.app, where.label) if self.owners else None)
+
     def _opened(self, function: FunctionSpec, headers: web.Headers) -> Visit:
-        call = f"web.{next(self._numbers)}"
-        name, key = session(headers), f"{function.app}/{function.name}"
-        note = (lambda worker: self._sessions.note(key, name, worker)) if name else _forget
-        visit = Visit(call, function, self._caller, self.heard, self._sessions.worker(key, name), note)
-        self._visits[call] = visit
+        call, caller = f"web.{next(self._numbers)}", cast("Placer", self._caller)
+        if self.owners and self._nursery and not function.image:
+            caller = self.owners.placer(function.app, proof(headers), self._nursery.start_soon)
+        worker, note = self._home(function, headers)
+        visit = self._visits[call] = Visit(call, function, caller, self.heard, worker, note)
         return visit
 
-    def _closed(self, visit: Visit) -> None:
+    def _home(self, function: FunctionSpec, headers: web.Headers) -> tuple[str, Callable[[str], None]]:
+        """The worker that answered a client's session last, and what is to be told which one does now."""
+        name, key = session(headers), f"{function.app}/{function.name}"
+        note = (lambda worker: self._sessions.note(key, name, worker)) if name else _forget
+        return self._sessions.worker(key, name), note
+
+    # For other nodes' gateways
+
+    def admit(self, peer: str, request: Request, key: str, secret: str) -> FunctionSpec | Answer:
+        """The function that is to answer what a peer's gateway took, or why none does."""
+        where = route(request.root)
+        if where is None or peer not in self._settings.gateways.get(where.app, ()):
+            return NOT_GRANTED
+        if where.root != request.root or not request.path.startswith(where.root):
+            return ODD_REQUEST
+        function = self.endpoints.endpoint(where.app, where.label) if self.endpoints else None
+        if function is None:
+            return NOT_FOUND
+        if function.web and function.web.private and not self._admits(key, secret):
+            return NO_TOKEN
+        return odd(request) or function
+
+    def welcome(self, guest: Guest, headers: web.Headers) -> Answer | None:
+        """Count it, and have it begin; or why not."""
+        if refused := self._doors.enter(f"{guest.function.app}/{guest.function.name}"):
+            return refused
+        call = f"web.{next(self._numbers)}"
+        self._visits[call] = guest
+        guest.begin(call, *self._home(guest.function, headers))
+        return None
+
+    def farewell(self, guest: Guest) -> None:
+        """It is over."""
+        self._closed(guest)
+
+    def _closed(self, visit: Visit | Guest) -> None:
         del self._visits[visit.call]
         self._doors.leave(f"{visit.function.app}/{visit.function.name}")
 

@@ -49,6 +49,8 @@ from potluck_node.devices.interface import Binding, Devices
 from potluck_node.discovery import Discovery
 from potluck_node.fetch import Caps, Fetcher
 from potluck_node.gateway import Gateway
+from potluck_node.gateway_guests import Guests
+from potluck_node.gateway_owners import WEB_PROTOCOL, Owners
 from potluck_node.home import Home
 from potluck_node.image_desk import ImageDesk
 from potluck_node.images import ImageService
@@ -158,6 +160,8 @@ class Node:
         self.secrets = SecretStore(self.home.secrets, vault, self._clock)
         self.tokens = Tokens(self.home.tokens)
         self.gateway = Gateway(settings, GATEWAY, self.caller, self.tokens.admits)
+        self.gateway.owners = Owners(settings.forward, self.transport, self._clock)
+        self.guests = Guests(self.gateway, self.caller, self._clock, lambda: self.gateway.heard)
         app_key = AppKey(self.key, settings.trusts)
         self.deployments = Deployments(self.state, app_key, self.key.peer, self.caller, self._clock)
         self.deployed_images = DeployedImages(self.images)
@@ -251,6 +255,7 @@ class Node:
         self.transport.handle(VOLUMES_PROTOCOL, self.keeper.on_stream)
         self.transport.handle(CHUNKS_PROTOCOL, self.images.fetcher.serve)
         self.transport.handle(BUILD_PROTOCOL, self.build_peers.on_stream)
+        self.transport.handle(WEB_PROTOCOL, self.guests.on_stream)
         if self.provider:
             self.caller.open_local = self.provider.open_local
             self.provider.on_offer = self._offer_changed
@@ -304,7 +309,7 @@ class Node:
                     await nursery.start(self.deployments.serve)
                     await nursery.start(self.gateway.serve)
                     await nursery.start(self.schedules.serve)
-                    if self.apps.answering():
+                    if self.apps.answering() or self.settings.forward:
                         await self._open_gateway()
                     await nursery.start(self.control.serve)
                     nursery.start_soon(self._end_when_stopped)

@@ -6,7 +6,7 @@ import logging
 import math
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import trio
 
@@ -14,7 +14,7 @@ from potluck import wire
 from potluck.errors import RemoteProtocolError
 from potluck.wire import web
 from potluck.wire.lease import InputLog
-from potluck_node.caller import Caller
+from potluck_node.caller import CallSink
 from potluck_node.core import events as ev
 from potluck_node.core.web import (
     BODY_BYTES_MAX,
@@ -50,6 +50,17 @@ Send = Callable[[dict[str, Any]], Awaitable[None]]
 Heard = Callable[[str, str, InputLog], None]
 
 
+# What a visit has to say.
+Said = ev.InputAdded | ev.PieceAdded | ev.ItemsTaken | ev.InputsEnded | ev.CallCancelled
+
+
+class Placer(Protocol):
+    """Has calls run: this node's caller, or another node (`gateway_owners`)."""
+
+    def open(self, call: str, function: wire.FunctionSpec, sink: CallSink) -> None: ...
+    def submit(self, event: Said) -> None: ...
+
+
 class ClientLeft(Exception):  # noqa: N818 - what clients do
     """Nobody waits for the answer."""
 
@@ -59,7 +70,7 @@ class Visit:
     `on_begun` is told which one has begun it."""
 
     def __init__(
-        self, call: str, function: wire.FunctionSpec, caller: Caller, heard: Heard, worker: str = "",
+        self, call: str, function: wire.FunctionSpec, caller: Placer, heard: Heard, worker: str = "",
         on_begun: Callable[[str], None] = lambda worker: None,
     ) -> None:  # fmt: skip
         self._worker, self._on_begun = worker, on_begun
@@ -108,9 +119,14 @@ class Visit:
     def expire(self, since: float) -> None:
         """Give up if it has waited for a worker for longer."""
         if self._since < since and not (self._begun or self._outcome):
-            self._refuse(NO_WORKER)
+            self.refuse(NO_WORKER)
 
-    def _refuse(self, answer: Answer) -> None:
+    @property
+    def begun(self) -> bool:
+        """Whether a worker has it."""
+        return self._begun
+
+    def refuse(self, answer: Answer) -> None:
         """Answer it here."""
         self._refused = answer
         self._changes()
@@ -130,7 +146,7 @@ class Visit:
         except ClientLeft:
             pass
         except BodyError as error:
-            self._refuse(error.answer)
+            self.refuse(error.answer)
             return
         if not self._reply.over:
             # The last of an answer must not be cancelled: the connection goes on after it.

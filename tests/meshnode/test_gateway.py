@@ -37,6 +37,7 @@ class Binding:
     gateway_hosts: tuple[str, ...] = ()
     gateway_cert: str = ""
     gateway_key: str = ""
+    gateways: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 @dataclass

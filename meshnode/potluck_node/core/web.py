@@ -13,10 +13,12 @@ from potluck.wire.common import Failure, Message
 from potluck.wire.web import (
     BodyPiece,
     Headers,
+    HttpRequest,
     ResponseHead,
     SocketAccepted,
     SocketBytes,
     SocketClosed,
+    SocketRequest,
     SocketText,
 )
 
@@ -80,6 +82,9 @@ OVERLOADED = Answer(503, "The gateway answers as many requests as it can.", RETR
 BUSY = Answer(429, "As many requests as there may be wait for this function.", RETRY_SOON_S)
 NO_WORKER = Answer(503, "No machine has begun to answer in time.", RETRY_LATER_S)
 RAISED = Answer(500, "The application raised an exception; `potluck app logs` shows it.")
+NOT_GRANTED = Answer(403, "The app's owner lets this gateway not answer for it: see the setting `gateways`.")
+ODD_REQUEST = Answer(400, "This is no request that an application could be given.")
+OWNER_AWAY = Answer(503, "The node of the app's owner cannot be reached.", RETRY_LATER_S)
 STOPPED = Answer(503, "The application was stopped.", RETRY_LATER_S)
 
 
@@ -113,6 +118,18 @@ def proof(headers: Headers) -> tuple[str, str]:
 
 def _first(headers: Headers, names: tuple[bytes, ...]) -> str:
     return next((value.decode("latin-1") for name, value in headers if name.lower() in names), "")
+
+
+def odd(request: HttpRequest | SocketRequest) -> Answer | None:
+    """What is wrong with a request that another node's gateway has read."""
+    method = request.method if isinstance(request, HttpRequest) else "GET"
+    try:
+        _checked(request.headers)
+    except Broken:
+        return ODD_REQUEST
+    lines = (request.raw_path, request.query, request.scheme.encode(), request.http_version.encode())
+    sound = _NAME.fullmatch(method.encode()) and not any(re.search(rb"[\s\0]", line) for line in lines)
+    return None if sound else ODD_REQUEST
 
 
 def passed_on(headers: Headers) -> Headers:
