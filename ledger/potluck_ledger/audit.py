@@ -102,8 +102,9 @@ def _disputes(journals: Journals, receipts: Sequence[Receipt]) -> Iterator[Findi
         for entry in entries:
             dispute = entry.content
             if isinstance(dispute, Dispute) and dispute.lease not in settled:
-                unsigned_s = (dispute.claimed_us - dispute.signed_us) / 1e6
+                claimed_s, signed_s = dispute.claimed_us / 1e6, dispute.signed_us / 1e6
                 text = (
-                    f"lease {dispute.lease}: {dispute.by} claims {unsigned_s:.3f} s that {dispute.against} did not sign"
+                    f"lease {dispute.lease}: {dispute.by} says to {dispute.against} that {claimed_s:.3f} s were used; "
+                    f"{signed_s:.3f} s are signed"
                 )
                 yield Finding("dispute", f"{text} ({dispute.reason})")

@@ -131,8 +131,9 @@ class Transfer(Body, frozen=True):
 
 
 class Dispute(Body, frozen=True):
-    """What a peer says against another about a lease: `claimed_us` were used, of which the other signed `signed_us`.
-    `evidence` is the digest of what shows it, or zeros. Signed by whoever says so."""
+    """What a peer says against another about a lease: `claimed_us` were used, and `signed_us` are signed: less by a
+    provider's word, more by a caller's. `evidence` is the digest of what shows it, or zeros. Signed by whoever says so.
+    """
 
     KIND: ClassVar[str] = "potluck/dispute/1"
     PEERS: ClassVar[tuple[str, ...]] = ("by", "against")

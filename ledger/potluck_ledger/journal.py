@@ -158,7 +158,8 @@ class Journal:
 
     def knows_lease(self, peer: str, lease: str) -> bool:
         """Whether something of a peer's lease is kept: another one of that name could not be told from it."""
-        return self._is_settled(peer, lease) is not None
+        is_held = self._db.execute("SELECT 1 FROM vouchers WHERE lease = ?", (lease,)).fetchone() is not None
+        return is_held or self._is_settled(peer, lease) is not None
 
     def _is_settled(self, peer: str, lease: str) -> bool | None:
         """Whether there is a receipt of both; None when there is nothing."""

@@ -18,16 +18,13 @@ from potluck.wire.nested import CALLS
 from potluck.wire.offer import Offer
 from potluck.wire.state import StateAsked, StateDropped, StateTold
 from potluck.wire.worker import TROUBLE_MAX
-from potluck_ledger.entries import Voucher, read_receipt
-from potluck_ledger.envelope import Envelope, EnvelopeError, countersign, open_envelope
 from potluck_ledger.journal import Journal, JournalError
 from potluck_ledger.keys import PrivateKey
-from potluck_ledger.vouchers import CallerVouchers
+from potluck_node.books import CallerBooks
 from potluck_node.clock import Clock
 from potluck_node.core import events as ev
 from potluck_node.core.calls import CallCore
 from potluck_node.core.offers import OfferBook
-from potluck_node.core.receipts import CallerMeter, objection
 from potluck_node.engine import Engine
 from potluck_node.lease_secrets import sealed_for
 from potluck_node.link import Link, LocalLink, StreamLink
@@ -78,8 +75,8 @@ class CallSink(Protocol):
 @dataclass
 class _Lease:
     action: ev.OpenLease
+    books: CallerBooks
     link: Link | None = None
-    meter: CallerMeter = field(default_factory=CallerMeter)
     answered: trio.Event = field(default_factory=trio.Event)
     settled: trio.Event = field(default_factory=trio.Event)
     gone: trio.Event = field(default_factory=trio.Event)
@@ -88,9 +85,6 @@ class _Lease:
     # Where its workers ask for shared state, and for calls.
     desk: Desk | None = None
     calls: NestedDesk | None = None
-    vouchers: CallerVouchers | None = None
-    # Whether we have signed its receipt.
-    receipted: bool = False
     # Whether it is with ourselves: nobody bills themselves.
     ours: bool = False
 
@@ -167,7 +161,7 @@ class Caller:
             lease = self._leases.get(action.lease)
             if lease and lease.link:
                 if not lease.ours:
-                    lease.meter.sent(action.input, action.attempt, action.payload, self._clock.now_us())
+                    lease.books.meter.sent(action.input, action.attempt, action.payload, self._clock.now_us())
                 call, index = self.core.input_of(action.input) or ("", 0)
                 given = (action.input, action.attempt, action.payload, action.plain, call, index, action.worker)
                 lease.link.post(messages.Input(*given))
@@ -218,7 +212,8 @@ class Caller:
             held.link.post(message)
 
     def _open(self, action: ev.OpenLease) -> None:
-        lease = _Lease(action, ours=action.peer == self._key.peer)
+        books = CallerBooks(self._key, self._journal, action.lease, action.peer, action.function)
+        lease = _Lease(action, books, ours=action.peer == self._key.peer)
         self._leases[action.lease] = lease
         assert self._nursery, "the caller is not being served"
         if action.peer == self._key.peer:
@@ -313,8 +308,10 @@ class Caller:
             lease.desk.close()
         if lease.calls:
             lease.calls.close()
-        if lease.vouchers:
-            self._forget_vouchers(lease)
+        try:
+            lease.books.over(self._clock.now_us())
+        except JournalError as error:
+            log.error("a voucher is not in the journal: %s", error)
         lease.gone.set()
 
     # Messages
@@ -323,19 +320,19 @@ class Caller:
         name = lease.action.lease
         if isinstance(message, messages.InputDone):
             if not lease.ours:
-                lease.meter.came(message, self._clock.now_us())
+                lease.books.meter.came(message, self._clock.now_us())
             self._input_over(name, message.input)
             self._engine.submit(ev.InputFinished(name, message))
         elif isinstance(message, messages.InputItem):
             if not lease.ours:
-                lease.meter.meter.add_item(message)
+                lease.books.meter.meter.add_item(message)
             self._engine.submit(ev.ItemYielded(name, message))
         elif isinstance(message, messages.PiecesTaken):
             self._engine.submit(ev.PiecesTaken(name, message.input, message.bytes))
         elif isinstance(message, messages.InputLog):
             self._log(message)
         elif isinstance(message, messages.InputStarted):
-            lease.meter.began(message.input, message.attempt)
+            lease.books.meter.began(message.input, message.attempt)
             self._engine.submit(ev.InputBegan(name, message.input, message.worker))
         elif isinstance(message, messages.LeaseGranted):
             lease.answered.set()
@@ -413,59 +410,17 @@ class Caller:
             self._sinks[found[0]].log(*found, message)
 
     def _voucher(self, lease: _Lease, data: bytes) -> None:
-        """Sign what fits our own clock, and keep it before the provider learns of it; else say why not."""
-        action, now_us = lease.action, self._clock.now_us()
-        if lease.vouchers is None:
-            lease.vouchers = CallerVouchers(action.lease, self._key.peer, action.peer)
-        voucher, why = lease.vouchers.check(data, lease.meter.bound_us(now_us), now_us)
-        if lease.receipted:
-            voucher, why = None, "the receipt of this lease is signed already"
-        if voucher:
-            signed = countersign(self._key, open_envelope(data, Voucher.KIND)).encode()
-            try:
-                self._journal.hold(signed)
-                lease.vouchers.sign(voucher)
-                self._post(action.lease, messages.VoucherSigned(signed))
-                return
-            except JournalError as error:
-                why = str(error)
-        log.warning("not signing a voucher of %s: %s", self._who(lease), why)
-        self._post(action.lease, messages.VoucherSigned(refused=why))
-
-    def _forget_vouchers(self, lease: _Lease) -> None:
-        """A lease without a receipt that we signed leaves what we signed of it."""
-        try:
-            self._journal.release(lease.action.lease, self._clock.now_us(), keep=not lease.receipted)
-        except JournalError as error:
-            log.error("a voucher is not in the journal: %s", error)
+        signed, why = lease.books.voucher(data, self._clock.now_us())
+        if why:
+            log.warning("not signing a voucher of %s: %s", self._who(lease), why)
+        self._post(lease.action.lease, messages.VoucherSigned(signed, why))
 
     def _receipt(self, lease: _Lease, data: bytes) -> None:
-        """Sign what fits our own figures, and keep it before the provider learns of it; else say why not."""
-        action = lease.action
-        try:
-            envelope, receipt = read_receipt(data)
-            why = objection(receipt, action.lease, self._key.peer, action.peer, action.function, lease.meter)
-        except EnvelopeError as error:
-            why = str(error)
-        if lease.receipted:
-            why = "a receipt of this lease is signed already"
-        if not why:
-            why = self._sign(lease, envelope)
+        signed, why = lease.books.receipt(data, self._clock.now_us())
         if why:
             log.warning("not signing the receipt of %s: %s", self._who(lease), why)
-            self._post(action.lease, messages.ReceiptSigned(refused=why))
+        self._post(lease.action.lease, messages.ReceiptSigned(signed, why))
         lease.settled.set()
-
-    def _sign(self, lease: _Lease, envelope: Envelope) -> str:
-        """Keep the receipt with both signatures, then send it; returns why not."""
-        signed = countersign(self._key, envelope).encode()
-        try:
-            self._journal.append(signed, self._clock.now_us())
-        except JournalError as error:
-            return str(error)
-        lease.receipted = True
-        self._post(lease.action.lease, messages.ReceiptSigned(signed))
-        return ""
 
 
 def _stage(who: str, message: messages.LeaseProgress) -> str:

@@ -17,15 +17,16 @@ from potluck.wire import Failure
 from potluck.wire import lease as messages
 from potluck.wire.state import StateAsked, StateDropped, StateTold
 from potluck.wire.worker import WorkerLog
-from potluck_ledger.entries import NOTE_MAX, Dispute, cut, read_voucher, sign
+from potluck_ledger.entries import sign
 from potluck_ledger.envelope import EnvelopeError
-from potluck_ledger.journal import Journal, JournalError, digest
+from potluck_ledger.journal import Journal, JournalError
 from potluck_ledger.keys import PrivateKey
+from potluck_node.books import settle
 from potluck_node.clock import Clock
 from potluck_node.core import provider_events as ev
 from potluck_node.core.pools import Capacity
 from potluck_node.core.provider import ProviderCore
-from potluck_node.core.receipts import better, unbillable, write_receipt
+from potluck_node.core.receipts import unbillable, write_receipt
 from potluck_node.core.relay import Origin, Passed, Relay
 from potluck_node.devices.interface import Binding, Devices
 from potluck_node.engine import Engine
@@ -439,37 +440,16 @@ class Provider:
                 held.link.post(messages.ReceiptOffered(envelope))
                 with trio.move_on_after(COUNTERSIGN_TIMEOUT_S):
                     await held.signed.wait()
-            self._settled_as(action, envelope, better(envelope, held.countersigned if held else b""))
+            self._settled_as(action, envelope, held.countersigned if held else b"")
         self._held.pop(action.lease, None)
         if held:
             held.link.finish()
             held.gone.set()
 
-    def _settled_as(self, action: ev.SettleLease, ours: bytes, best: bytes) -> None:
-        """Keep the receipt; where the caller did not sign it, with what it did sign, and what we say to that."""
-        is_whole = best is not ours
-        if is_whole:
-            # First: whoever dies in between still has the voucher, which counts for nothing beside the receipt.
-            self._keep(best)
-        try:
-            self._journal.release(action.lease, self._clock.now_us(), keep=not is_whole)
-        except JournalError as error:
-            log.error("the voucher of a lease is not in the journal: %s", error)
-        if not is_whole:
-            self._keep(best)
-        signed_us = read_voucher(action.voucher).lease_us if action.voucher else 0
-        claimed_us = action.meter.run_us
-        if not is_whole and claimed_us > signed_us:
-            dispute = Dispute(
-                self._key.peer, action.caller, action.lease, claimed_us, signed_us, self._clock.now_us(), digest(ours),
-                cut(action.reason, NOTE_MAX),
-            )  # fmt: skip
-            self._keep(sign(self._key, dispute).encode())
-
-    def _keep(self, envelope: bytes) -> None:
+    def _settled_as(self, action: ev.SettleLease, ours: bytes, theirs: bytes) -> None:
         """Without a journal nothing can be billed, so nothing more is run until the owner has mended it."""
         try:
-            self._journal.append(envelope, self._clock.now_us())
+            settle(self._key, self._journal, action, ours, theirs, self._clock.now_us())
         except JournalError as error:
             log.error("no more work is taken: %s", error)
             self.submit(ev.Paused(str(error)))

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from potluck.errors import Error
 from potluck.wire import PROTOCOL, Failure, FunctionSpec, Message
 from potluck.wire import lease as messages
-from potluck_ledger.entries import Voucher, read_receipt
-from potluck_ledger.envelope import countersign, open_envelope
-from potluck_ledger.vouchers import CallerVouchers
+from potluck_ledger.entries import read_receipt, read_voucher
 from potluck_netsim.driver import Driver
 from potluck_netsim.facts import (
     CallDropped,
@@ -21,26 +19,26 @@ from potluck_netsim.facts import (
     InputGiven,
     LeaseWanted,
     ReceiptChecked,
+    Seen,
     VoucherChecked,
 )  # fmt: skip
 from potluck_netsim.interface import Link, SimNode
 from potluck_netsim.network import End
+from potluck_node.books import CallerBooks
 from potluck_node.caller import GRANT_TIMEOUT_S, RECEIPT_TIMEOUT_S
 from potluck_node.core import events as ev
 from potluck_node.core.calls import CallCore
-from potluck_node.core.receipts import CallerMeter, objection
 
 GRANT_TIMEOUT_US, RECEIPT_TIMEOUT_US = int(GRANT_TIMEOUT_S * 1e6), int(RECEIPT_TIMEOUT_S * 1e6)
 
 
 @dataclass(eq=False)
-class _Lease:
+class Lease:
     action: ev.OpenLease
+    books: CallerBooks
     link: Link | None = None
-    meter: CallerMeter = field(default_factory=CallerMeter)
     answered: bool = False
     closing: bool = False
-    vouchers: CallerVouchers | None = None
 
 
 class SimCaller:
@@ -50,7 +48,7 @@ class SimCaller:
         self._node, self._world = node, node.world
         self.core = CallCore(node.book, node.world.dice, node.make_offer)
         self._driver = Driver[ev.Event, ev.Action](node, "calls", self.core, self._do, ev.Tick())
-        self.leases: dict[str, _Lease] = {}
+        self.leases: dict[str, Lease] = {}
         self.calls: dict[str, None] = {}
 
     # Whoever places calls
@@ -103,7 +101,7 @@ class SimCaller:
     def _send(self, action: ev.SendInput) -> None:
         lease = self.leases.get(action.lease)
         if lease and lease.link:
-            lease.meter.sent(action.input, action.attempt, action.payload, self._world.now_us)
+            lease.books.meter.sent(action.input, action.attempt, action.payload, self._world.now_us)
             lease.link.post(messages.Input(action.input, action.attempt, action.payload, action.plain))
 
     def _post(self, lease: str, message: Message) -> None:
@@ -113,7 +111,8 @@ class SimCaller:
 
     def _open(self, action: ev.OpenLease) -> None:
         self._world.fact(LeaseWanted(self._node.name, action.peer, action.function.name))
-        lease = _Lease(action)
+        books = CallerBooks(self._node.key, self._node.journal, action.lease, action.peer, action.function)
+        lease = Lease(action, books)
         self.leases[action.lease] = lease
         if action.peer == self._node.peer:
             link = self._node.open_local(action.lease)
@@ -124,7 +123,7 @@ class SimCaller:
             end = self._node.network.open(self._node, action.peer, kinds, partial(self._opened, lease))
             end.on_end = partial(self._forget, lease)
 
-    def _opened(self, lease: _Lease, end: End) -> None:
+    def _opened(self, lease: Lease, end: End) -> None:
         if lease.closing:
             end.finish()
             return
@@ -132,7 +131,7 @@ class SimCaller:
         self._ask(lease, end)
         self._node.later(GRANT_TIMEOUT_US, partial(self._expect_answer, lease, end))
 
-    def _ask(self, lease: _Lease, link: Link) -> None:
+    def _ask(self, lease: Lease, link: Link) -> None:
         action, lease.link = lease.action, link
         link.post(
             messages.LeaseRequest(
@@ -140,12 +139,13 @@ class SimCaller:
             )
         )
 
-    def _expect_answer(self, lease: _Lease, end: End) -> None:
+    def _expect_answer(self, lease: Lease, end: End) -> None:
         if not lease.answered:
             end.finish()
 
-    def _forget(self, lease: _Lease, why: str) -> None:
+    def _forget(self, lease: Lease, why: str) -> None:
         if self.leases.pop(lease.action.lease, None):
+            self._over(lease)
             self.submit(ev.LeaseLost(lease.action.lease, why or "the peer closed the lease"))
 
     def _close(self, action: ev.EndLease) -> None:
@@ -159,20 +159,21 @@ class SimCaller:
             local = action.lease in self.leases and lease.action.peer == self._node.peer
             self._node.later(0 if local else RECEIPT_TIMEOUT_US, partial(self._settled, lease))
 
-    def _settled(self, lease: _Lease) -> None:
+    def _settled(self, lease: Lease) -> None:
         """The receipt came, or will not come: end the stream."""
         if lease.closing and lease.link and self.leases.pop(lease.action.lease, None):
+            self._over(lease)
             lease.link.finish()
 
     # Messages
 
-    def _take(self, lease: _Lease, message: Any) -> None:
+    def _take(self, lease: Lease, message: Any) -> None:
         name = lease.action.lease
         if isinstance(message, messages.InputDone):
-            lease.meter.came(message, self._world.now_us)
+            lease.books.meter.came(message, self._world.now_us)
             self.submit(ev.InputFinished(name, message))
         elif isinstance(message, messages.InputStarted):
-            lease.meter.began(message.input, message.attempt)
+            lease.books.meter.began(message.input, message.attempt)
             self.submit(ev.InputBegan(name, message.input, message.worker))
         elif isinstance(message, messages.LeaseGranted):
             lease.answered = True
@@ -188,7 +189,7 @@ class SimCaller:
         else:
             self._ended_by_provider(lease, message)
 
-    def _ended_by_provider(self, lease: _Lease, message: messages.LeaseRefused | messages.CloseLease) -> None:
+    def _ended_by_provider(self, lease: Lease, message: messages.LeaseRefused | messages.CloseLease) -> None:
         lease.answered = True
         if lease.closing:
             return
@@ -200,25 +201,22 @@ class SimCaller:
         self.submit(ev.LeaseDenied(lease.action.lease, reason, failure, wait_us))
         self._node.later(RECEIPT_TIMEOUT_US, partial(self._settled, lease))
 
-    def _voucher(self, lease: _Lease, data: bytes) -> None:
-        action, now_us = lease.action, self._world.now_us
-        vouchers = lease.vouchers = lease.vouchers or CallerVouchers(action.lease, self._node.peer, action.peer)
-        voucher, why = vouchers.check(data, lease.meter.bound_us(now_us), now_us)
-        who = self._node.network.hosts[action.peer].name
-        self._world.fact(VoucherChecked(self._node.name, who, why, voucher.lease_us if voucher else 0))
-        if voucher is None:
-            self._post(action.lease, messages.VoucherSigned(refused=why))
-            return
-        vouchers.sign(voucher)
-        signed = countersign(self._node.key, open_envelope(data, Voucher.KIND)).encode()
-        self._post(action.lease, messages.VoucherSigned(signed))
+    def _over(self, lease: Lease) -> None:
+        lease.books.over(self._world.now_us)
+        bound_us = lease.books.meter.bound_us(self._world.now_us)
+        self._world.fact(Seen(self._node.name, lease.action.peer, bound_us))
 
-    def _receipt(self, lease: _Lease, data: bytes) -> None:
-        action = lease.action
-        envelope, receipt = read_receipt(data)
-        why = objection(receipt, action.lease, self._node.peer, action.peer, action.function, lease.meter)
-        who = self._node.network.hosts[action.peer].name
-        self._world.fact(ReceiptChecked(self._node.name, who, receipt, why, lease.meter))
-        signed = b"" if why else countersign(self._node.key, envelope).encode()
-        self._post(action.lease, messages.ReceiptSigned(signed, why))
+    def _voucher(self, lease: Lease, data: bytes) -> None:
+        signed, why = lease.books.voucher(data, self._world.now_us)
+        who = self._node.network.hosts[lease.action.peer].name
+        used_us = read_voucher(signed).lease_us if signed else 0
+        self._world.fact(VoucherChecked(self._node.name, who, why, used_us))
+        self._post(lease.action.lease, messages.VoucherSigned(signed, why))
+
+    def _receipt(self, lease: Lease, data: bytes) -> None:
+        signed, why = lease.books.receipt(data, self._world.now_us)
+        who = self._node.network.hosts[lease.action.peer].name
+        _, receipt = read_receipt(data)
+        self._world.fact(ReceiptChecked(self._node.name, who, receipt, why, lease.books.meter))
+        self._post(lease.action.lease, messages.ReceiptSigned(signed, why))
         self._settled(lease)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from potluck_netsim import facts
+from potluck_netsim.machine import NOTICED_US
 from potluck_netsim.workload import exception_of, raises, result_of
 from potluck_netsim.world import Checker, Fact, World
 
@@ -134,6 +135,77 @@ class HonestVouchers:
 
 
 @dataclass
+class SecondsAreConserved:
+    """What a worker was busy with is billed once; what a journal counts as given is signed by the other side, and was
+    used. `names` has those of peers; `liars` are left out of what only honest nodes promise."""
+
+    promise = "every second that is billed was used, and none is billed twice"
+    names: dict[str, str] = field(default_factory=dict)
+    liars: frozenset[str] = frozenset()
+    used_us: dict[tuple[str, str], int] = field(default_factory=dict)
+    uses: dict[tuple[str, str], int] = field(default_factory=dict)
+    billed_us: dict[tuple[str, str], int] = field(default_factory=dict)
+    kept: dict[tuple[str, str], facts.Kept] = field(default_factory=dict)
+    leases: set[tuple[str, str, str]] = field(default_factory=set)
+    busy_until_us: dict[tuple[str, str], int] = field(default_factory=dict)
+    died: set[str] = field(default_factory=set)
+
+    def see(self, fact: Fact, world: World) -> None:
+        if isinstance(fact, facts.Used):
+            self._used(fact, world)
+        elif isinstance(fact, facts.Billed):
+            self._billed(fact, world)
+        elif isinstance(fact, facts.NodeDied):
+            self.died.add(fact.node)
+        elif isinstance(fact, facts.Kept):
+            self.kept[fact.node, self.names[fact.peer]] = fact
+        elif isinstance(fact, facts.Reckoned):
+            self._reckoned(world)
+
+    def _used(self, fact: facts.Used, world: World) -> None:
+        key = (fact.node, self.names[fact.caller])
+        self.used_us[key] = self.used_us.get(key, 0) + world.now_us - fact.began_us
+        self.uses[key] = self.uses.get(key, 0) + 1
+        for thing in (fact.worker, *fact.gpus):
+            if self.busy_until_us.get((fact.node, thing), 0) > fact.began_us:
+                world.broken(self.promise, f"{thing} was busy with two things at a time", fact.node)
+            self.busy_until_us[fact.node, thing] = world.now_us
+
+    def _billed(self, fact: facts.Billed, world: World) -> None:
+        lease = (fact.node, fact.caller, fact.lease)
+        if lease in self.leases:
+            world.broken(self.promise, f"lease {fact.lease} is billed again", fact.node)
+        self.leases.add(lease)
+        key = (fact.node, self.names[fact.caller])
+        self.billed_us[key] = self.billed_us.get(key, 0) + fact.lease_us
+
+    def _reckoned(self, world: World) -> None:
+        for (node, caller), used_us in self.used_us.items():
+            billed_us = self.billed_us.get((node, caller), 0)
+            if node == caller or node in self.liars:
+                continue
+            if billed_us > used_us:
+                world.broken(self.promise, f"{caller} is billed {billed_us} µs, and used {used_us} µs", node, caller)
+            # Who dies has nothing to say of what then ran, but for what was signed; nor is the moment billed in which
+            # a worker is ended.
+            if node not in self.died and billed_us < used_us - self.uses[node, caller] * NOTICED_US:
+                world.broken(self.promise, f"{caller} used {used_us} µs, and is billed {billed_us} µs", node, caller)
+        for (node, peer), kept in self.kept.items():
+            self._agrees(node, peer, kept, world)
+
+    def _agrees(self, node: str, peer: str, kept: facts.Kept, world: World) -> None:
+        theirs = self.kept.get((peer, node))
+        signed_us = theirs.used_us if theirs else 0
+        if peer not in self.liars and kept.given_us > signed_us:
+            how = f"{node} counts {kept.given_us} µs as given, of which {peer} signed {signed_us} µs"
+            world.broken(self.promise, how, node, peer)
+        used_us = self.used_us.get((peer, node), 0)
+        if not {node, peer} & self.liars and kept.used_us > used_us:
+            how = f"{node} signed {kept.used_us} µs to {peer}, and used {used_us} µs"
+            world.broken(self.promise, how, node, peer)
+
+
+@dataclass
 class NoBusyWaiting:
     """A node that waits neither spins nor pesters its peers."""
 
@@ -167,6 +239,6 @@ class NothingLeft:
             world.broken(self.promise, f"{fact.node} still has {fact.what}", fact.node)
 
 
-def all_checkers() -> list[Checker]:
+def all_checkers(names: dict[str, str]) -> list[Checker]:
     machines: list[Checker] = [LendsNoMore(), OneTenant(), HonestReceipts(), HonestVouchers()]
-    return [EveryCallEnds(), DeliveredOnce(), *machines, NoBusyWaiting(), NothingLeft()]
+    return [EveryCallEnds(), DeliveredOnce(), *machines, SecondsAreConserved(names), NoBusyWaiting(), NothingLeft()]

@@ -116,6 +116,55 @@ class VoucherChecked(Fact):
 
 
 @dataclass(frozen=True, slots=True)
+class Used(Fact):
+    """A worker of a machine was busy with inputs of a caller (a peer id) until now; with GPUs or without."""
+
+    node: str
+    caller: str
+    worker: str
+    gpus: tuple[str, ...]
+    began_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class Billed(Fact):
+    """A provider has settled a lease of a caller (a peer id), for so much."""
+
+    node: str
+    caller: str
+    lease: str
+    lease_us: int
+    with_gpus: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Seen(Fact):
+    """A lease with a peer (its id) is over: by the caller's own clock at most so much was used."""
+
+    node: str
+    peer: str
+    bound_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class Kept(Fact):
+    """At the end: what a node's journal says of a peer (its id); of `disputed_us` it says itself that too much is
+    signed."""
+
+    node: str
+    peer: str
+    given_us: int
+    used_us: int
+    unsigned_us: int
+    disputed_us: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Reckoned(Fact):
+    """Every node's journal was told, as `Kept`."""
+
+
+@dataclass(frozen=True, slots=True)
 class Quiet(Fact):
     """Faults have ceased, no call was placed since, and there was time enough for everything to end."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from potluck.wire.offer import Offer
+from potluck_ledger.journal import Journal
 from potluck_ledger.keys import PrivateKey
 from potluck_netsim.faults import Faults
 from potluck_netsim.network import End, Host, Network
@@ -23,6 +24,7 @@ class SimNode(Host, Protocol):
     network: Network
     faults: Faults
     key: PrivateKey
+    journal: Journal
     book: OfferBook
     capacity: Capacity
     gpus: tuple[Gpu, ...]

@@ -12,7 +12,7 @@ from functools import partial
 from potluck.errors import ImageImportError, SandboxError
 from potluck.wire import Failure
 from potluck.wire.worker import InputRaised, InputSucceeded
-from potluck_netsim.facts import GpusChanged, WorkersChanged
+from potluck_netsim.facts import GpusChanged, Used, WorkersChanged
 from potluck_netsim.interface import SimNode
 from potluck_netsim.workload import BROKEN, exception_of, raises, result_of, run_us
 from potluck_node.core import provider_events as ev
@@ -35,6 +35,8 @@ class Machine:
         self._pools: dict[str, _Pool] = {}
         # What a sandbox has until it is gone, by (pool, worker).
         self._gpus: dict[tuple[str, str], tuple[str, ...]] = {}
+        # Since when workers are busy.
+        self._busy: dict[tuple[str, str], tuple[int, str]] = {}
 
     def prepare(self, action: ev.PreparePool) -> None:
         pool = self._pools[action.pool] = _Pool(action, {})
@@ -64,7 +66,20 @@ class Machine:
             self._changed()
             self._later(NOTICED_US, partial(self._closed, pool))
 
+    def stop(self) -> None:
+        """The node is dead, and everything on it."""
+        for held in list(self._busy):
+            self._is_idle(*held)
+
+    def _is_idle(self, pool: str, worker: str) -> None:
+        began = self._busy.pop((pool, worker), None)
+        if began:
+            gpus = self._gpus.get((pool, worker), ())
+            self._world.fact(Used(self._node.name, began[1], f"{pool}/{worker}", gpus, began[0]))
+
     def _closed(self, pool: str) -> None:
+        for held in [held for held in self._busy if held[0] == pool]:
+            self._is_idle(*held)
         self._free_gpus([held for held in self._gpus if held[0] == pool])
         self._submit(ev.PoolGone(pool))
 
@@ -97,6 +112,7 @@ class Machine:
         if not self._alive(action.pool, action.worker):
             return
         function = self._pools[action.pool].action.function
+        self._busy[action.pool, action.worker] = (self._world.now_us, self._pools[action.pool].action.caller)
         needed_us = self._node.slow * max(run_us(function, payload, self._world) for payload in action.payloads)
         if self._world.chance(self._node.faults.crash_milli):
             crash = partial(self._die, action.pool, action.worker, "killed by signal 11")
@@ -108,6 +124,7 @@ class Machine:
     def _ran(self, action: ev.Run, number: int, payload: bytes, cpu_us: int) -> None:
         if not self._alive(action.pool, action.worker):
             return
+        self._is_idle(action.pool, action.worker)
         if raises(payload):
             raised = InputRaised(number, exception_of(payload), cpu_us)
             self._submit(ev.OutcomeCame(action.pool, action.worker, raised))
@@ -128,6 +145,7 @@ class Machine:
             self._later(NOTICED_US, partial(self._noticed, pool, worker, reason))
 
     def _noticed(self, pool: str, worker: str, reason: str) -> None:
+        self._is_idle(pool, worker)
         if pool in self._pools:
             self._free_gpus([(pool, worker)])
             self._submit(ev.WorkerGone(pool, worker, reason))

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import functools
+import sqlite3
 from collections.abc import Iterator
 from functools import partial
+from pathlib import Path
 
 from potluck.wire.offer import Offer
+from potluck_ledger.journal import Journal
 from potluck_ledger.keys import PrivateKey
 from potluck_netsim.caller import SimCaller
 from potluck_netsim.facts import NodeDied
@@ -31,6 +34,9 @@ _read_offer = functools.lru_cache(maxsize=1024)(read_offer)
 class Node:
     """Its key, images and sequence outlive a death; its cores, book, calls and leases do not."""
 
+    make_caller: type[SimCaller] = SimCaller
+    make_provider: type[SimProvider] = SimProvider
+
     def __init__(
         self, network: Network, number: int, capacity: Capacity, slow: int, offers: bool, gpus: int = 0
     ) -> None:
@@ -39,6 +45,8 @@ class Node:
         self.gpus = tuple(Gpu(f"{self.name}-gpu{each}", "NVIDIA A10G", 23028, 22700) for each in range(gpus))
         self.key = PrivateKey(self.world.dice.randbytes(32))
         self.peer = self.key.peer
+        # On a disk that outlives it; in memory, since nothing else of a disk matters here.
+        self.journal = Journal(Path(":memory:"), self.key, lambda path: sqlite3.connect(path, isolation_level=None))
         self.images: dict[str, None] = {}
         self.life, self.alive, self.unplugged, self.frozen_until_us = 0, False, False, 0
         self._sequence = self._telling = 0
@@ -50,9 +58,11 @@ class Node:
     def be_born(self) -> None:
         self.life += 1
         self.alive, self.unplugged, self.frozen_until_us = True, False, 0
+        for lease in self.journal.held():
+            self.journal.release(lease, self.world.now_us, keep=True)
         self.book = OfferBook(MESH, self.peer)
-        self.caller = SimCaller(self)
-        self.provider = SimProvider(self) if self._offers else None
+        self.caller = self.make_caller(self)
+        self.provider = self.make_provider(self) if self._offers else None
         self._settling = False
         self.world.tell(self.name, "is up")
         if self.provider:
@@ -63,6 +73,8 @@ class Node:
         self.world.tell(self.name, "is unplugged" if unplugged else "is killed")
         self.alive, self.unplugged = False, unplugged
         self.network.died(self)
+        if self.provider:
+            self.provider.machine.stop()
         self.world.fact(NodeDied(self.name))
 
     def freeze(self, for_us: int) -> None:

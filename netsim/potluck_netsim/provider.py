@@ -9,18 +9,20 @@ from typing import Any
 from potluck.errors import RefusedError
 from potluck.wire import Failure
 from potluck.wire import lease as messages
-from potluck_ledger.entries import sign
+from potluck_ledger.entries import Receipt, sign
+from potluck_ledger.envelope import EnvelopeError
 from potluck_netsim.driver import Driver
-from potluck_netsim.facts import VoucherChecked
+from potluck_netsim.facts import Billed, VoucherChecked
 from potluck_netsim.interface import Link, SimNode
 from potluck_netsim.machine import Machine
 from potluck_netsim.network import End
+from potluck_node.books import settle
 from potluck_node.core import provider_events as ev
 from potluck_node.core.provider import ProviderCore
 from potluck_node.core.receipts import write_receipt
 from potluck_node.core.staff import IDLE_US
 from potluck_node.link import LocalLink, local_links
-from potluck_node.provider import COUNTERSIGN_TIMEOUT_S, LEASES_MAX
+from potluck_node.provider import COUNTERSIGN_TIMEOUT_S, LEASES_MAX, UNSIGNED_RETRY_US
 
 COUNTERSIGN_TIMEOUT_US = int(COUNTERSIGN_TIMEOUT_S * 1e6)
 
@@ -29,7 +31,8 @@ COUNTERSIGN_TIMEOUT_US = int(COUNTERSIGN_TIMEOUT_S * 1e6)
 class _Held:
     caller: str
     link: Link
-    settling: bool = False
+    # What came back of the receipt.
+    countersigned: bytes = b""
 
 
 class SimProvider:
@@ -37,8 +40,10 @@ class SimProvider:
         self._node, self._world = node, node.world
         self.core = ProviderCore(node.name, node.capacity, "netsim", IDLE_US, node.peer)
         self._driver = Driver[ev.Event, ev.Action](node, "pools", self.core, self._do, ev.Tick())
-        self._machine = Machine(node, self.submit)
+        self.machine = Machine(node, self.submit)
         self.held: dict[str, _Held] = {}
+        # What waits for the caller's signature, by lease.
+        self._settling: dict[str, tuple[ev.SettleLease, bytes]] = {}
 
     def submit(self, event: ev.Event) -> None:
         self._driver.submit(event)
@@ -75,6 +80,11 @@ class SimProvider:
             link.post(messages.LeaseRefused("busy", Failure.of(RefusedError("This node holds too many leases."))))
             link.finish()
             return ""
+        owes = self._node.journal.accounts.account(caller).owes_too_much
+        if owes or self._node.journal.knows_lease(caller, message.lease):
+            link.post(messages.LeaseRefused("quota", Failure.of(RefusedError("It owes.")), UNSIGNED_RETRY_US))
+            link.finish()
+            return ""
         self.held[message.lease] = _Held(caller, link)
         self.submit(ev.LeaseAsked(message.lease, caller, message))
         return message.lease
@@ -90,13 +100,15 @@ class SimProvider:
             self.submit(ev.LeaseScaled(lease, message.least, message.most))
         elif isinstance(message, messages.CloseLease):
             self.submit(ev.LeaseGone(lease, message.reason))
-        elif isinstance(message, messages.ReceiptSigned):
-            self._let_go(lease)
+        elif isinstance(message, messages.ReceiptSigned) and lease in self.held:
+            self.held[lease].countersigned = message.envelope
+            self._settled(lease)
         elif isinstance(message, messages.VoucherSigned) and message.envelope:
-            self.submit(ev.VoucherCame(lease, message.envelope))
+            self._voucher(lease, message.envelope)
 
     def _gone(self, lease: str, why: str) -> None:
         self.submit(ev.LeaseGone(lease, why))
+        self._settled(lease)
         self.held.pop(lease, None)
 
     # Actions
@@ -106,17 +118,17 @@ class SimProvider:
             if action.lease in self.held:
                 self.held[action.lease].link.post(action.message)
         elif isinstance(action, ev.Run):
-            self._machine.run(action)
+            self.machine.run(action)
         elif isinstance(action, ev.SpawnWorker):
-            self._machine.spawn(action)
+            self.machine.spawn(action)
         elif isinstance(action, ev.StopInput):
-            self._machine.stop_input(action)
+            self.machine.stop_input(action)
         elif isinstance(action, ev.KillWorker | ev.StopWorker):
-            self._machine.kill(action.pool, action.worker)
+            self.machine.kill(action.pool, action.worker)
         elif isinstance(action, ev.PreparePool):
-            self._machine.prepare(action)
+            self.machine.prepare(action)
         elif isinstance(action, ev.ClosePool):
-            self._machine.close(action.pool)
+            self.machine.close(action.pool)
         elif isinstance(action, ev.SettleLease):
             # The real one starts a task for it, which runs after the actions that follow.
             self._node.later(0, partial(self._settle, action))
@@ -134,13 +146,35 @@ class SimProvider:
 
     # Receipts
 
+    def _voucher(self, lease: str, envelope: bytes) -> None:
+        """Keep it before it counts."""
+        try:
+            self._node.journal.hold(envelope)
+        except EnvelopeError as error:
+            self._world.fact(VoucherChecked(self._node.name, lease, str(error)))
+        else:
+            self.submit(ev.VoucherCame(lease, envelope))
+
     def _settle(self, action: ev.SettleLease) -> None:
         held = self.held.get(action.lease)
-        if held and action.function and action.meter.inputs and action.caller != self._node.peer:
-            held.link.post(messages.ReceiptOffered(self._receipt(action)))
-            self._node.later(COUNTERSIGN_TIMEOUT_US, partial(self._let_go, action.lease))
-        else:
+        if not (action.function and action.meter.inputs and action.caller != self._node.peer):
             self._let_go(action.lease)
+            return
+        receipt = self._receipt(action)
+        self._settling[action.lease] = (action, receipt)
+        if held:
+            held.link.post(messages.ReceiptOffered(receipt))
+        self._node.later(COUNTERSIGN_TIMEOUT_US if held else 0, partial(self._settled, action.lease))
+
+    def _settled(self, lease: str) -> None:
+        """The caller answered, is gone, or took too long."""
+        held = self.held.get(lease)
+        if lease in self._settling:
+            action, receipt = self._settling.pop(lease)
+            theirs = held.countersigned if held else b""
+            settle(self._node.key, self._node.journal, action, receipt, theirs, self._world.now_us)
+            self._world.fact(Billed(self._node.name, action.caller, lease, action.meter.run_us, bool(action.gpu)))
+        self._let_go(lease)
 
     def _let_go(self, lease: str) -> None:
         held = self.held.pop(lease, None)
@@ -148,8 +182,11 @@ class SimProvider:
             held.link.finish()
 
     def _receipt(self, action: ev.SettleLease) -> bytes:
+        return sign(self._node.key, self._write(action)).encode()
+
+    def _write(self, action: ev.SettleLease) -> Receipt:
         assert action.function
-        receipt = write_receipt(
+        return write_receipt(
             lease=action.lease,
             caller=action.caller,
             provider=self._node.peer,
@@ -161,4 +198,3 @@ class SimProvider:
             gpu=action.gpu,
             tier=action.tier,
         )
-        return sign(self._node.key, receipt).encode()

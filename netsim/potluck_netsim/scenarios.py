@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
+from potluck_ledger.entries import Dispute, read_content
 from potluck_netsim import facts
 from potluck_netsim.checkers import all_checkers
 from potluck_netsim.faults import Faults, draw_faults
@@ -14,7 +15,7 @@ from potluck_netsim.network import Network
 from potluck_netsim.node import Node
 from potluck_netsim.report import Report, Tally
 from potluck_netsim.workload import draw_function, draw_payload
-from potluck_netsim.world import START_US, Do, World
+from potluck_netsim.world import START_US, Checker, Do, World
 from potluck_node.core.pools import Capacity
 from potluck_node.core.staff import ZYGOTE_US
 
@@ -48,19 +49,25 @@ class Lab:
         self.world = World(options.seed, write)
         self.faults = options.faults or faults_of(options.seed)
         self.tally = Tally()
-        self.world.checkers = [*all_checkers(), self.tally]
         self.network = Network(self.world, self.faults)
         self.nodes = [self._node(number) for number in range(options.nodes)]
+        self.world.checkers = [*self._checkers(), self.tally]
         self.ends_us = START_US + int(options.minutes * MINUTE_US)
         self._calls = 0
 
+    def _checkers(self) -> list[Checker]:
+        return all_checkers({node.peer: node.name for node in self.nodes})
+
     def _node(self, number: int) -> Node:
+        return self._made(number, Node)
+
+    def _made(self, number: int, kind: type[Node]) -> Node:
         dice = self.world.dice
         capacity = Capacity(1000 * dice.choice((1, 2, 4, 8)), 1024 * dice.choice((2, 4, 16)))
         slow = self.faults.slow_factor if self.world.chance(self.faults.slow_milli) else 1
         # The first always lends, so that the mesh is not empty.
         offers = number == 0 or self.world.chance(800)
-        return Node(self.network, number, capacity, slow, offers, gpus=dice.choice((0, 0, 1, 2)))
+        return kind(self.network, number, capacity, slow, offers, gpus=dice.choice((0, 0, 1, 2)))
 
     def run(self) -> Report:
         """Raises `PromiseBroken`."""
@@ -73,7 +80,7 @@ class Lab:
             self.world.run(self.world.now_us + 1_000_000)
         self.world.fact(facts.Quiet())
         self.world.run(self.world.now_us + EMPTY_US)
-        for fact in self._leftovers():
+        for fact in (*self._leftovers(), *self._kept(), facts.Reckoned()):
             self.world.fact(fact)
         return self.tally.report(self.world, len(self.nodes), self.faults)
 
@@ -154,6 +161,17 @@ class Lab:
 
     def _stuck(self) -> bool:
         return self.world.now_us > max(self.ends_us, self.tally.delivered_us) + STUCK_US
+
+    def _kept(self) -> Iterator[facts.Kept]:
+        for node in self.nodes:
+            contents = [read_content(record.content)[1] for record in node.journal.records()]
+            too_much: dict[str, int] = {}
+            for each in contents:
+                if isinstance(each, Dispute) and each.signed_us > each.claimed_us:
+                    too_much[each.against] = too_much.get(each.against, 0) + each.signed_us - each.claimed_us
+            for account in node.journal.accounts.by_peer.values():
+                sums = account.given_us, account.used_us, account.unsigned_us, too_much.get(account.peer, 0)
+                yield facts.Kept(node.name, account.peer, *sums)
 
     def _leftovers(self) -> Iterator[facts.Leftover]:
         for node in self.nodes:

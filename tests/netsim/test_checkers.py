@@ -7,11 +7,12 @@ import msgspec
 import pytest
 from click.testing import CliRunner
 
+from potluck_ledger.balance import Accounts
 from potluck_ledger.vouchers import ProviderVouchers
 from potluck_netsim import network, provider
 from potluck_netsim.__main__ import main
 from potluck_netsim.checkers import HonestVouchers
-from potluck_netsim.facts import GpusChanged
+from potluck_netsim.facts import GpusChanged, Used
 from potluck_netsim.faults import Faults
 from potluck_netsim.scenarios import Lab, Options
 from potluck_netsim.world import STANDSTILL_EVENTS, PromiseBroken, World
@@ -44,7 +45,7 @@ def test_a_call_whose_lost_leases_are_ignored_never_ends(monkeypatch):
     # It would run what hangs on the dead a second time.
     monkeypatch.setattr(Hiring, "_tail", lambda hiring, function, now_us: None)
     deadly = dataclasses.replace(MILD, deaths_per_hour=120)
-    assert "still waits for its inputs" in broken("every call ends", deadly, seed=7)
+    assert "still waits for its inputs" in broken("every call ends", deadly, seed=2)
 
 
 def test_a_lost_outcome_is_found_in_the_receipt(monkeypatch):
@@ -179,6 +180,24 @@ def test_an_event_is_told_in_a_line_with_what_matters_of_it():
     world.after(61_000_005, lambda: world.tell("node-00", "hears", ev.LeaseAccepted("lease-1", 4)))
     world.run(world.now_us + 61_000_005)
     assert lines == ["01:01.000005 node-00 hears LeaseAccepted lease-1 4"]
+
+
+def test_a_second_that_is_counted_twice_is_found(monkeypatch):
+    def count(accounts, account, us, *, gave):
+        honest(accounts, account, 2 * us, gave=gave)
+
+    honest = Accounts._count
+    monkeypatch.setattr(Accounts, "_count", count)
+    with pytest.raises(PromiseBroken, match="every second that is billed was used"):
+        Lab(Options(5, nodes=6, minutes=2, faults=MILD)).run()
+
+
+def test_a_worker_with_two_things_at_a_time_is_found():
+    lab = Lab(Options(5, nodes=2, minutes=1))
+    one, other = lab.nodes
+    lab.world.fact(Used(one.name, other.peer, "worker", ("gpu0",), lab.world.now_us - 5))
+    with pytest.raises(PromiseBroken, match="two things at a time"):
+        lab.world.fact(Used(one.name, other.peer, "another", ("gpu0",), lab.world.now_us - 1))
 
 
 def test_a_gpu_that_is_leased_twice_is_found():
