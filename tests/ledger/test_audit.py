@@ -74,7 +74,7 @@ def test_disputes_are_named_until_there_is_a_receipt():
     mine = entry(dispute, BOB)
     ((kind, text),) = kinds((BOB.peer, [mine]))
     assert kind == "dispute"
-    assert "3.000 s" in text
+    assert "5.000 s were used; 2.000 s are signed" in text
     settled = used(ANN, BOB, 5, lease="lease-9000")
     assert kinds((BOB.peer, [mine, settled]), (ANN.peer, [settled])) == []
 
