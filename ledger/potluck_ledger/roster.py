@@ -69,6 +69,10 @@ class Roster:
             return None
         return members[0] if members else None
 
+    def knows(self, peer: str) -> bool:
+        """Whether anything was ever heard of it: that it is, was, or is no more."""
+        return peer in self._members or peer in self._revoked
+
     def members(self, now_us: int) -> list[Member]:
         return [found for peer in self._members if (found := self.member(peer, now_us))]
 

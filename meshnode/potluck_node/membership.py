@@ -54,7 +54,7 @@ class Membership:
 
     def settled(self, settings: Settings) -> tuple[Settings, str]:
         """Settings to match our place on the mesh, and what the owner should know."""
-        bootstrap = (*settings.bootstrap, *self.file.bootstrap)
+        bootstrap = tuple(dict.fromkeys((*settings.bootstrap, *self.file.bootstrap)))
         found = msgspec.structs.replace(settings, mesh=self.file.name, bootstrap=bootstrap)
         if not settings.offer or rules.PROVIDER in self.own.roles:
             return found, ""
@@ -74,6 +74,11 @@ class Membership:
         """Those of a member; none for anybody else."""
         found = self.own if peer == self._key.peer else self.member(peer)
         return found.roles if found else ()
+
+    def may_offer(self, peer: str) -> bool:
+        """Whether a peer's offer is worth keeping. One that was not met yet shows what it is when it is reached."""
+        found = self.member(peer)
+        return rules.PROVIDER in found.roles if found else not self._roster.knows(peer)
 
     async def introduce(self, stream: Stream) -> None:
         await stream.send(wire.encode(self._introduction()))

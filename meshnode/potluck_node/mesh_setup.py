@@ -72,13 +72,13 @@ async def ask(token: mesh_token.Token, key: PrivateKey, name: str) -> messages.W
     return joiner.welcome
 
 
-def join(text: str) -> messages.Done:
+def join(text: str, own_name: str = "") -> messages.Done:
     """Raises `potluck.errors.Error`."""
     token = mesh_token.read(text)
     home = Home(paths.home())
     try:
         folder, key = MeshFolder(home.path), load_or_create(home.key)
-        name = config.load(home.path, {}).name
+        name = own_name or config.load(home.path, {}).name
         folder.check_free()
         welcome = trio.run(ask, token, key, name)
         file = MeshFile(token.name, token.mesh, token.psk, welcome.member, token.addresses)
@@ -89,11 +89,11 @@ def join(text: str) -> messages.Done:
         home.close()
 
 
-def create(name: str) -> messages.Done:
+def create(name: str, own_name: str = "") -> messages.Done:
     """Raises `potluck.errors.Error`."""
     home = Home(paths.home())
     try:
-        own_name = config.load(home.path, {}).name
+        own_name = own_name or config.load(home.path, {}).name
         file = MeshFolder(home.path).create(name, load_or_create(home.key), own_name, _now_us())
         return messages.Done(file.name, file.id, rules.ROLES)
     finally:
@@ -120,14 +120,14 @@ def main() -> None:
     """One of the three; the token of `join` comes from standard input, since arguments can be seen by others."""
     try:
         match sys.argv[1:]:
-            case ["create", name]:
-                done = create(name)
-            case ["join"]:
-                done = join(sys.stdin.read())
+            case ["create", name, *own]:
+                done = create(name, *own)
+            case ["join", *own]:
+                done = join(sys.stdin.read(), *own)
             case ["leave"]:
                 done = leave()
             case _:
-                raise InvalidError("create NAME, join, or leave.")
+                raise InvalidError("create NAME [OWN NAME], join [OWN NAME], or leave.")
     except Error as error:
         words = {"kind": error.kind, "what": error.what, "why": error.why, "fix": error.fix}
         sys.stdout.write(msgspec.json.encode(words).decode())

@@ -28,7 +28,7 @@ from potluck.wire.tokens import TokenQuestion
 from potluck_images.disk import DiskStore
 from potluck_ledger.journal import Journal
 from potluck_ledger.keys import KeyFileError, load_or_create
-from potluck_ledger.membership import CALLER, PROVIDER
+from potluck_ledger.membership import CALLER
 from potluck_ledger.sealing import Vault
 from potluck_node import machine
 from potluck_node.apps import AppClient, Apps
@@ -215,7 +215,7 @@ class Node:
 
     def _wire_membership(self, membership: Membership) -> None:
         membership.transport, self.state.members = self.transport, membership.ask
-        self.book.may_offer = lambda peer: PROVIDER in membership.roles(peer)
+        self.book.may_offer = membership.may_offer
         membership.changed = self._members_changed
 
     def _members_changed(self) -> None:

@@ -23,6 +23,9 @@ ROLES = ("provider", "caller", "admin")
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 24 * 3600, "w": 7 * 24 * 3600}
 
 
+_own_name = click.option("--name", "own_name", default="", help="How members see this node; else its own name.")
+
+
 @click.group()
 def mesh() -> None:
     """A mesh of your own: whoever has no certificate of it reaches none of its nodes."""
@@ -30,9 +33,10 @@ def mesh() -> None:
 
 @mesh.command()
 @click.argument("name")
-def create(name: str) -> None:
+@_own_name
+def create(name: str, own_name: str) -> None:
     """Found a private mesh, of which this node is the first member and admin. The node must not run."""
-    done = _set_up("create", name)
+    done = _set_up("create", name, *filter(None, [own_name]))
     click.echo(f"{done.name} is founded: {done.mesh}")
     click.echo("Keep a copy of the folder `mesh` of this node's data: it holds the key of the mesh.")
     click.echo("Next: potluck up --listen /ip4/0.0.0.0/tcp/4001, then: potluck mesh invite")
@@ -87,9 +91,10 @@ def leave() -> None:
 
 @click.command()
 @click.argument("token", default="-")
-def join(token: str) -> None:
+@_own_name
+def join(token: str, own_name: str) -> None:
     """Join a private mesh by its token; without one, it is read from standard input. The node must not run."""
-    done = _set_up("join", stdin=sys.stdin.read() if token == "-" else token)
+    done = _set_up("join", *filter(None, [own_name]), stdin=sys.stdin.read() if token == "-" else token)
     click.echo(f"This node is a member of {done.name} now: {', '.join(done.roles)}.")
     click.echo("Next: potluck up")
 
@@ -99,7 +104,7 @@ def _asked(request: messages.MeshRequest) -> Steps[Any]:
 
 
 def _row(member: messages.MemberFacts, now_us: int) -> tuple[str, ...]:
-    until = time.strftime("%Y-%m-%d", time.localtime(member.expires_us / 1e6)) if member.expires_us else "revoked"
+    until = time.strftime("%Y-%m-%d", time.localtime(member.expires_us / 1e6)) if member.expires_us else ""
     here = "yes" if member.is_connected else "no"
     return member.name, member.peer, ", ".join(member.roles), ago(member.issued_us, now_us), until, here
 
