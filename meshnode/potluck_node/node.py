@@ -158,11 +158,11 @@ class Node:
         self.journal_sync = JournalSync(self.transport, self.journal, settings.mesh, self._clock)
         self.control = ControlServer(parts.socket, self)
         self.secrets = SecretStore(self.home.secrets, vault, self._clock)
-        self.tokens = Tokens(self.home.tokens)
+        app_key = AppKey(self.key, settings.trusts)
+        self.tokens = Tokens(self.state, app_key, self.home.tokens)
         self.gateway = Gateway(settings, GATEWAY, self.caller, self.tokens.admits)
         self.gateway.owners = Owners(settings.forward, self.transport, self._clock)
         self.guests = Guests(self.gateway, self.caller, self._clock, lambda: self.gateway.heard)
-        app_key = AppKey(self.key, settings.trusts)
         self.deployments = Deployments(self.state, app_key, self.key.peer, self.caller, self._clock)
         self.deployed_images = DeployedImages(self.images)
         self.schedules = Schedules(self.state, self.spawned, self.deployments.find, self.key.peer, self._clock)
@@ -307,6 +307,7 @@ class Node:
                     await nursery.start(self.spawned.serve)
                     await nursery.start(self.deployed_images.serve)
                     await nursery.start(self.deployments.serve)
+                    await nursery.start(self.tokens.serve)
                     await nursery.start(self.gateway.serve)
                     await nursery.start(self.schedules.serve)
                     if self.apps.answering() or self.settings.forward:
@@ -435,7 +436,7 @@ class Node:
 
     async def answer_apps(self, question: AppQuestion | RunCommand | TokenQuestion, client: AppClient) -> wire.Message:
         if isinstance(question, TokenQuestion):
-            return self.tokens.answer(question)
+            return await self.tokens.answer(question)
         if isinstance(question, RunCommand):
             return await self.commands.run(question)
         return await self.apps.answer(question, client)

@@ -44,6 +44,14 @@ KEYS = Table(
     Column("sealed", LargeBinary),
 )
 
+# Tokens for web endpoints, locked with that key; see `tokens`.
+TOKENS = Table(
+    "potluck_tokens",
+    METADATA,
+    Column("key", String(64), primary_key=True),
+    Column("locked", LargeBinary, nullable=False),
+)
+
 # The schedules of what is in charge; see `core.schedules.Row`.
 SCHEDULES = Table(
     "potluck_schedules",

@@ -38,7 +38,7 @@ class Spot(NamedTuple):
     what: str = ITEMS
 
 
-# What is told of deployed apps: any of them changed, or a node asks for their key.
+# What is told of deployed apps: any of them changed, or a token did, or a node asks for their key.
 APPS_CHANGED = Spot("", "", "apps")
 
 
