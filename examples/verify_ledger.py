@@ -83,6 +83,7 @@ def key_of(peer):
 def main(path):
     header, *lines = map(json.loads, pathlib.Path(path).read_text().splitlines())
     owner, previous, given, used = key_of(header["journal"]), bytes(32), 0, 0
+    heads = [previous]
     for number, line in enumerate(lines, 1):
         entry, content = base64.b64decode(line["entry"]), base64.b64decode(line["content"])
         kind, (sequence, before, _, digest), signers = signed(entry)
@@ -97,6 +98,12 @@ def main(path):
             require((both or signers == [provider]) and busy <= leased, f"receipt {number} cannot be")
             given, used = given + leased * both * (provider == owner), used + leased * both * (caller == owner)
         previous = blake3(entry).digest()
+        heads.append(previous)
+    if "checkpoint" in header:
+        kind, fields, signers = signed(base64.b64decode(header["checkpoint"]))
+        require(kind == "potluck/checkpoint/1" and signers[0] == fields[0] == owner, "a checkpoint of another journal")
+        require(0 < fields[1] < len(heads) and fields[2] == heads[fields[1]], "witnesses cosigned another history")
+        print(f"{len(signers) - 1} witnesses cosigned it up to entry {fields[1]}: {[key.hex() for key in signers[1:]]}")
     print(f"{len(lines)} entries of {header['journal']} hold; receipts of both: gave {given} µs, used {used} µs")
 
 

@@ -27,6 +27,8 @@ from potluck_ledger.envelope import Envelope, EnvelopeError
 from potluck_ledger.keys import PrivateKey
 
 GENESIS = bytes(32)
+# Owners of whose journals a node is a witness, 100 bytes each: one of them cannot be forgotten to make room.
+COSIGNED_MAX = 10_000
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS entries (
@@ -40,6 +42,10 @@ CREATE TABLE IF NOT EXISTS vouchers (
     lease TEXT NOT NULL, number INTEGER NOT NULL, envelope BLOB NOT NULL, PRIMARY KEY (lease)
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS proofs (owner TEXT PRIMARY KEY, proof BLOB NOT NULL) STRICT, WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS cosigned (
+    owner TEXT PRIMARY KEY, sequence INTEGER NOT NULL, head BLOB NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS witnessed (one INTEGER PRIMARY KEY CHECK (one = 1), checkpoint BLOB NOT NULL) STRICT;
 CREATE TABLE IF NOT EXISTS leases (
     peer TEXT NOT NULL, lease TEXT NOT NULL, settled INTEGER NOT NULL, PRIMARY KEY (peer, lease)
 ) STRICT, WITHOUT ROWID;
@@ -204,6 +210,29 @@ class Journal:
     def proofs(self) -> list[bytes]:
         """All of them."""
         return [bytes(proof) for (proof,) in self._db.execute("SELECT proof FROM proofs ORDER BY owner")]
+
+    def cosigned(self, owner: str) -> tuple[int, bytes] | None:
+        """The number and digest of the head of an owner's journal that we cosigned last."""
+        query = "SELECT sequence, head FROM cosigned WHERE owner = ?"
+        row = self._db.execute(query, (owner,)).fetchone()
+        return (int(row[0]), bytes(row[1])) if row else None
+
+    def keep_cosigned(self, owner: str, sequence: int, head: bytes) -> None:
+        """Before we cosign it. It is on disk when this returns. Raises `JournalError`, also when there are too many."""
+        known, count = self.cosigned(owner), self._db.execute("SELECT count(*) FROM cosigned").fetchone()[0]
+        if known is None and count >= COSIGNED_MAX:
+            raise JournalError("this node is a witness of too many")
+        if known is None or known < (sequence, head):
+            self._write("INSERT OR REPLACE INTO cosigned VALUES (?, ?, ?)", (owner, sequence, head))
+
+    def keep_head(self, checkpoint: bytes) -> None:
+        """The last checkpoint of ours that witnesses cosigned. Raises `JournalError`."""
+        self._write("INSERT OR REPLACE INTO witnessed VALUES (1, ?)", (checkpoint,))
+
+    def witnessed(self) -> bytes:
+        """What `keep_head` was told last; b"" before."""
+        row = self._db.execute("SELECT checkpoint FROM witnessed").fetchone()
+        return bytes(row[0]) if row else b""
 
     def _write(self, query: str, values: tuple[object, ...]) -> None:
         with self._transaction():

@@ -13,6 +13,7 @@ import msgspec
 
 from potluck.errors import InvalidError
 from potluck.network import ANYWHERE, checked_names
+from potluck_ledger.witness import WITNESSES_MAX
 from potluck_node.machine import cores, memory_mib
 
 CONFIG_FILE = "config.toml"
@@ -46,6 +47,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     network: str | tuple[str, ...] = "none"
     lazy: Literal["auto", "always", "never"] = "auto"
     region: str = ""
+    witnesses: tuple[str, ...] = ()
+    witnesses_needed: int = 1
     labels: dict[str, str] = {}
     state: str = ""
     state_gib: float = 10.0
@@ -94,6 +97,8 @@ HELP = {
     "download_mib_s": "Cap on fetching images from others, MiB a second; 0 means none.",
     "sandbox": "The weakest sandbox that may run here: bwrap; gvisor (stricter); process (none: own functions only).",
     "lazy": "Whether images are mounted and fetched as they are read: auto (large ones), always, never.",
+    "witnesses": "Ids of peers that are asked to cosign the head of this node's journal.",
+    "witnesses_needed": "How many of them must have signed for a head to count as witnessed; three at most.",
     "region": "Where the machine is, for functions that ask for a region.",
     "labels": "Free labels for functions that ask for them.",
     "state": "Where dicts and queues are: nothing for the node's own folder, or postgresql://USER@HOST/DATABASE.",
@@ -157,6 +162,9 @@ def _complete(settings: Settings) -> Settings:
         < 0
     ):
         raise InvalidError("A node cannot lend less than nothing.", fix="Give its settings positive values.")
+    if not 0 <= settings.witnesses_needed <= WITNESSES_MAX:
+        fix = f"Ask for at most {WITNESSES_MAX}."
+        raise InvalidError("So many witnesses do not fit on a head.", fix=fix)
     gpus = settings.gpus
     if isinstance(gpus, str) and gpus not in ("all", "none"):
         gpus = _parts(gpus)

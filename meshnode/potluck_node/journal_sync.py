@@ -16,13 +16,14 @@ from potluck_ledger.journal import Journal, JournalError
 from potluck_ledger.sync import FETCH_MAX, Action, Behind, Convict, Fetch, Follower, Spread, Twin
 from potluck_node.clock import Clock
 from potluck_node.transport.interface import Stream, Transport, TransportError
+from potluck_node.witnesses import COSIGN_TIMEOUT_S, Witnesses
 
 if TYPE_CHECKING:
     from trio_typing import TaskStatus
 
 log = logging.getLogger("potluck.journal")
 
-AnswerT = TypeVar("AnswerT", messages.EntriesTold, messages.HeadKnown)
+AnswerT = TypeVar("AnswerT", messages.EntriesTold, messages.HeadKnown, messages.Cosigned)
 
 JOURNAL_PROTOCOL = "/potluck/journal/1"
 # How often our head is told when it has changed, and when not, for those that came later; seconds.
@@ -43,7 +44,10 @@ FETCHES_MAX = 8
 class JournalSync:
     """`convicted` is told the peer id of whom a proof was found, or had been before the start."""
 
-    def __init__(self, transport: Transport, journal: Journal, mesh: str, clock: Clock) -> None:
+    def __init__(
+        self, transport: Transport, journal: Journal, mesh: str, clock: Clock, witnesses: Witnesses | None = None
+    ) -> None:
+        self._witnesses = witnesses
         self._transport, self._journal, self._clock = transport, journal, clock
         self._topic = f"/potluck/{mesh}/journals/1"
         self._follower = Follower(journal.owner, journal.digest_of)
@@ -66,6 +70,8 @@ class JournalSync:
                 self._do(self._follower.proved(proof))
             await self._transport.subscribe(self._topic, self._heard)
             self._nursery.start_soon(self._ask_for_ours)
+            if self._witnesses:
+                await self._nursery.start(self._witnesses.serve, self._ask_cosign, self._clock.now_us)
             task_status.started()
             await self._tell_for_ever()
 
@@ -172,8 +178,7 @@ class JournalSync:
         self._do(self._follower.came(action.owner, action.after, entries))
 
     async def _asked(self, action: Fetch) -> tuple[bytes, ...]:
-        question = messages.AskEntries(action.after, action.most)
-        return (await self._ask(action.owner, question, messages.EntriesTold)).entries
+        return await self._entries_of(action.owner, action.after, action.most)
 
     async def _ask(self, peer: str, question: messages.Question, kind: type[AnswerT]) -> AnswerT:
         stream = await self._transport.open(peer, JOURNAL_PROTOCOL)
@@ -185,12 +190,30 @@ class JournalSync:
 
     async def on_stream(self, stream: Stream) -> None:
         """Answer one question."""
-        with trio.move_on_after(ANSWER_TIMEOUT_S):
+        with trio.move_on_after(ANSWER_TIMEOUT_S) as scope:
             question = wire.decode(await stream.receive(), messages.Question)
-            await stream.send(wire.encode(self._answer(question, stream.peer)))
+            if isinstance(question, messages.AskCosign):
+                scope.deadline = trio.current_time() + COSIGN_TIMEOUT_S
+                answer = await self._cosign(question, stream.peer)
+                await stream.send(wire.encode(answer))
+            else:
+                await stream.send(wire.encode(self._answer(question, stream.peer)))
         await stream.aclose()
 
-    def _answer(self, question: messages.Question, peer: str) -> messages.EntriesTold | messages.HeadKnown:
+    async def _cosign(self, question: messages.AskCosign, peer: str) -> messages.Cosigned:
+        if self._witnesses is None or peer in self._follower.convicted:
+            return messages.Cosigned(refused="this node is no witness of yours")
+        return await self._witnesses.answer(question.checkpoint, peer, self._entries_of)
+
+    async def _entries_of(self, peer: str, after: int, most: int) -> tuple[bytes, ...]:
+        return (await self._ask(peer, messages.AskEntries(after, most), messages.EntriesTold)).entries
+
+    async def _ask_cosign(self, peer: str, checkpoint: bytes) -> messages.Cosigned:
+        return await self._ask(peer, messages.AskCosign(checkpoint), messages.Cosigned)
+
+    def _answer(
+        self, question: messages.AskEntries | messages.AskHead, peer: str
+    ) -> messages.EntriesTold | messages.HeadKnown:
         if isinstance(question, messages.AskHead):
             return messages.HeadKnown(self._follower.head(peer))
         most = max(0, min(FETCH_MAX, question.most))

@@ -78,13 +78,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--gateway-hosts", action="append", help=config.HELP["gateway_hosts"])
     for name, kind in (("name", str), ("mesh", str), ("region", str), ("cpus", float)):
         parser.add_argument(f"--{name}", type=kind, help=config.HELP[name])
-    for name in ("memory-mib", "zygote-mib"):
+    for name in ("memory-mib", "zygote-mib", "witnesses-needed"):
         parser.add_argument(f"--{name}", type=int, help=config.HELP[name.replace("-", "_")])
     for name in ("idle-s", "store-gib", "upload-mib-s", "download-mib-s"):
         parser.add_argument(f"--{name}", type=float, help=config.HELP[name.replace("-", "_")])
     parser.add_argument("--sandbox", choices=TIERS, help=config.HELP["sandbox"])
     parser.add_argument("--lazy", choices=("auto", "always", "never"), help=config.HELP["lazy"])
-    for name in ("listen", "bootstrap"):
+    for name in ("listen", "bootstrap", "witnesses"):
         parser.add_argument(f"--{name}", action="append", help=config.HELP[name])
     return parser
 

@@ -75,6 +75,7 @@ from potluck_node.volumes.copying import VOLUMES_PROTOCOL, Copying
 from potluck_node.volumes.kept import Keeper
 from potluck_node.volumes.mounts import Mounts
 from potluck_node.volumes.service import VolumeService
+from potluck_node.witnesses import Witnesses
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -155,7 +156,8 @@ class Node:
         self.provider = self._make_provider() if settings.offer and parts.launcher else None
         self.commands = Commands(self.provider, self.key.peer)
         self.discovery = Discovery(self.transport, self.key, self.book, self._clock, self.make_offer)
-        self.journal_sync = JournalSync(self.transport, self.journal, settings.mesh, self._clock)
+        self.witnesses = Witnesses(self.key, self.journal, settings.witnesses, settings.witnesses_needed)
+        self.journal_sync = JournalSync(self.transport, self.journal, settings.mesh, self._clock, self.witnesses)
         self.control = ControlServer(parts.socket, self)
         self.secrets = SecretStore(self.home.secrets, vault, self._clock)
         app_key = AppKey(self.key, settings.trusts)
@@ -409,7 +411,7 @@ class Node:
     def journal_answer(self, question: control.AskJournal) -> control.JournalAnswer:
         records = tuple(self.journal.records(question.after, control.JOURNAL_PAGE))
         more = question.after + len(records) < self.journal.head()[0]
-        return control.JournalAnswer(question.question, self.key.peer, records, more)
+        return control.JournalAnswer(question.question, self.key.peer, records, more, self.journal.witnessed())
 
     async def build(self, question: control.BuildImage, progress: Progress) -> tuple[str, str]:
         if question.on in ("", self.settings.name, self.key.peer):

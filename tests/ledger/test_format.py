@@ -12,8 +12,8 @@ from tests.ledger.test_journal import CALLER, PROVIDER, receipt
 from potluck_ledger import entries
 from potluck_ledger.bodies import Body, encode
 from potluck_ledger.envelope import countersign
-from potluck_ledger.exported import export_lines
-from potluck_ledger.journal import Journal, digest
+from potluck_ledger.exported import check_witnessed, export_lines, import_lines, import_witnessed
+from potluck_ledger.journal import Journal, JournalError, digest
 from potluck_ledger.keys import PrivateKey
 
 ROOT = Path(__file__).parents[2]
@@ -97,6 +97,26 @@ def test_a_second_verifier_needs_no_code_of_ours(exported):
     done = second(exported)
     assert done.returncode == 0, done.stderr
     assert done.stdout == f"8 entries of {CALLER.peer} hold; receipts of both: gave 0 µs, used 12000 µs\n"
+
+
+def test_a_second_verifier_checks_what_witnesses_cosigned(exported):
+    header, *lines = exported.read_text().splitlines()
+    journal = import_lines([header, *lines])[1]
+    for number, head, holds in ((5, digest(journal[4].entry), True), (5, bytes(32), False), (9, bytes(32), False)):
+        checkpoint = entries.sign(CALLER, entries.Checkpoint(CALLER.peer, number, head, 1, 0, 0))
+        witnessed = countersign(TWO, countersign(ONE, checkpoint)).encode()
+        exported.write_text("\n".join(export_lines(CALLER.peer, journal, witnessed)))
+        assert import_witnessed(exported.read_text().splitlines()) == witnessed
+        done = second(exported)
+        assert (done.returncode == 0) == holds, done.stderr
+        if holds:
+            assert "2 witnesses cosigned it up to entry 5" in done.stdout
+            found = check_witnessed(CALLER.peer, witnessed, [record.entry for record in journal])
+            assert found == (5, [ONE.peer, TWO.peer])
+        else:
+            assert "another history" in done.stderr
+            with pytest.raises(JournalError, match="another history"):
+                check_witnessed(CALLER.peer, witnessed, [record.entry for record in journal])
 
 
 @pytest.mark.parametrize("line", [1, 4, 8])

@@ -26,15 +26,26 @@ def ledger() -> None:
 
 
 def _own() -> tuple[str, list[Record]]:
+    owner, records, _ = _own_witnessed()
+    return owner, records
+
+
+def _own_witnessed() -> tuple[str, list[Record], bytes]:
     connection = client()
     try:
-        return fetch_journal(connection)
+        return fetch_witnessed(connection)
     finally:
         connection.close()
 
 
 def fetch_journal(connection: Client) -> tuple[str, list[Record]]:
     """The whole journal of the local node, and its owner."""
+    owner, records, _ = fetch_witnessed(connection)
+    return owner, records
+
+
+def fetch_witnessed(connection: Client) -> tuple[str, list[Record], bytes]:
+    """The same, and the last checkpoint that witnesses cosigned; b"" where there is none."""
     from potluck_ledger.journal import Record
 
     records: list[Record] = []
@@ -43,7 +54,7 @@ def fetch_journal(connection: Client) -> tuple[str, list[Record]]:
         answer = connection.ask(lambda number, after=after: control.AskJournal(number, after), control.JournalAnswer)  # type: ignore[misc]
         records += [Record(*pair) for pair in answer.records]
         if not answer.more:
-            return answer.owner, records
+            return answer.owner, records, answer.witnessed
 
 
 def _verified(owner: str, records: list[Record]) -> list[VerifiedEntry]:
@@ -149,8 +160,8 @@ def export(file: Path) -> None:
     """Write the journal to FILE, for others to verify."""
     from potluck_ledger.exported import export_lines
 
-    owner, records = _own()
-    file.write_text("".join(f"{line}\n" for line in export_lines(owner, records)))
+    owner, records, witnessed = _own_witnessed()
+    file.write_text("".join(f"{line}\n" for line in export_lines(owner, records, witnessed)))
     click.echo(f"{len(records)} entries of {owner} written to {file}.")
 
 
@@ -158,13 +169,15 @@ def export(file: Path) -> None:
 @click.argument("files", nargs=-1, type=click.Path(exists=True, dir_okay=False, path_type=Path))
 def verify_journals(files: tuple[Path, ...]) -> None:
     """Verify this node's journal, or exported ones, and that each two of them agree."""
-    from potluck_ledger.exported import compare, import_lines
+    from potluck_ledger.exported import compare
 
-    journals = [import_lines(file.read_text().splitlines()) for file in files] if files else [_own()]
-    verified = [(owner, _verified(owner, records)) for owner, records in journals]
-    for owner, entries in verified:
+    journals = [_imported(file) for file in files] if files else [_own_witnessed()]
+    verified = [(owner, _verified(owner, records)) for owner, records, _ in journals]
+    for (owner, entries), (_, records, witnessed) in zip(verified, journals, strict=True):
         both = sum(entry.countersigned for entry in entries)
         click.echo(f"{owner}: {len(entries)} entries, chain and signatures hold, {both} signed by both sides")
+        if witnessed:
+            click.echo(_told_by_witnesses(owner, records, witnessed))
     problems = [
         text for number, one in enumerate(verified) for other in verified[number + 1 :] for text in compare(one, other)
     ]
@@ -172,6 +185,26 @@ def verify_journals(files: tuple[Path, ...]) -> None:
         raise LedgerError("The journals do not agree.", why="\n    ".join(problems))
     if len(verified) > 1:
         click.echo(f"All {len(verified)} journals agree.")
+
+
+def _imported(file: Path) -> tuple[str, list[Record], bytes]:
+    from potluck_ledger.exported import import_lines, import_witnessed
+
+    lines = file.read_text().splitlines()
+    return (*import_lines(lines), import_witnessed(lines))
+
+
+def _told_by_witnesses(owner: str, records: list[Record], witnessed: bytes) -> str:
+    """Raises `LedgerError`."""
+    from potluck_ledger.exported import check_witnessed
+    from potluck_ledger.journal import JournalError
+
+    try:
+        number, witnesses = check_witnessed(owner, witnessed, [record.entry for record in records])
+    except JournalError as error:
+        fix = "Ask its witnesses which head they cosigned."
+        raise LedgerError("The journal is not what was cosigned.", why=str(error), fix=fix) from None
+    return f"  cosigned up to entry {number} by {', '.join(witnesses)}"
 
 
 @ledger.command("audit")

@@ -290,12 +290,14 @@ JOURNAL_PAGE = 1000
 
 
 class JournalAnswer(Message, frozen=True):
-    """`records` are pairs: the envelope of an entry, and that of what it records. None are left without `more`."""
+    """`records` are pairs: the envelope of an entry, and that of what it records. None are left without `more`.
+    `witnessed` is the last checkpoint that witnesses cosigned."""
 
     question: int
     owner: str
     records: tuple[tuple[bytes, bytes], ...]
     more: bool = False
+    witnessed: bytes = b""
 
 
 class AskImages(Message, frozen=True):

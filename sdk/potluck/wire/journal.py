@@ -41,5 +41,18 @@ class HeadKnown(Message, frozen=True):
     checkpoint: bytes
 
 
-Question = AskEntries | AskHead
+class AskCosign(Message, frozen=True):
+    """The asker's head (a checkpoint that it alone signed), for a witness to sign, too. Answered by `Cosigned`."""
+
+    checkpoint: bytes
+
+
+class Cosigned(Message, frozen=True):
+    """The checkpoint with the witness's signature behind the owner's, or why there is none."""
+
+    checkpoint: bytes = b""
+    refused: str = ""
+
+
+Question = AskEntries | AskHead | AskCosign
 Gossip = HeadTold | ForkTold
