@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import statistics
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import combinations
 from typing import NamedTuple
 
@@ -18,13 +18,19 @@ from potluck_ledger.journal import VerifiedEntry
 # A provider stands out that bills so many times what others do for an input of one function on one GPU model; of so
 # many others at least, and after so many inputs.
 OUTLIER_FACTOR, OTHERS_MIN, INPUTS_MIN = 3.0, 2, 5
+# Where there are so many others: one whose modified z-score 0.6745 (x - median) / MAD is above 3.5 (Iglewicz and
+# Hoaglin, "How to Detect and Handle Outliers", 1993), and who bills half as much again as the median: others may be
+# much alike.
+SPREAD_OTHERS_MIN, Z_MAX, SPREAD_FACTOR = 5, 3.5, 1.5
 # Two that give each other nearly the same, and little to others: more than so many microseconds, and so much of what
 # both gave.
 WASH_MIN_US, WASH_PERCENT = 600_000_000, 90
+# Larger rings than this are a mesh.
+RING_MAX = 8
 
 
 class Finding(NamedTuple):
-    """`kind` is disagreement, outlier, wash or dispute."""
+    """`kind` is disagreement, double, outlier, wash or dispute."""
 
     kind: str
     text: str
@@ -36,7 +42,8 @@ Journals = Sequence[tuple[str, list[VerifiedEntry]]]
 def audit(journals: Journals) -> list[Finding]:
     """All that there is to say of these, each given with its owner."""
     receipts = list(_receipts(journals))
-    found = [*_disagreements(journals), *_outliers(receipts), *_washed(receipts), *_disputes(journals, receipts)]
+    found = [*_disagreements(journals), *_doubled(journals), *_outliers(receipts)]
+    found += [*_washed(receipts), *_rings(receipts), *_disputes(journals, receipts)]
     return sorted(set(found))
 
 
@@ -45,9 +52,26 @@ def _receipts(journals: Journals) -> Iterator[Receipt]:
     seen = set()
     for _, entries in journals:
         for entry in entries:
-            if entry.receipt and entry.countersigned and entry.receipt.lease not in seen:
-                seen.add(entry.receipt.lease)
+            if entry.receipt and entry.countersigned and (key := _lease(entry.receipt)) not in seen:
+                seen.add(key)
                 yield entry.receipt
+
+
+def _lease(receipt: Receipt) -> tuple[str, str, str]:
+    """Two callers may name their leases alike."""
+    return receipt.caller, receipt.provider, receipt.lease
+
+
+def _doubled(journals: Journals) -> Iterator[Finding]:
+    """Leases with several receipts that both signed: a caller signs one."""
+    bodies: defaultdict[tuple[str, str, str], set[bytes]] = defaultdict(set)
+    for _, entries in journals:
+        for entry in entries:
+            if entry.receipt and entry.countersigned:
+                bodies[_lease(entry.receipt)].add(entry.envelope.body)
+    for (caller, provider, lease), found in bodies.items():
+        if len(found) > 1:
+            yield Finding("double", f"lease {lease}: {provider} and {caller} signed {len(found)} receipts; one counts")
 
 
 def _disagreements(journals: Journals) -> Iterator[Finding]:
@@ -69,10 +93,56 @@ def _outliers(receipts: Sequence[Receipt]) -> Iterator[Finding]:
         for peer, cost in costs.items():
             others = [each for other, each in costs.items() if other != peer]
             usual = statistics.median(others) if len(others) >= OTHERS_MIN else 0
-            if usual and cost > OUTLIER_FACTOR * usual:
+            if usual and _stands_out(cost, others, usual):
                 where = model or "no GPU"
                 text = f"{peer} bills {cost / 1e6:.3f} s for an input of {label} ({where}); others {usual / 1e6:.3f} s"
                 yield Finding("outlier", text)
+
+
+def _stands_out(cost: float, others: Sequence[float], usual: float) -> bool:
+    if len(others) < SPREAD_OTHERS_MIN:
+        return cost > OUTLIER_FACTOR * usual
+    spread = statistics.median(abs(each - usual) for each in others)
+    return cost > SPREAD_FACTOR * usual and 0.6745 * (cost - usual) > Z_MAX * spread
+
+
+def _rings(receipts: Sequence[Receipt]) -> Iterator[Finding]:
+    """Three or more that give to each other in a circle, as much as they get, and little to others."""
+    given: defaultdict[str, defaultdict[str, int]] = defaultdict(lambda: defaultdict(int))
+    for receipt in receipts:
+        given[receipt.provider][receipt.caller] += receipt.lease_us
+    everybody = {*given, *(receipt.caller for receipt in receipts)}
+    for ring in {_circle(peer, given) for peer in list(given)}:
+        # All there are is no ring: a mesh of a lab's own machines looks like that.
+        if 2 < len(ring) <= RING_MAX and len(ring) < len(everybody) and _is_closed(ring, given):
+            total_s = sum(given[one][other] for one in ring for other in ring) / 1e6
+            yield Finding("wash", f"{', '.join(sorted(ring))} gave each other {total_s:.0f} s, and others little")
+
+
+def _circle(peer: str, given: dict[str, defaultdict[str, int]]) -> frozenset[str]:
+    """Whom `peer` gives much to, directly or through others, and gets from again."""
+    there = _reached(peer, lambda one: [other for other, us in given[one].items() if us >= WASH_MIN_US])
+    back = _reached(peer, lambda one: [other for other in list(given) if given[other][one] >= WASH_MIN_US])
+    return frozenset(there & back)
+
+
+def _reached(start: str, following: Callable[[str], list[str]]) -> set[str]:
+    found, todo = {start}, [start]
+    while todo:
+        news = set(following(todo.pop())) - found
+        found |= news
+        todo += sorted(news)
+    return found
+
+
+def _is_closed(ring: frozenset[str], given: dict[str, defaultdict[str, int]]) -> bool:
+    for one in ring:
+        gave_us, got_us = sum(given[one][other] for other in ring), sum(given[other][one] for other in ring)
+        small_us, large_us = sorted((gave_us, got_us))
+        if small_us * 100 < large_us * WASH_PERCENT:
+            return False
+    inside_us = sum(given[one][other] for one in ring for other in ring)
+    return inside_us * 100 >= sum(sum(given[one].values()) for one in ring) * WASH_PERCENT
 
 
 def _washed(receipts: Sequence[Receipt]) -> Iterator[Finding]:

@@ -69,6 +69,40 @@ def test_two_that_work_for_each_other_alone_are_named():
     assert kinds((ANN.peer, [there, back, others[0]]), (BOB.peer, [there, back, others[1]])) == []
 
 
+def test_three_that_work_in_a_circle_are_named():
+    much = WASH_MIN_US / 1e6 + 1
+    circle = [used(ANN, BOB, much), used(BOB, CY, much), used(CY, ANN, much)]
+    other = used(EVE, DEE, much)
+    ((kind, text),) = kinds((ANN.peer, [*circle, other]))
+    assert kind == "wash"
+    assert all(key.peer in text for key in (ANN, BOB, CY))
+    # One of them gives to others as well; and where there is nobody else, it is a mesh.
+    assert kinds((ANN.peer, [*circle, other, used(EVE, ANN, much)])) == []
+    assert kinds((ANN.peer, circle)) == []
+
+
+@pytest.mark.parametrize(("seconds", "found"), [(14, 0), (16, 1)])
+def test_of_many_that_are_alike_who_bills_half_as_much_again_is_named(seconds, found):
+    others = [PrivateKey(bytes([50 + number]) * 32) for number in range(6)]
+    ours = [used(ANN, other, 10 + number / 100) for number, other in enumerate(others)]
+    findings = kinds((ANN.peer, [*ours, used(ANN, DEE, seconds)]))
+    assert [kind for kind, text in findings if DEE.peer in text] == ["outlier"] * found
+    # Not where the others differ much themselves.
+    ours = [used(ANN, other, 4 + 3 * number) for number, other in enumerate(others)]
+    assert kinds((ANN.peer, [*ours, used(ANN, DEE, seconds + 4)])) == []
+
+
+def test_a_lease_with_two_receipts_is_named_and_leases_of_others_are_not_hidden():
+    one = used(ANN, BOB, 10, lease="l")
+    twice = used(ANN, BOB, 10, lease="l", nonce=bytes([1]) * 16)
+    ((kind, text),) = kinds((ANN.peer, [one, twice]))
+    assert kind == "double"
+    assert "2 receipts" in text
+    # Cy, who has a lease of that name, hides nothing.
+    ours = [used(CY, BOB, 1, lease="dear"), used(ANN, BOB, 10), used(ANN, CY, 10), used(ANN, DEE, 90, lease="dear")]
+    assert [kind for kind, _ in kinds((ANN.peer, ours))] == ["outlier"]
+
+
 def test_disputes_are_named_until_there_is_a_receipt():
     dispute = Dispute(BOB.peer, ANN.peer, "lease-9000", 5_000_000, 2_000_000, 1, bytes(32), "gone")
     mine = entry(dispute, BOB)
