@@ -10,6 +10,7 @@ from blake3 import blake3
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 KINDS = {"receipt/2": 20, "voucher/1": 6, "grant/1": 10, "transfer/1": 6, "dispute/1": 8, "checkpoint/1": 6}
+KINDS["membership/1"] = 7
 P, L = 2**255 - 19, 2**252 + 27742317777372353535851937790883648493
 SMALL_ORDER = {
     0, 1, P - 1, 2707385501144840649318225287225658788936804267575313519463743609750303402022,

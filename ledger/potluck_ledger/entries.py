@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+import msgspec
+
 from potluck_ledger.bodies import Body, BodyT, decode, encode
 from potluck_ledger.envelope import Envelope, EnvelopeError, open_envelope, seal
 from potluck_ledger.keys import PrivateKey
@@ -110,6 +112,28 @@ class Grant(Body, frozen=True):
             raise EnvelopeError("a grant's nonce has another size")
 
 
+class Membership(Body, frozen=True):
+    """A peer is in a group of a mesh, from `starts_us` on and until `expires_us`: at once over when they are the same.
+    Of those of one group and member the latest start counts. Signed by the admin."""
+
+    KIND: ClassVar[str] = "potluck/membership/1"
+    PEERS: ClassVar[tuple[str, ...]] = ("admin", "member")
+
+    admin: str
+    mesh: str
+    group: str
+    member: str
+    starts_us: int
+    expires_us: int
+    nonce: bytes
+
+    def check(self) -> None:
+        if self.expires_us < self.starts_us or not self.group:
+            raise EnvelopeError("a membership is in a group, and does not end before it starts")
+        if len(self.nonce) != NONCE_BYTES:
+            raise EnvelopeError("a membership's nonce has another size")
+
+
 class Transfer(Body, frozen=True):
     """Time that a peer gives to another out of its balance. Signed by whoever gives it."""
 
@@ -192,9 +216,9 @@ class Entry(Body, frozen=True):
             raise EnvelopeError("an entry counts from 1, and its digests have 32 bytes")
 
 
-Content = Receipt | Voucher | Grant | Transfer | Dispute | Checkpoint
+Content = Receipt | Voucher | Grant | Membership | Transfer | Dispute | Checkpoint
 CONTENTS: dict[str, type[Content]] = {
-    kind.KIND: kind for kind in (Receipt, Voucher, Grant, Transfer, Dispute, Checkpoint)
+    kind.KIND: kind for kind in (Receipt, Voucher, Grant, Membership, Transfer, Dispute, Checkpoint)
 }
 
 
@@ -222,6 +246,17 @@ def read_content(data: bytes) -> tuple[Envelope, Content]:
     return envelope, content
 
 
+def parsed(data: bytes) -> tuple[Envelope, Content]:
+    """What was verified before it was kept. Raises `EnvelopeError` for bytes that are something else."""
+    try:
+        envelope = msgspec.msgpack.decode(data, type=Envelope)
+    except msgspec.DecodeError as error:
+        raise EnvelopeError(f"not an envelope: {error}") from None
+    if envelope.kind not in CONTENTS:
+        raise EnvelopeError(f"{envelope.kind!r:.80} is not kept")
+    return envelope, decode(envelope.body, CONTENTS[envelope.kind])
+
+
 def _check_signers(envelope: Envelope, content: Content) -> None:
     signers = envelope.signers
     if isinstance(content, Receipt | Voucher):
@@ -232,7 +267,7 @@ def _check_signers(envelope: Envelope, content: Content) -> None:
         if signers[0] != content.owner:
             raise EnvelopeError("a checkpoint is signed by its owner first")
     else:
-        signer = {Grant: "admin", Transfer: "giver", Dispute: "by"}[type(content)]
+        signer = {Grant: "admin", Membership: "admin", Transfer: "giver", Dispute: "by"}[type(content)]
         if signers != [getattr(content, signer)]:
             raise EnvelopeError("it is signed by somebody else than it says")
 

@@ -203,6 +203,11 @@ class Journal:
         """Leases of which there is a voucher: they were running when the node died."""
         return [str(lease) for (lease,) in self._db.execute("SELECT lease FROM vouchers ORDER BY lease")]
 
+    def vouchers(self) -> Iterator[bytes]:
+        """The envelopes of these, as of now."""
+        rows = self._db.execute("SELECT envelope FROM vouchers ORDER BY lease").fetchall()
+        return (bytes(envelope) for (envelope,) in rows)
+
     def keep_proof(self, owner: str, proof: bytes) -> None:
         """Keep the first proof that somebody keeps two journals. Raises `JournalError`."""
         self._write("INSERT OR IGNORE INTO proofs VALUES (?, ?)", (owner, proof))

@@ -13,6 +13,7 @@ import msgspec
 
 from potluck.errors import InvalidError
 from potluck.network import ANYWHERE, checked_names
+from potluck_ledger.keys import is_ed25519
 from potluck_ledger.witness import WITNESSES_MAX
 from potluck_node.machine import cores, memory_mib
 
@@ -62,6 +63,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     gateways: dict[str, tuple[str, ...]] = {}
     forward: dict[str, str] = {}
     tunnels: str = "127.0.0.1"
+    ledger_admins: tuple[str, ...] = ()
+    quota_deficit_s: float = 0.0
 
     @property
     def lent_network(self) -> tuple[str, ...]:
@@ -112,6 +115,8 @@ HELP = {
     "gateway_key": "File with the private key of that certificate.",
     "gateways": "Apps of this node, each with the peer ids of other nodes whose gateways may answer for it.",
     "forward": "Apps of other nodes for which the gateway answers, each with the peer id of its owner's node.",
+    "ledger_admins": "Peer ids whose grants of GPU time count here; without any, nobody is refused for a quota.",
+    "quota_deficit_s": "Seconds that a caller may use beyond its quota, running behind all others.",
     "tunnels": "Address at which ports that functions forward are reached; none refuses to forward any.",
 }
 
@@ -158,6 +163,7 @@ def _complete(settings: Settings) -> Settings:
             settings.volume_gib,
             settings.volume_copies,
             settings.volume_keep_gib,
+            settings.quota_deficit_s,
         )
         < 0
     ):
@@ -165,6 +171,9 @@ def _complete(settings: Settings) -> Settings:
     if not 0 <= settings.witnesses_needed <= WITNESSES_MAX:
         fix = f"Ask for at most {WITNESSES_MAX}."
         raise InvalidError("So many witnesses do not fit on a head.", fix=fix)
+    for admin in settings.ledger_admins:
+        if not is_ed25519(admin):
+            raise InvalidError(f"{admin!r:.80} in ledger_admins is no peer id.", fix="`potluck status` shows a node's.")
     gpus = settings.gpus
     if isinstance(gpus, str) and gpus not in ("all", "none"):
         gpus = _parts(gpus)

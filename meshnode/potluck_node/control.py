@@ -18,6 +18,7 @@ from potluck import __version__, wire
 from potluck.errors import DataFolderBusyError, Error, InvalidError, RemoteProtocolError, VersionError
 from potluck.frames import MessageReader, Outbox, Piece
 from potluck.wire import Failure, FunctionSpec, control
+from potluck.wire.accounts import QuotaQuestion
 from potluck.wire.apps import AppQuestion, RunCommand, WantFunction
 from potluck.wire.contents import join, split
 from potluck.wire.lease import InputLog
@@ -48,6 +49,8 @@ OUTBOX_BYTES_MAX = 16 << 20
 SHOWN_BYTES_MAX = 1 << 20
 # What a call waits for is told at most so often, seconds: most calls are over before that.
 NOTICE_S = 0.05
+# What the node's desk answers itself.
+ForDesk = AppQuestion | RunCommand | TokenQuestion | QuotaQuestion
 _CREDENTIALS = struct.Struct("3i")
 
 
@@ -67,9 +70,7 @@ class Desk(Protocol):
     async def build(self, question: control.BuildImage, progress: Progress) -> tuple[str, str]: ...
     async def answer_images(self, question: control.ImageQuestion, say: Progress) -> wire.Message: ...
     async def answer_spawned(self, question: SpawnQuestion, show: Show) -> wire.Message: ...
-    async def answer_apps(
-        self, question: AppQuestion | RunCommand | TokenQuestion, client: AppClient
-    ) -> wire.Message: ...
+    async def answer_apps(self, question: ForDesk, client: AppClient) -> wire.Message: ...
     def heard(self, app: str, function: str, message: InputLog) -> None: ...
     def pause(self, reason: str, now: bool) -> None: ...
     def resume(self) -> None: ...
@@ -258,7 +259,7 @@ class _Client:
             self._state.ask(message.question, message.payload)
         elif isinstance(message, LeaveState):
             self._state.leave(message.question)
-        elif isinstance(message, AppQuestion | RunCommand | TokenQuestion):
+        elif isinstance(message, ForDesk):
             nursery.start_soon(self._answer_apps, message)
         else:
             self._answer(message)
@@ -376,7 +377,7 @@ class _Client:
         except Error as error:
             self._post(control.Refusal(message.question, Failure.of(error)))
 
-    async def _answer_apps(self, message: AppQuestion | RunCommand | TokenQuestion) -> None:
+    async def _answer_apps(self, message: ForDesk) -> None:
         try:
             self._post(await self._desk.answer_apps(message, self))
         except Error as error:

@@ -49,6 +49,10 @@ class Home:
         return self.path / "journal-2.sqlite"
 
     @property
+    def lab(self) -> Path:
+        return self.path / "lab.sqlite"
+
+    @property
     def spawned(self) -> Path:
         return self.path / "spawned.sqlite"
 

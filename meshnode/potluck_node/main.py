@@ -84,8 +84,9 @@ def _parser() -> argparse.ArgumentParser:
         parser.add_argument(f"--{name}", type=float, help=config.HELP[name.replace("-", "_")])
     parser.add_argument("--sandbox", choices=TIERS, help=config.HELP["sandbox"])
     parser.add_argument("--lazy", choices=("auto", "always", "never"), help=config.HELP["lazy"])
-    for name in ("listen", "bootstrap", "witnesses"):
-        parser.add_argument(f"--{name}", action="append", help=config.HELP[name])
+    parser.add_argument("--quota-deficit-s", type=float, help=config.HELP["quota_deficit_s"])
+    for name in ("listen", "bootstrap", "witnesses", "ledger-admins"):
+        parser.add_argument(f"--{name}", action="append", help=config.HELP[name.replace("-", "_")])
     return parser
 
 

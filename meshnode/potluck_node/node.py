@@ -20,7 +20,8 @@ import trio
 from potluck import __version__, wire
 from potluck.errors import InvalidError, RefusedError
 from potluck.wire import control
-from potluck.wire.apps import AppQuestion, RunCommand
+from potluck.wire.accounts import QuotaQuestion
+from potluck.wire.apps import RunCommand
 from potluck.wire.lease import InputLog
 from potluck.wire.offer import Offer
 from potluck.wire.spawned import SpawnQuestion
@@ -38,7 +39,7 @@ from potluck_node.chunks import CHUNKS_PROTOCOL
 from potluck_node.clock import Clock
 from potluck_node.commands import Commands
 from potluck_node.config import GATEWAY, Settings
-from potluck_node.control import ControlServer, Progress
+from potluck_node.control import ControlServer, ForDesk, Progress
 from potluck_node.core import events as ev
 from potluck_node.core import provider_events as pev
 from potluck_node.core.offers import OFFER_LIFE_US, OfferBook, rank_offer
@@ -55,9 +56,13 @@ from potluck_node.home import Home
 from potluck_node.image_desk import ImageDesk
 from potluck_node.images import ImageService
 from potluck_node.journal_sync import JournalSync
+from potluck_node.lab import Lab
+from potluck_node.lab_sync import LabSync
 from potluck_node.membership import Membership, found_in
 from potluck_node.nested import Nested
 from potluck_node.provider import Provider
+from potluck_node.quota_desk import QuotaDesk
+from potluck_node.quota_gate import QuotaGate
 from potluck_node.roots import Roots
 from potluck_node.sandbox.network import MakeGateway, make_gateway
 from potluck_node.sandbox.tiers import Tiers
@@ -127,6 +132,7 @@ class Node:
         for lease in self.journal.held():
             # It ran when the node died: what was signed of it is all that there is.
             self.journal.release(lease, self._clock.now_us(), keep=True)
+        self.lab = Lab(self.home.lab, self.journal, settings.mesh, frozenset(settings.ledger_admins))
         self.book = OfferBook(settings.mesh, self.key.peer)
         self.transport = parts.make_transport(self.key, settings, self._rank, self.membership)
         store_bytes = int(settings.store_gib * (1 << 30))
@@ -162,6 +168,8 @@ class Node:
         self.secrets = SecretStore(self.home.secrets, vault, self._clock)
         app_key = AppKey(self.key, settings.trusts)
         self.tokens = Tokens(self.state, app_key, self.home.tokens)
+        self.lab_sync = LabSync(self.transport, self.journal, self.lab)
+        self.quotas = QuotaDesk(self.lab, self.key, settings.mesh, self._clock)
         self.gateway = Gateway(settings, GATEWAY, self.caller, self.tokens.admits)
         self.gateway.owners = Owners(settings.forward, self.transport, self._clock)
         self.guests = Guests(self.gateway, self.caller, self._clock, lambda: self.gateway.heard)
@@ -261,9 +269,17 @@ class Node:
         if self.provider:
             self.caller.open_local = self.provider.open_local
             self.provider.on_offer = self._offer_changed
+            self._watch_quotas(self.provider)
             self.provider.refuses = lambda peer: self.book.banned.get(peer, "")
             if not self._own_only():
                 self.transport.handle(LEASE_PROTOCOL, self._on_lease)
+
+    def _watch_quotas(self, provider: Provider) -> None:
+        gate = QuotaGate(
+            self.lab, self.journal, self._clock, self.settings.name, self.settings.quota_deficit_s,
+            lambda: provider.core.gpus.offers(),
+        )  # fmt: skip
+        provider.quota, provider.core.room.share, self.lab_sync.running = gate, gate.share, gate.running
 
     def _own_only(self) -> bool:
         """Whether too little stands between functions and this machine: then others may not send any."""
@@ -306,6 +322,7 @@ class Node:
                         await nursery.start(self.provider.serve)
                     await nursery.start(self.discovery.serve)
                     await nursery.start(self.journal_sync.serve)
+                    await nursery.start(self.lab_sync.serve)
                     await nursery.start(self.spawned.serve)
                     await nursery.start(self.deployed_images.serve)
                     await nursery.start(self.deployments.serve)
@@ -324,6 +341,7 @@ class Node:
             self._ended.set()
             self.images.close()
             self.journal.close()
+            self.lab.close()
             self._spawned_store.close()
             self.state.close()
             self.secrets.close()
@@ -436,7 +454,9 @@ class Node:
     async def answer_spawned(self, question: SpawnQuestion, show: Show) -> wire.Message:
         return await self.spawned.answer(question, show)
 
-    async def answer_apps(self, question: AppQuestion | RunCommand | TokenQuestion, client: AppClient) -> wire.Message:
+    async def answer_apps(self, question: ForDesk, client: AppClient) -> wire.Message:
+        if isinstance(question, QuotaQuestion):
+            return self.quotas.answer(question)
         if isinstance(question, TokenQuestion):
             return await self.tokens.answer(question)
         if isinstance(question, RunCommand):

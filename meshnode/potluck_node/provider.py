@@ -6,7 +6,6 @@ import logging
 import secrets
 from collections.abc import Callable, Iterator
 from contextlib import AbstractAsyncContextManager, contextmanager
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import trio
@@ -21,12 +20,11 @@ from potluck_ledger.entries import sign
 from potluck_ledger.envelope import EnvelopeError
 from potluck_ledger.journal import Journal, JournalError
 from potluck_ledger.keys import PrivateKey
-from potluck_node.books import settle
 from potluck_node.clock import Clock
 from potluck_node.core import provider_events as ev
 from potluck_node.core.pools import Capacity
 from potluck_node.core.provider import ProviderCore
-from potluck_node.core.receipts import unbillable, write_receipt
+from potluck_node.core.receipts import unbillable
 from potluck_node.core.relay import Origin, Passed, Relay
 from potluck_node.devices.interface import Binding, Devices
 from potluck_node.engine import Engine
@@ -35,9 +33,11 @@ from potluck_node.lease_secrets import opened
 from potluck_node.link import Link, LocalLink, StreamLink, local_links
 from potluck_node.pool import Images, OpenGateway, Pool
 from potluck_node.pool_volumes import Mounted, OpenVolumes
+from potluck_node.quota_gate import QuotaGate
 from potluck_node.roots import Roots
 from potluck_node.sandbox.interface import Launcher, Zygote
 from potluck_node.sandbox.network import MakeGateway, make_gateway
+from potluck_node.settling import Held, Settling
 from potluck_node.transport.interface import Stream
 from potluck_node.volumes.asks import NodeAsks
 from potluck_node.volumes.mounts import Mounts
@@ -51,22 +51,8 @@ log = logging.getLogger("potluck.provider")
 LEASES_MAX = 1000
 # When the arguments found no room here, when to ask again: by then workers have finished with some.
 NO_ROOM_RETRY_US = 5_000_000
-# How long the caller may take to countersign. After that the receipt is kept with our signature alone.
-COUNTERSIGN_TIMEOUT_S = 5.0
 # Whoever did not sign may come back, in case the other side was at fault; not often.
 UNSIGNED_RETRY_US = 60_000_000
-# How long a lease's last sample of its GPUs may take; the caller waits 5 s for the receipt.
-LAST_SAMPLE_TIMEOUT_S = 2.0
-
-
-@dataclass
-class _Held:
-    caller: str
-    link: Link
-    asked: bool = False
-    signed: trio.Event = field(default_factory=trio.Event)
-    gone: trio.Event = field(default_factory=trio.Event)
-    countersigned: bytes = b""
 
 
 class Provider:
@@ -88,7 +74,7 @@ class Provider:
             if devices
             else None
         )
-        self._held: dict[str, _Held] = {}
+        self._held: dict[str, Held] = {}
         self._relay = Relay()
         self._asks = NodeAsks(self._relay, self._post_lease)
         # Without these, functions find no volumes here.
@@ -97,6 +83,9 @@ class Provider:
         self.roots: Roots | None = None
         self._nursery: trio.Nursery | None = None
         self.on_offer: Callable[[], None] = lambda: None
+        self._settling = Settling(key, journal, clock, lambda why: self.submit(ev.Paused(why)))
+        # Who may use how much; None lets everybody.
+        self.quota: QuotaGate | None = None
         # Why nothing is run for a peer; "" for all others.
         self.refuses: Callable[[str], str] = lambda peer: ""
 
@@ -168,8 +157,12 @@ class Provider:
             link.post(messages.LeaseRefused("quota", Failure.of(RefusedError(why)), UNSIGNED_RETRY_US))
             link.finish()
             return ""
+        if self.quota and (refused := self.quota.opens(message.lease, caller, message.function)):
+            link.post(refused)
+            link.finish()
+            return ""
         request = opened(message, self._key)
-        self._held[message.lease] = _Held(caller, link)
+        self._held[message.lease] = Held(caller, link)
         self._engine.submit(ev.LeaseAsked(message.lease, caller, request))
         return message.lease
 
@@ -251,11 +244,11 @@ class Provider:
             assert self._nursery
             self._nursery.start_soon(self._settle, action)
         elif isinstance(action, ev.OfferVoucher):
-            offered = messages.VoucherOffered(sign(self._key, action.voucher).encode())
-            self._do(ev.Post(action.lease, offered))
+            self._offer_voucher(action)
         elif isinstance(action, ev.VoucherRefused):
             log.warning("a voucher of lease %s is not taken: %s", action.lease, action.why)
         elif isinstance(action, ev.Hangup):
+            self._forget_quota(action.lease)
             held = self._held.pop(action.lease, None)
             if held:
                 held.link.finish()
@@ -416,6 +409,13 @@ class Provider:
 
     # Vouchers and receipts
 
+    def _offer_voucher(self, action: ev.OfferVoucher) -> None:
+        """Beyond its caller's quota the lease ends, with a receipt for what it used."""
+        self._do(ev.Post(action.lease, messages.VoucherOffered(sign(self._key, action.voucher).encode())))
+        if self.quota and (refused := self.quota.used(action.lease, action.voucher.lease_us)):
+            self._do(ev.Post(action.lease, refused))
+            self._engine.submit(ev.LeaseGone(action.lease, "quota"))
+
     def _voucher(self, lease: str, message: messages.VoucherSigned) -> None:
         """Keep it before it counts."""
         if message.refused:
@@ -429,43 +429,14 @@ class Provider:
         self._engine.submit(ev.VoucherCame(lease, message.envelope))
 
     async def _settle(self, action: ev.SettleLease) -> None:
-        """Sign, let the caller countersign, keep; a caller that is gone leaves a receipt with one signature."""
         held = self._held.get(action.lease)
-        if action.function and action.meter.inputs and action.caller != self._key.peer:
-            if action.gpu and self.gpus:
-                with trio.move_on_after(LAST_SAMPLE_TIMEOUT_S):
-                    await self.gpus.sample()
-            envelope = self._receipt(action)
-            if held:
-                held.link.post(messages.ReceiptOffered(envelope))
-                with trio.move_on_after(COUNTERSIGN_TIMEOUT_S):
-                    await held.signed.wait()
-            self._settled_as(action, envelope, held.countersigned if held else b"")
+        await self._settling.settle(action, held, self.gpus)
+        self._forget_quota(action.lease)
         self._held.pop(action.lease, None)
         if held:
             held.link.finish()
             held.gone.set()
 
-    def _settled_as(self, action: ev.SettleLease, ours: bytes, theirs: bytes) -> None:
-        """Without a journal nothing can be billed, so nothing more is run until the owner has mended it."""
-        try:
-            settle(self._key, self._journal, action, ours, theirs, self._clock.now_us())
-        except JournalError as error:
-            log.error("no more work is taken: %s", error)
-            self.submit(ev.Paused(str(error)))
-
-    def _receipt(self, action: ev.SettleLease) -> bytes:
-        assert action.function
-        receipt = write_receipt(
-            lease=action.lease,
-            caller=action.caller,
-            provider=self._key.peer,
-            spec=action.function,
-            meter=action.meter,
-            times=(action.started_us, self._clock.now_us()),
-            nonce=secrets.token_bytes(16),
-            reason=action.reason,
-            gpu=action.gpu,
-            tier=action.tier,
-        )
-        return sign(self._key, receipt).encode()
+    def _forget_quota(self, lease: str) -> None:
+        if self.quota:
+            self.quota.closed(lease)

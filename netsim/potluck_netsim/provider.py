@@ -22,7 +22,8 @@ from potluck_node.core.provider import ProviderCore
 from potluck_node.core.receipts import write_receipt
 from potluck_node.core.staff import IDLE_US
 from potluck_node.link import LocalLink, local_links
-from potluck_node.provider import COUNTERSIGN_TIMEOUT_S, LEASES_MAX, UNSIGNED_RETRY_US
+from potluck_node.provider import LEASES_MAX, UNSIGNED_RETRY_US
+from potluck_node.settling import COUNTERSIGN_TIMEOUT_S
 
 COUNTERSIGN_TIMEOUT_US = int(COUNTERSIGN_TIMEOUT_S * 1e6)
 

@@ -13,6 +13,7 @@ from potluck import wire
 from potluck.errors import ConnectionError, LocalProtocolError, RemoteProtocolError
 from potluck.frames import MessageReader, Outbox
 from potluck.wire import FunctionSpec, control
+from potluck.wire.accounts import QuotaReply
 from potluck.wire.apps import AppReply, WantFunction
 from potluck.wire.contents import join, split
 from potluck.wire.secrets import SecretReply
@@ -218,7 +219,8 @@ class Session:
                 | AppReply
                 | SecretReply
                 | StateAnswered
-                | TokenReply,
+                | TokenReply
+                | QuotaReply,
             )
             self._answer(message.question, message)
 

@@ -27,7 +27,8 @@ WEB_KINDS = ("asgi", "wsgi", "fastapi", "server")
 class Machine:
     """What admission looks at. `workers_max` could ever run here; `workers_now` would find room now.
 
-    `no_gpu` is why the GPUs asked for cannot be had here at all, `gpu_waits` what they wait for.
+    `no_gpu` is why the GPUs asked for cannot be had here at all, `gpu_waits` what they wait for. `first` counts callers
+    that wait for the same room and have used less of their share.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Machine:
     gpu_waits: str = ""
     tiers: tuple[str, ...] = ("bwrap",)
     network: tuple[str, ...] = ()
+    first: int = 0
 
 
 def refuse(request: LeaseRequest, machine: Machine, now_us: int) -> LeaseRefused | None:
@@ -65,6 +67,9 @@ def refuse(request: LeaseRequest, machine: Machine, now_us: int) -> LeaseRefused
         return _refused("policy", RefusedError(f"{name} does not lend as much as {function} asks for."))
     if not machine.workers_now:
         return _refused("busy", RefusedError(f"{name} is busy.", why=machine.gpu_waits), BUSY_RETRY_US)
+    if machine.first:
+        why = f"callers that have used less of their share wait for the same: {machine.first}"
+        return _refused("busy", RefusedError(f"{name} is busy.", why=why), BUSY_RETRY_US)
     return None
 
 

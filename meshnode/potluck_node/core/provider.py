@@ -22,7 +22,7 @@ from potluck.wire.lease import (
 from potluck.wire.web import AHEAD_BYTES_MAX, SOCKET_MESSAGE_BYTES_MAX
 from potluck_node.core import ends
 from potluck_node.core import provider_events as ev
-from potluck_node.core.admission import Machine, nonsense, refuse
+from potluck_node.core.asks import Asks
 from potluck_node.core.calls import AHEAD_MAX
 from potluck_node.core.dealing import places
 from potluck_node.core.gpu_room import GpuRoom
@@ -51,6 +51,7 @@ class ProviderCore:
         self._staff = Staff(node, capacity, idle_us, self._gpus, self._act, self._begin, self._close_leases)
         self._pools, self.room, self.gpus = self._staff.pools, self._staff.room, self._gpus.desk
         self._us, self._vouching = us, Vouching(us)
+        self._asks = Asks(node, capacity, self._staff, self.gpus)
         self.paused = ""
         self.wake_us: int | None = None
         self._handlers: dict[type, Callable[..., None]] = {
@@ -119,7 +120,7 @@ class ProviderCore:
 
     def _lease_asked(self, event: ev.LeaseAsked, now_us: int) -> None:
         request = event.request
-        refusal = refuse(request, self._machine(event.caller, request.function, now_us), now_us)
+        refusal = self._asks.refuse(event.caller, request, self.paused, now_us)
         if refusal:
             self._act(ev.Post(event.lease, refusal))
             self._act(ev.Hangup(event.lease))
@@ -135,16 +136,6 @@ class ProviderCore:
         granted = LeaseGranted(event.lease, slots, self._capacity.tier(request.function), now_us, self._version)
         self._act(ev.Post(event.lease, granted))
         self._tell_ready(pool)
-
-    def _machine(self, caller: str, spec: FunctionSpec, now_us: int) -> Machine:
-        if nonsense(spec):
-            return Machine(self._node, self.paused, 0, 0)
-        gpus, room = spec.resources.gpu, self.room
-        now = (room.possible(spec) or room.due(caller, spec, now_us)) if self._staff.may_pool(caller, spec) else 0
-        never, waits = (self.gpus.why_never(gpus), self.gpus.why_not_now(gpus)) if gpus else ("", "")
-        waits = "; ".join(why for why in (waits, room.why_held()) if why)
-        lent = self._capacity
-        return Machine(self._node, self.paused, room.workers_max(spec), now, never, waits, lent.tiers, lent.network)
 
     def _slots(self, pool: Pool) -> int:
         """Inputs that the workers of a pool may hold, those that could still be started included."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 from potluck.wire import FunctionSpec
 from potluck_node.core.gpus import GpuDesk
@@ -12,6 +12,8 @@ from potluck_node.core.pools import Capacity, Pool, Worker
 # A caller gives up a worker at once to one that waits if that one then has no more than it keeps. Where that cannot be,
 # as with a single worker, they take turns of this length: starting a sandbox costs a hundredth of it.
 FAIR_GAP, TURN_US = 2, 5_000_000
+# The whole of a share, in thousandths. Who has used that gives way to all who have not.
+ALL = 1000
 
 
 class Room:
@@ -19,6 +21,8 @@ class Room:
 
     def __init__(self, capacity: Capacity, pools: Mapping[str, Pool], desk: GpuDesk) -> None:
         self._capacity, self._pools, self._desk = capacity, pools, desk
+        # How much of its share a caller has used, in thousandths: from 1000 on it runs behind others.
+        self.share: Callable[[str], int] = lambda caller: 0
 
     def free(self) -> tuple[int, int]:
         """(CPU thousandths, MiB) that are not reserved by a worker. One that waits for calls of its own lends its CPU
@@ -105,7 +109,12 @@ class Room:
         )
 
     def _gap(self, pool: Pool, caller: str, counts: Counter[str]) -> int:
-        return counts[pool.caller] - counts[caller] if pool.caller != caller and pool.staying() else 0
+        if pool.caller == caller or not pool.staying():
+            return 0
+        has, wants = self.share(pool.caller) >= ALL, self.share(caller) >= ALL
+        if has != wants:
+            return FAIR_GAP if has else 0
+        return counts[pool.caller] - counts[caller]
 
     def _could_give(self, pool: Pool, spec: FunctionSpec) -> bool:
         need, has, free = spec.resources, pool.spec.resources, self.free()

@@ -6,7 +6,6 @@ the zygote stays longer, since it holds only what it imported, within the owner'
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from itertools import count
 
@@ -25,6 +24,8 @@ from potluck_node.core.room import Room
 POOLS_MAX = 16
 # How long a worker stays warm without work, unless owner and caller say otherwise; and the most: as Modal's.
 IDLE_US, IDLE_MAX_US = 60_000_000, 20 * 60_000_000
+# Shares that differ by less than this, in thousandths, are alike: a few seconds decide nothing.
+SHARE_STEP = 50
 # How long an application may tidy up after its client has gone: the runner cancels its part after 2 s.
 GRACE_US = 5_000_000
 # How long an answer to a call of a worker's own waits for CPU: what has it may wait for that worker, by a queue.
@@ -86,9 +87,8 @@ class Staff:
     # Workers
 
     def feed(self, now_us: int) -> None:
-        """Give queued inputs to workers and start workers for the rest, as far as there is room. Whoever has the
-        fewest workers comes first, and then whoever was given none for longest; workers that only stand by come last,
-        and take no room that an input waits for."""
+        """Give queued inputs to workers and start workers for the rest, as far as there is room; workers that only
+        stand by take no room that an input waits for."""
         if self._lending:
             self._resume(now_us)
         for pool in self.pools.values():
@@ -96,12 +96,23 @@ class Staff:
                 self._give_up(pool, now_us)
                 self._deal(pool, now_us, target(pool.spec))
         wanting = [pool for pool in self.pools.values() if pool.queue or (pool.least and missing(pool) > 0)]
-        counts, full = self.room.counts() if wanting else Counter(), False
-        for pool in sorted(wanting, key=lambda each: (not each.queue, counts[each.caller], each.spawned_us)):
+        full = False
+        for pool in self._in_turn(wanting):
             if pool.state == "ready" and (pool.queue or not full) and not self._answers:
                 full |= not self._start_missing(pool, now_us)
             self._deal(pool, now_us, max(1, pool.spec.sharing.max_inputs))
         self._trim()
+
+    def _in_turn(self, pools: list[Pool]) -> list[Pool]:
+        """Whoever used least of their share comes first, then whoever has the fewest workers, then whoever was given
+        none for longest; workers that only stand by come last."""
+        if len(pools) < 2:
+            return pools
+        counts = self.room.counts()
+        shares = {caller: self.room.share(caller) // SHARE_STEP for caller in {pool.caller for pool in pools}}
+        return sorted(
+            pools, key=lambda each: (not each.queue, shares[each.caller], counts[each.caller], each.spawned_us)
+        )
 
     def _deal(self, pool: Pool, now_us: int, runs_max: int) -> None:
         for worker, items in deal(pool, now_us, runs_max, self._may_wake):

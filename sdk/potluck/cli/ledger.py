@@ -9,6 +9,7 @@ import click
 
 from potluck.cli.connect import client
 from potluck.cli.ledger_report import report
+from potluck.cli.quota import give, grant, grants, member, quota
 from potluck.cli.show import as_json, named, print_json, print_table
 from potluck.errors import LedgerError, NodeStartError
 from potluck.wire import control
@@ -224,4 +225,5 @@ def audit_journals(files: tuple[Path, ...], as_json: bool) -> None:
     print_table(("kind", "what"), findings, f"Nothing to say of {len(journals)} journals, which verify.")
 
 
-ledger.add_command(report)
+for command in (report, grant, member, give, grants, quota):
+    ledger.add_command(command)

@@ -46,6 +46,8 @@ STOP_TIMEOUT_S = 20
 @click.option("--store-gib", type=float, help="Upper bound of the image store.")
 @click.option("--upload-mib-s", type=float, help="Cap on serving images, MiB a second.")
 @click.option("--download-mib-s", type=float, help="Cap on fetching images, MiB a second.")
+@click.option("--ledger-admins", multiple=True, help="Peer id whose grants of GPU time count here.")
+@click.option("--quota-deficit-s", type=float, help="Seconds that somebody may use beyond their quota.")
 @click.option("--sandbox", type=click.Choice(TIERS), help="The weakest sandbox that may run here.")
 @click.option(
     "--lazy", type=click.Choice(("auto", "always", "never")), help="Whether images are fetched as they are read."

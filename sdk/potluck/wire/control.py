@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import msgspec
 
+from potluck.wire.accounts import QuotaQuestion, QuotaReply
 from potluck.wire.apps import AppQuestion, AppReply, RunCommand, WantFunction
 from potluck.wire.common import Failure, FunctionSpec, Message, RemoteException, Scaling
 from potluck.wire.offer import GpuOffer
@@ -429,6 +430,7 @@ ToNode = (
     | AskState
     | LeaveState
     | TokenQuestion
+    | QuotaQuestion
 )
 FromNode = (
     Welcome
@@ -450,4 +452,5 @@ FromNode = (
     | SecretReply
     | StateAnswered
     | TokenReply
+    | QuotaReply
 )

@@ -1,0 +1,85 @@
+"""A lab of real nodes: an admin grants, who has used that up is refused with the reason, others go on."""
+
+import json
+
+import pytest
+from tests.e2e import quota_sample as sample
+from tests.e2e.mesh import Mesh, Node, run_cli, wait_until
+
+from potluck.errors import RefusedError
+from potluck_ledger.entries import Receipt
+from potluck_ledger.journal import verify
+from potluck_ledger.keys import load_or_create
+
+
+@pytest.fixture
+def mesh(tmp_path):
+    made = Mesh(tmp_path)
+    try:
+        yield made
+    finally:
+        made.stop()
+
+
+def lab(mesh):
+    """The admin's node, a provider, and two callers, all of one lab."""
+    (mesh.folder / "boss").mkdir(mode=0o711)
+    admin = load_or_create(mesh.folder / "boss" / "node.key").peer
+    flags = ("--ledger-admins", admin)
+    boss = mesh.caller("boss", *flags)
+    mesh.provider("ann", *flags)
+    callers = [mesh.caller(name, *flags) for name in ("cas", "dan")]
+    for node in (boss, *callers):
+        wait_until(lambda node=node: any(peer.name == "ann" for peer in node.status().peers), "finding the provider")
+    return boss, *callers
+
+
+def quota(node: Node):
+    found = run_cli(node, "ledger", "quota", "--json")
+    assert found.returncode == 0, found.stderr
+    return json.loads(found.stdout)
+
+
+def use(node, use_node, seconds, inputs=1):
+    use_node(node)
+    with sample.app.run(show_progress=False):
+        return list(sample.work.map(range(inputs), kwargs={"seconds": seconds}))
+
+
+def test_who_has_used_up_its_quota_is_refused_and_others_go_on(mesh, use_node):
+    boss, cas, dan = lab(mesh)
+    for caller, seconds in ((cas, "2"), (dan, "600")):
+        granted = run_cli(boss, "ledger", "grant", caller.status().peer, "--gpu-seconds", seconds)
+        assert granted.returncode == 0, granted.stderr
+        wait_until(lambda caller=caller: quota(caller), "the grant")
+    assert quota(cas)[0]["granted_us"] == 2_000_000
+    assert use(cas, use_node, 0.3, inputs=3) == [0, 2, 4]
+    wait_until(lambda: quota(cas)[0]["used_us"] > 800_000, "counting what was used")
+    with pytest.raises(RefusedError, match="its quota is used up") as refused:
+        use(cas, use_node, 600)
+    assert "of 2.0 s used" in refused.value.why
+    assert "potluck ledger grant" in refused.value.fix
+    assert use(dan, use_node, 0.1, inputs=3) == [0, 2, 4]
+    used = [entry.content for entry in verify(*cas.journal()) if isinstance(entry.content, Receipt)]
+    assert sum(receipt.lease_us for receipt in used) < 7_000_000
+    more = run_cli(boss, "ledger", "grant", cas.status().peer, "--gpu-seconds", "60", "--per", "week")
+    assert more.returncode == 0, more.stderr
+    wait_until(lambda: quota(cas)[0]["granted_us"] == 60_000_000, "the new grant")
+    assert use(cas, use_node, 0.1) == [0]
+
+
+def test_a_long_call_ends_when_its_quota_does_and_says_why(mesh, use_node):
+    boss, cas, _ = lab(mesh)
+    assert run_cli(boss, "ledger", "member", "students", cas.status().peer).returncode == 0
+    granted = run_cli(boss, "ledger", "grant", "students", "--gpu-seconds", "4", "--class", "cpu", "--per", "day")
+    assert granted.returncode == 0, granted.stderr
+    wait_until(lambda: quota(cas), "the grant")
+    with pytest.raises(RefusedError, match="its quota is used up"):
+        use(cas, use_node, 600)
+    used = [entry.content for entry in verify(*cas.journal()) if isinstance(entry.content, Receipt)]
+    # One voucher's interval beyond, at most.
+    assert 4_000_000 <= sum(receipt.lease_us for receipt in used) < 9_000_000
+    listed = run_cli(cas, "ledger", "grants")
+    assert "students" in listed.stdout
+    nobody = run_cli(boss, "ledger", "grant", "nobody", "--gpu-seconds", "4")
+    assert "No node named nobody" in nobody.stderr
