@@ -65,6 +65,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     tunnels: str = "127.0.0.1"
     ledger_admins: tuple[str, ...] = ()
     quota_deficit_s: float = 0.0
+    gpu_weights: dict[str, float] = {}
 
     @property
     def lent_network(self) -> tuple[str, ...]:
@@ -116,6 +117,7 @@ HELP = {
     "gateways": "Apps of this node, each with the peer ids of other nodes whose gateways may answer for it.",
     "forward": "Apps of other nodes for which the gateway answers, each with the peer id of its owner's node.",
     "ledger_admins": "Peer ids whose grants of GPU time count here; without any, nobody is refused for a quota.",
+    "gpu_weights": "What a second on a GPU class counts against grants of no class and `max_cost`; 1 unless named.",
     "quota_deficit_s": "Seconds that a caller may use beyond its quota, running behind all others.",
     "tunnels": "Address at which ports that functions forward are reached; none refuses to forward any.",
 }
@@ -164,6 +166,7 @@ def _complete(settings: Settings) -> Settings:
             settings.volume_copies,
             settings.volume_keep_gib,
             settings.quota_deficit_s,
+            *settings.gpu_weights.values(),
         )
         < 0
     ):

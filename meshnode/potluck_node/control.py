@@ -273,7 +273,7 @@ class _Client:
             return
         self._open[name] = message.call
         self._functions[message.call] = function
-        self._desk.caller.open(name, function, self)
+        self._desk.caller.open(name, function, self, message.limit)
 
     def _take_input(self, message: control.CallInput) -> None:
         if failure := self._stopped.get(message.call):

@@ -44,6 +44,7 @@ from potluck_node.core import events as ev
 from potluck_node.core import provider_events as pev
 from potluck_node.core.offers import OFFER_LIFE_US, OfferBook, rank_offer
 from potluck_node.core.pools import Capacity
+from potluck_node.core.quotas import weigher
 from potluck_node.deployed_images import DeployedImages
 from potluck_node.deployments import Deployments
 from potluck_node.devices.interface import Binding, Devices
@@ -246,6 +247,7 @@ class Node:
         if self.membership:
             self._wire_membership(self.membership)
         self.caller.own_offer = self.own_offer
+        self.caller.core.weighs = self.lab.quotas.weighs = weigher(self.settings.gpu_weights)
         self.caller.trusts = lambda peer: peer == self.key.peer or self.settings.trusts(peer)
         self.spawned.on_outcome = self.schedules.ended
         self.deployments.changed.append(self.deployed_images.changed)

@@ -87,8 +87,8 @@ class AsyncClient:
         await self._flush()
         return answer_of(await self._wait(question, lambda: question.answer), kind)
 
-    def open_call(self, function: FunctionSpec) -> Call:
-        return self._session.open_call(function)
+    def open_call(self, function: FunctionSpec, limit: control.Limit | None = None) -> Call:
+        return self._session.open_call(function, limit)
 
     async def add_input(self, call: Call, payload: bytes, last: bool = False) -> int:
         """Send one input, `last` of all or not; returns its index."""

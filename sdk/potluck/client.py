@@ -86,9 +86,9 @@ class Client:
         self._flush()
         return answer_of(self._wait(lambda: question.answer), kind)
 
-    def open_call(self, function: FunctionSpec) -> Call:
+    def open_call(self, function: FunctionSpec, limit: control.Limit | None = None) -> Call:
         with self._turn:
-            return self._session.open_call(function)
+            return self._session.open_call(function, limit)
 
     def add_input(self, call: Call, payload: bytes, last: bool = False) -> int:
         """Send one input, `last` of all or not; returns its index."""

@@ -247,6 +247,12 @@ class RefusedError(Error):
     kind = "refused"
 
 
+class LimitExceededError(Error):
+    """Calls have used as much as `max_gpu_seconds` or `max_cost` allows; the rest was stopped."""
+
+    kind = "limit-exceeded"
+
+
 class LedgerError(Error):
     """A receipt or journal does not verify."""
 

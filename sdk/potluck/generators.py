@@ -17,7 +17,7 @@ def run(function: Function[Any, Any], payload: bytes) -> Iterator[Any]:
     """Yield the items; raises the generator's exception, or what kept it from running."""
     running = function._app._require_run(function.name)
     client = running.client
-    call = client.open_call(running.spec(function))
+    call = client.open_call(running.spec(function), running.limit(function))
     try:
         client.add_input(call, payload, last=True)
         while not isinstance(found := client.take_item(call), CallOutcome):
@@ -31,7 +31,7 @@ async def run_async(function: Function[Any, Any], payload: bytes) -> AsyncIterat
     """As `run`, for asyncio."""
     running = function._app._require_run(function.name)
     client = await running.async_client()
-    call = client.open_call(await running.spec_async(function))
+    call = client.open_call(await running.spec_async(function), running.limit(function))
     try:
         await client.add_input(call, payload, last=True)
         while not isinstance(found := await client.take_item(call), CallOutcome):

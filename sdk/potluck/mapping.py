@@ -11,6 +11,7 @@ from potluck.wire.control import CallOutcome
 
 if TYPE_CHECKING:
     from potluck.functions import Function
+    from potluck.options import Most
 
 
 class _Order:
@@ -48,11 +49,18 @@ def _may_send(call: Call, order: _Order) -> bool:
     return call.room and order.held < HELD_MAX and not call.inputs_ended
 
 
-def run(function: Function[Any, Any], inputs: Iterator[bytes], *, ordered: bool, keep_errors: bool) -> Iterator[Any]:
+def run(
+    function: Function[Any, Any],
+    inputs: Iterator[bytes],
+    *,
+    ordered: bool,
+    keep_errors: bool,
+    most: Most = (None, None),
+) -> Iterator[Any]:
     """Yield results. Inputs are read from their iterator only as far as the mesh takes them."""
     running = function._app._require_run(function.name)
     client, order = running.client, _Order(ordered)
-    call = client.open_call(running.spec(function))
+    call = client.open_call(running.spec(function), running.limit(function, most))
     try:
         while not call.finished:
             outcome = client.take_nowait(call)
@@ -70,12 +78,17 @@ def run(function: Function[Any, Any], inputs: Iterator[bytes], *, ordered: bool,
 
 
 async def run_async(
-    function: Function[Any, Any], inputs: Iterator[bytes], *, ordered: bool, keep_errors: bool
+    function: Function[Any, Any],
+    inputs: Iterator[bytes],
+    *,
+    ordered: bool,
+    keep_errors: bool,
+    most: Most = (None, None),
 ) -> AsyncIterator[Any]:
     """As `run`, for asyncio."""
     running = function._app._require_run(function.name)
     client, order = await running.async_client(), _Order(ordered)
-    call = client.open_call(await running.spec_async(function))
+    call = client.open_call(await running.spec_async(function), running.limit(function, most))
     try:
         while not call.finished:
             outcome = client.take_nowait(call)

@@ -26,6 +26,9 @@ TIMEOUT_S_MAX = 24 * 3600
 CONTAINERS_MAX = 10_000
 # As Modal's limits, in seconds: a worker that is kept idle for longer takes room from others.
 SCALEDOWN_S_MIN, SCALEDOWN_S_MAX = 2, 20 * 60
+# Limits on what calls may use; longer than anything runs, and few enough digits for whoever writes them.
+LIMITS, LIMIT_MAX = ("max_gpu_seconds", "max_cost"), 10**9
+Most = tuple[float | None, float | None]
 # As Modal's: 3 TiB in MiB.
 DISK_MIB_MAX = 3 << 20
 # Labels travel in each call; an owner sets a handful.
@@ -40,8 +43,9 @@ class CallSettings(TypedDict, total=False):
     input. `secrets` become environment variables, as those of `env` do, but are in no log and no status.
     `volumes` are mounted at their paths. `max_containers` bounds the workers over all machines, `buffer_containers`
     keeps so many more than are busy, and `scaledown_window` is how many seconds an idle one is kept. `region` is one or
-    several; Potluck's own are `labels`, all of which a machine must have, and `sandbox`, the weakest that will do, such
-    as "gvisor".
+    several; Potluck's own are `labels`, all of which a machine must have, `sandbox`, the weakest that will do, such as
+    "gvisor", and two limits on what all calls of one run may use, on all machines together: `max_gpu_seconds` of
+    workers, and `max_cost`, in seconds times the weight of the machine (the node's setting `gpu_weights`).
     """
 
     cpu: float | tuple[float, float] | None
@@ -58,6 +62,8 @@ class CallSettings(TypedDict, total=False):
     labels: Mapping[str, str] | None
     sandbox: str
     volumes: Mapping[str | PurePosixPath, Volume] | None
+    max_gpu_seconds: float | None
+    max_cost: float | None
     cloud: object
     routing_region: object
 
@@ -181,6 +187,8 @@ class Options:
         self.env = tuple(sorted((key, value) for key, value in get("env", {}).items() if value is not None))
         self.secrets = _secrets(get("secrets"))
         self.volumes = checked_mounts(get("volumes"))
+        self.max_gpu_seconds = checked_most("max_gpu_seconds", get("max_gpu_seconds"))
+        self.max_cost = checked_most("max_cost", get("max_cost"))
         self.region = _regions(get("region"))
         self.labels = _labels(get("labels"))
         self.snapshot, self.single_use = bool(get("enable_memory_snapshot")), bool(get("single_use_containers"))
@@ -231,6 +239,12 @@ def _within(name: str, value: Any, least: float, most: float, unit: str) -> Any:
     if not isinstance(value, int | float) or isinstance(value, bool) or not least <= value <= most:
         raise InvalidError(f"{name}={value!r} is out of range.", fix=f"Give {unit}, from {least:g} to {most:g}.")
     return value
+
+
+def checked_most(name: str, value: float | None) -> float | None:
+    """Raises `InvalidError` for what is no limit."""
+    found: float | None = _within(name, value, 0.001, LIMIT_MAX, "seconds")
+    return found
 
 
 def _amount(name: str, value: Any, least: float, most: float, unit: str) -> Any:

@@ -136,10 +136,10 @@ class Session:
         """Nobody waits for an answer any more; it still comes."""
         self._send(make(question.number))
 
-    def open_call(self, function: FunctionSpec) -> Call:
+    def open_call(self, function: FunctionSpec, limit: control.Limit | None = None) -> Call:
         self._numbers += 1
         call = self._calls[self._numbers] = Call(self._numbers)
-        self._send(control.OpenCall(call.number, function))
+        self._send(control.OpenCall(call.number, function, limit))
         return call
 
     def add_input(self, call: Call, payload: bytes) -> int:

@@ -26,7 +26,7 @@ class Remote(Generic[P, R]):
 
         running, payload = self._function._begin(args, kwargs)
         client = running.client
-        call = client.open_call(running.spec(self._function))
+        call = client.open_call(running.spec(self._function), running.limit(self._function))
         try:
             client.add_input(call, payload, last=True)
             return cast(R, outcomes.value(client.take(call)))
@@ -38,7 +38,7 @@ class Remote(Generic[P, R]):
 
         running, payload = self._function._begin(args, kwargs)
         client = await running.async_client()
-        call = client.open_call(await running.spec_async(self._function))
+        call = client.open_call(await running.spec_async(self._function), running.limit(self._function))
         try:
             await client.add_input(call, payload, last=True)
             return cast(R, outcomes.value(await client.take(call)))
@@ -62,11 +62,14 @@ class Map(Generic[R]):
         order_outputs: bool = True,
         return_exceptions: bool = False,
         wrap_returned_exceptions: Literal[False] | None = None,
+        max_gpu_seconds: float | None = None,
+        max_cost: float | None = None,
     ) -> Iterator[R]:
         from potluck import mapping
 
         inputs = self._function._payloads(zip(*iterables, strict=False), kwargs)
-        return mapping.run(self._function, inputs, ordered=order_outputs, keep_errors=return_exceptions)
+        most = max_gpu_seconds, max_cost
+        return mapping.run(self._function, inputs, ordered=order_outputs, keep_errors=return_exceptions, most=most)
 
     def aio(
         self,
@@ -75,11 +78,16 @@ class Map(Generic[R]):
         order_outputs: bool = True,
         return_exceptions: bool = False,
         wrap_returned_exceptions: Literal[False] | None = None,
+        max_gpu_seconds: float | None = None,
+        max_cost: float | None = None,
     ) -> AsyncIterator[R]:
         from potluck import mapping
 
         inputs = self._function._payloads(zip(*iterables, strict=False), kwargs)
-        return mapping.run_async(self._function, inputs, ordered=order_outputs, keep_errors=return_exceptions)
+        most = max_gpu_seconds, max_cost
+        return mapping.run_async(
+            self._function, inputs, ordered=order_outputs, keep_errors=return_exceptions, most=most
+        )
 
 
 class StarMap(Generic[R]):
@@ -97,11 +105,14 @@ class StarMap(Generic[R]):
         order_outputs: bool = True,
         return_exceptions: bool = False,
         wrap_returned_exceptions: Literal[False] | None = None,
+        max_gpu_seconds: float | None = None,
+        max_cost: float | None = None,
     ) -> Iterator[R]:
         from potluck import mapping
 
         inputs = self._function._payloads(input_iterator, kwargs)
-        return mapping.run(self._function, inputs, ordered=order_outputs, keep_errors=return_exceptions)
+        most = max_gpu_seconds, max_cost
+        return mapping.run(self._function, inputs, ordered=order_outputs, keep_errors=return_exceptions, most=most)
 
     def aio(
         self,
@@ -112,11 +123,16 @@ class StarMap(Generic[R]):
         order_outputs: bool = True,
         return_exceptions: bool = False,
         wrap_returned_exceptions: Literal[False] | None = None,
+        max_gpu_seconds: float | None = None,
+        max_cost: float | None = None,
     ) -> AsyncIterator[R]:
         from potluck import mapping
 
         inputs = self._function._payloads(input_iterator, kwargs)
-        return mapping.run_async(self._function, inputs, ordered=order_outputs, keep_errors=return_exceptions)
+        most = max_gpu_seconds, max_cost
+        return mapping.run_async(
+            self._function, inputs, ordered=order_outputs, keep_errors=return_exceptions, most=most
+        )
 
 
 class ForEach:

@@ -6,7 +6,7 @@ import pytest
 from tests.e2e import quota_sample as sample
 from tests.e2e.mesh import Mesh, Node, run_cli, wait_until
 
-from potluck.errors import RefusedError
+from potluck.errors import LimitExceededError, RefusedError
 from potluck_ledger.entries import Receipt
 from potluck_ledger.journal import verify
 from potluck_ledger.keys import load_or_create
@@ -66,6 +66,27 @@ def test_who_has_used_up_its_quota_is_refused_and_others_go_on(mesh, use_node):
     assert more.returncode == 0, more.stderr
     wait_until(lambda: quota(cas)[0]["granted_us"] == 60_000_000, "the new grant")
     assert use(cas, use_node, 0.1) == [0]
+
+
+def test_a_limit_stops_a_map_and_little_more_is_billed(mesh, use_node):
+    caller = use_node(mesh.caller())
+    mesh.provider("ann")
+    wait_until(lambda: caller.status().peers, "finding the provider")
+    with sample.app.run(show_progress=False):
+        results: list[int] = []
+        with pytest.raises(LimitExceededError, match="max_gpu_seconds=3"):
+            results.extend(each for each in sample.work.map(range(100), max_gpu_seconds=3))
+        with pytest.raises(LimitExceededError, match="max_cost=1"):
+            sample.work.with_options(max_cost=1).remote(1, seconds=600)
+        assert sample.work.remote(4, seconds=0) == 8
+    wait_until(lambda: receipts(caller), "the receipt")
+    assert len(results) in range(1, 7)
+    # Each limit, with a voucher's interval beyond.
+    assert sum(receipt.lease_us for receipt in receipts(caller)) < 3_000_000 + 1_000_000 + 2 * 5_000_000
+
+
+def receipts(node: Node):
+    return [entry.content for entry in verify(*node.journal()) if isinstance(entry.content, Receipt)]
 
 
 def test_a_long_call_ends_when_its_quota_does_and_says_why(mesh, use_node):

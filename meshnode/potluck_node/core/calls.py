@@ -15,6 +15,7 @@ from potluck.wire import Failure, FunctionSpec, function_id
 from potluck.wire.lease import InputDone
 from potluck.wire.offer import Offer
 from potluck_node.core import events as ev
+from potluck_node.core.budgets import Budgets
 from potluck_node.core.demand import AHEAD_MAX, Call, Function, Input
 from potluck_node.core.hiring import BUSY_RETRY_US, LINGER_US, NO_PEER_GRACE_US, Hiring, without
 from potluck_node.core.offers import OfferBook, skew_text
@@ -55,6 +56,10 @@ class CallCore:
         self._hiring.trusts = self._trusts = trusts
         self._functions, self._leases = self._hiring.functions, self._hiring.leases
         self.rtt_us = self._hiring.rtt_us
+        # What a second costs on a GPU model, in thousandths; and when the next limit may be reached.
+        self.weighs: Callable[[str], int] = lambda model: 1000
+        self.budgets = Budgets(lambda lease: self.weighs(self._hiring.model(lease)))
+        self._look_us: int | None = None
         self._handlers: dict[type, Callable[..., None]] = {
             ev.CallOpened: self._call_opened,
             ev.InputAdded: self._input_added,
@@ -81,6 +86,7 @@ class CallCore:
     def handle(self, event: ev.Event, now_us: int) -> list[ev.Action]:
         """Take one event and return what to do, in order."""
         self._handlers[type(event)](event, now_us)
+        self._look_us = self._stop_spent(now_us) if self.budgets else None
         actions, self._actions = self._actions, []
         return actions
 
@@ -89,7 +95,7 @@ class CallCore:
 
     @property
     def wake_us(self) -> int | None:
-        return self._hiring.wake_us
+        return min((us for us in (self._hiring.wake_us, self._look_us) if us is not None), default=None)
 
     # What the outside may ask
 
@@ -111,13 +117,7 @@ class CallCore:
     def stats(self, spec: FunctionSpec) -> tuple[int, int]:
         """(inputs that wait for a worker, workers that run or are held up) of a function, as far as we called it."""
         function = self._functions.get(function_id(spec))
-        if function is None:
-            return 0, 0
-        leases = self._hiring.of(function)
-        began = [sum(bool(sent.began_us) for sent in lease.inputs.values()) for lease in leases]
-        waiting = len(function.queue) + sum(len(lease.inputs) for lease in leases) - sum(began)
-        runners = [max(lease.least, -(-count // lease.places)) for lease, count in zip(leases, began, strict=True)]
-        return waiting, sum(runners)
+        return self._hiring.stats(function) if function else (0, 0)
 
     def running(self, app: str) -> list[FunctionSpec]:
         """Functions of an app that have workers for us."""
@@ -154,16 +154,21 @@ class CallCore:
     def _call_opened(self, event: ev.CallOpened, now_us: int) -> None:
         function = self._function(event.function, now_us)
         if not function.calls:
-            function.since_us, function.refusals, function.verdicts = now_us, 0, {}
+            function.since_us, function.refusals, function.verdicts, function.used_us = now_us, 0, {}, 0
         function.calls.add(event.call)
-        self._calls[event.call] = Call(function.name)
+        self._calls[event.call] = Call(function.name, self.budgets.of(event.limit))
 
     def _input_added(self, event: ev.InputAdded, now_us: int) -> None:
         call = self._calls.get(event.call)
         if call is None:
             return
+        if call.budget and call.budget.left(0, 0) <= 0:
+            self._act(ev.Deliver(event.call, event.index, failure=call.budget.failure()))
+            return
         self._numbers += 1
-        self._inputs[self._numbers] = Input(self._numbers, event.call, event.index, event.payload, worker=event.worker)
+        self._inputs[self._numbers] = Input(
+            self._numbers, event.call, event.index, event.payload, worker=event.worker, budget=call.budget
+        )
         call.waiting.add(self._numbers)
         call.total += 1
         function = self._functions[call.function]
@@ -180,6 +185,23 @@ class CallCore:
             # Of a single input it was clear before that it runs alone.
             if call.total > 1 or not call.waiting:
                 self._hiring.pump(function, now_us)
+
+    # Limits
+
+    def _stop_spent(self, now_us: int) -> int | None:
+        """Fail what would go beyond its limit; returns when to look again."""
+        over, look_us = self.budgets.look(self._leases.values(), now_us)
+        for call in [call for call in self._calls.values() if call.budget in over and call.waiting]:
+            assert call.budget
+            failure, function = call.budget.failure(), self._functions[call.function]
+            stopped = set(call.waiting)
+            function.queue = without(function.queue, stopped)
+            function.delayed = [number for number in function.delayed if number not in stopped]
+            for number in sorted(stopped):
+                item = self._inputs[number]
+                self._deliver(item, ev.Deliver(item.call, item.index, failure=failure), now_us)
+            self._hiring.pump(function, now_us)
+        return look_us
 
     def _call_cancelled(self, event: ev.CallCancelled, now_us: int) -> None:
         call = self._calls.pop(event.call, None)
@@ -236,6 +258,7 @@ class CallCore:
         if lease is None:
             return
         function = self._hiring.drop(event.lease)
+        self.budgets.broke(lease, now_us)
         self._hiring.homes.forget(lease.peer)
         unsent = [number for number in lease.inputs if self._alone(function, number)]
         function.queue.extendleft(sorted(unsent, reverse=True))
@@ -342,6 +365,7 @@ class CallCore:
         if lease is None or sent is None or sent.attempt != done.attempt:
             return
         del lease.inputs[done.input]
+        self.budgets.ended(lease, sent.budget, done.run_us)
         lease.idle_us = now_us
         lease.mean_us = max(1, (3 * lease.mean_us + done.run_us) // 4 if lease.mean_us else done.run_us)
         function = self._functions[lease.function]
@@ -362,6 +386,7 @@ class CallCore:
         self._hiring.strike(lease.peer, now_us)
         self._hiring.homes.forget(lease.peer)
         lost = sorted(lease.inputs, reverse=True)
+        self.budgets.broke(lease, now_us)
         function = self._hiring.drop(event.lease)
         function.not_before[lease.peer] = (now_us + BUSY_RETRY_US, event.why)
         for number in lost:
@@ -406,12 +431,7 @@ class CallCore:
         return done.exception is not None or (done.failure is not None and done.failure.kind in _RETRIED_KINDS)
 
     def _retry_later(self, function: Function, item: Input, now_us: int) -> None:
-        policy = function.spec.retries
-        delay = policy.initial_delay_us
-        for _ in range(item.failures):
-            delay = min(policy.max_delay_us, delay * policy.backoff_milli // 1000)
-        item.failures += 1
-        item.not_before_us = now_us + min(delay, policy.max_delay_us)
+        item.retry_later(function.spec.retries, now_us)
         function.delayed.append(item.number)
 
     def _lost(self, function: Function, item: Input, why: str, now_us: int) -> None:

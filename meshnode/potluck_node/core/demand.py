@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from potluck.wire import Failure, FunctionSpec, Scaling
+from potluck.wire import Failure, FunctionSpec, RetryPolicy, Scaling
+
+if TYPE_CHECKING:
+    from potluck_node.core.budgets import Budget
 
 # Inputs sent ahead per slot: about 20 ms of work, so that a slot never waits for the network, and at most 64.
 AHEAD_US, AHEAD_MAX = 20_000, 64
@@ -29,11 +33,21 @@ class Input:
     items: int = 0
     began: bool = False
     worker: str = ""
+    budget: Budget | None = None
+
+    def retry_later(self, policy: RetryPolicy, now_us: int) -> None:
+        """Each time it waits longer."""
+        delay = policy.initial_delay_us
+        for _ in range(self.failures):
+            delay = min(policy.max_delay_us, delay * policy.backoff_milli // 1000)
+        self.failures += 1
+        self.not_before_us = now_us + min(delay, policy.max_delay_us)
 
 
 @dataclass(slots=True)
 class Call:
     function: str
+    budget: Budget | None = None
     waiting: set[int] = field(default_factory=set)
     total: int = 0
     ended: bool = False
@@ -46,6 +60,7 @@ class Sent:
     attempt: int
     sent_us: int
     began_us: int = 0
+    budget: Budget | None = None
 
 
 @dataclass(slots=True)
@@ -75,6 +90,11 @@ class Lease:
         """How many workers the lease may have."""
         return self.slots // self.places
 
+    def part(self) -> float:
+        """How much of a worker each input that runs may have at most."""
+        began = sum(bool(sent.began_us) for sent in self.inputs.values())
+        return min(1.0, max(1, self.workers) / began) if began else 1.0
+
     def room(self) -> int:
         """How many more inputs to send."""
         slots = min(self.slots, self.most * self.places) if self.most else self.slots
@@ -92,7 +112,8 @@ class Function:
     """All that is known of one function's demand; `name` is its function id. `keepers` want `scaling` held up though
     nothing is called. `mean_us` is how long an input runs, `start_us` how long a worker takes until its first one
     begins, `gap_us` the time between two inputs that were added, the last at
-    `added_us`. An input was last taken off the hands of the function at `progress_us`."""
+    `added_us`. Inputs that ended since a call is open used
+    `used_us`. An input was last taken off the hands of the function at `progress_us`."""
 
     name: str
     spec: FunctionSpec
@@ -109,6 +130,7 @@ class Function:
     note: tuple[str, str] = ("", "")
     scaling: Scaling = field(default_factory=Scaling)
     finished: int = 0
+    used_us: int = 0
     mean_us: int = 0
     start_us: int = START_GUESS_US
     gap_us: int = 0
@@ -127,4 +149,5 @@ class Function:
         """An input has run: learn how long that takes."""
         self.progress_us = now_us
         self.finished += 1
+        self.used_us += run_us
         self.mean_us = max(1, (7 * self.mean_us + run_us) // 8 if self.mean_us else run_us)

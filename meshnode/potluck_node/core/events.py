@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from potluck.wire import Failure, FunctionSpec, RemoteException, Scaling
+from potluck.wire.control import Limit
 from potluck.wire.lease import InputDone, InputItem
 
 
@@ -12,6 +13,7 @@ from potluck.wire.lease import InputDone, InputItem
 class CallOpened:
     call: str
     function: FunctionSpec
+    limit: Limit | None = None
 
 
 @dataclass(frozen=True, slots=True)

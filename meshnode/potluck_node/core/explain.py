@@ -17,7 +17,9 @@ def state(
     stages = [lease.stage for lease in leases if lease.stage]
     if any(lease.inputs and not lease.stage for lease in leases):
         peers = len({lease.peer for lease in leases if lease.inputs})
-        return "running", f"running on {peers} peer{'s' if peers != 1 else ''}"
+        used_s = function.used_us // 1_000_000
+        used = f", {used_s} s of workers used" if used_s else ""
+        return "running", f"running on {peers} peer{'s' if peers != 1 else ''}{used}"
     if stages:
         return ("leased" if any(lease.slots for lease in leases) else "placed"), "; ".join(stages)
     if not function.queue and not function.delayed:

@@ -19,6 +19,7 @@ from potluck_node.core.explain import state, would
 from potluck_node.core.homes import Homes
 from potluck_node.core.offers import OfferBook
 from potluck_node.core.placement import Candidate, Dice, choose, slots
+from potluck_node.core.quotas import what_runs
 from potluck_node.core.tail import moves
 
 # Offers reach a new node within a gossip round or two; only then does "nobody has it" mean something.
@@ -61,6 +62,20 @@ class Hiring:
         """What can be had, our own first."""
         own = self._own_offer()
         return [*([own] if own else []), *self._book.fresh(now_us)]
+
+    def model(self, lease: Lease) -> str:
+        """The GPU model on which a lease runs, as its peer last offered; empty without one."""
+        offer = self._own_offer() if lease.peer == self._book.us else self._book.offers.get(lease.peer)
+        function = self.functions.get(lease.function)
+        return what_runs(function.spec, offer.gpus).model if offer and function else ""
+
+    def stats(self, function: Function) -> tuple[int, int]:
+        """(inputs that wait for a worker, workers that run or are held up)."""
+        leases = self.of(function)
+        began = [sum(bool(sent.began_us) for sent in lease.inputs.values()) for lease in leases]
+        waiting = len(function.queue) + sum(len(lease.inputs) for lease in leases) - sum(began)
+        runners = [max(lease.least, -(-count // lease.places)) for lease, count in zip(leases, began, strict=True)]
+        return waiting, sum(runners)
 
     def drop(self, name: str) -> Function:
         """A lease is over."""
@@ -148,7 +163,7 @@ class Hiring:
         """Send an input by a lease, for one of its workers if that is named."""
         item = self._inputs[number]
         item.attempt += 1
-        self.leases[name].inputs[number] = Sent(item.attempt, now_us)
+        self.leases[name].inputs[number] = Sent(item.attempt, now_us, budget=item.budget)
         plain = not self.trusts(self.leases[name].peer)
         self._act(ev.SendInput(name, number, item.attempt, item.payload, plain, worker))
 

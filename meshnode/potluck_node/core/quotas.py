@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from functools import lru_cache
 
 from potluck.errors import InvalidError, RefusedError
 from potluck.gpus import gpu_matches, parse_gpu
 from potluck.wire import Failure, FunctionSpec
 from potluck.wire.lease import LeaseRefused
 from potluck.wire.offer import GpuOffer
-from potluck_ledger.quotas import Quotas, Standing, named
+from potluck_ledger.quotas import CPU, Quotas, Standing, named
 from potluck_ledger.report import labelled
 from potluck_ledger.usage import What
 
@@ -18,6 +20,8 @@ from potluck_ledger.usage import What
 RETRY_US = 10_000_000
 # More lines than these nobody reads in an error.
 LINES_MAX = 3
+# Names of GPU models whose weight is remembered; peers choose them.
+MODELS_MAX = 1000
 
 
 def what_runs(spec: FunctionSpec, gpus: tuple[GpuOffer, ...]) -> What:
@@ -29,6 +33,18 @@ def what_runs(spec: FunctionSpec, gpus: tuple[GpuOffer, ...]) -> What:
         wanted = []
     fitting = (gpu.model for each in wanted for gpu in gpus if gpu_matches(each, gpu.model, gpu.memory_mib))
     return What(app, next(fitting, ""))
+
+
+def weigher(weights: Mapping[str, float]) -> Callable[[str], int]:
+    """What a second on a GPU model counts, in thousandths, by classes of models ("cpu" for none); the first that fits
+    counts, and one where none does."""
+
+    @lru_cache(MODELS_MAX)
+    def weighs(model: str) -> int:
+        fitting = (weight for name, weight in weights.items() if (is_of(name, model) if model else name == CPU))
+        return round(next(fitting, 1.0) * 1000)
+
+    return weighs
 
 
 def is_of(gpu_class: str, model: str) -> bool:

@@ -49,9 +49,19 @@ class BuildImage(Message, frozen=True):
         return f"BuildImage({self.question}, {self.definition})"
 
 
+class Limit(msgspec.Struct, frozen=True, array_like=True):
+    """What all calls with the limit `name` may use together: microseconds of workers, and of cost (microseconds times
+    the weight of where they ran); 0 means no limit."""
+
+    name: str
+    lease_us: int = 0
+    cost: int = 0
+
+
 class OpenCall(Message, frozen=True):
     call: int
     function: FunctionSpec
+    limit: Limit | None = None
 
 
 class CallInput(Message, frozen=True):
