@@ -9,6 +9,7 @@ from statistics import median
 from typing import NamedTuple
 
 from potluck_ledger.entries import LABEL_MAX, Receipt, cut
+from potluck_ledger.machine_time import machine_us
 
 NO_GPU = "no GPU"
 
@@ -16,7 +17,8 @@ NO_GPU = "no GPU"
 @dataclass
 class Line:
     """Sums of some receipts. Times are microseconds of workers, so that inputs which share a worker count once.
-    `given_us` and `used_us` are of receipts that both signed, `unsigned_us` of others."""
+    `given_us` and `used_us` are of receipts that both signed, `unsigned_us` of others. `gpu_us` is how long GPUs were
+    taken, each of them once, whoever shared it (`machine_time`)."""
 
     name: str
     leases: int = 0
@@ -26,6 +28,7 @@ class Line:
     busy_us: int = 0
     energy_mj: int = 0
     unsigned_us: int = 0
+    gpu_us: int = 0
 
 
 def _day(receipt: Receipt) -> str:
@@ -51,12 +54,16 @@ def summed(owner: str, by: str, receipts: Iterable[tuple[Receipt, bool]]) -> lis
     """Receipts, each with whether both signed it, summed up; days in order, else the largest first. Each lease counts
     once, however often it is recorded. Raises `KeyError` for a way that there is not."""
     key, lines, seen = keys(owner)[by], dict[str, Line](), set[str]()
+    receipts = list(receipts)
+    gpu_us = machine_us(receipt for receipt, _ in receipts)
     for receipt, is_whole in receipts:
         if receipt.lease in seen:
             continue
         seen.add(receipt.lease)
         name = key(receipt)
-        _add(lines.setdefault(name, Line(name)), owner, receipt, is_whole)
+        line = lines.setdefault(name, Line(name))
+        _add(line, owner, receipt, is_whole)
+        line.gpu_us += gpu_us.get(receipt.lease, 0)
     return sorted(lines.values(), key=_by_name if by == "day" else _by_size)
 
 

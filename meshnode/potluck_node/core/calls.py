@@ -95,7 +95,8 @@ class CallCore:
 
     @property
     def wake_us(self) -> int | None:
-        return min((us for us in (self._hiring.wake_us, self._look_us) if us is not None), default=None)
+        wake_us = self._hiring.wake_us
+        return wake_us if self._look_us is None else min(self._look_us, wake_us or self._look_us)
 
     # What the outside may ask
 
@@ -193,8 +194,7 @@ class CallCore:
         over, look_us = self.budgets.look(self._leases.values(), now_us)
         for call in [call for call in self._calls.values() if call.budget in over and call.waiting]:
             assert call.budget
-            failure, function = call.budget.failure(), self._functions[call.function]
-            stopped = set(call.waiting)
+            failure, function, stopped = call.budget.failure(), self._functions[call.function], set(call.waiting)
             function.queue = without(function.queue, stopped)
             function.delayed = [number for number in function.delayed if number not in stopped]
             for number in sorted(stopped):

@@ -47,7 +47,7 @@ def report(by: str, as_csv: bool, chart: bool, svg: Path | None, as_json: bool) 
     elif chart:
         print_table((by, "seconds", ""), [_bar(line, lines) for line in lines], "No receipts.")
     else:
-        columns = (by, "leases", "inputs", "given", "used", "busy", "energy", "not signed")
+        columns = (by, "leases", "inputs", "given", "used", "GPU time", "busy", "energy", "not signed")
         print_table(columns, [_row(line) for line in lines], "No receipts.")
 
 
@@ -67,7 +67,7 @@ def _cell(name: str) -> str:
 
 
 def _row(line: Line) -> tuple[str, ...]:
-    times = (f"{us / 1e6:.1f} s" if us else "" for us in (line.given_us, line.used_us, line.busy_us))
+    times = (f"{us / 1e6:.1f} s" if us else "" for us in (line.given_us, line.used_us, line.gpu_us, line.busy_us))
     energy = f"{line.energy_mj / 1000:.1f} J" if line.energy_mj else ""
     unsigned = f"{line.unsigned_us / 1e6:.1f} s" if line.unsigned_us else ""
     return (line.name, str(line.leases), str(line.inputs), *times, energy, unsigned)
