@@ -115,8 +115,10 @@ def test_ledger_commands(mesh, tmp_path):
     (line,) = json.loads(run_cli(caller, "ledger", "report", "--by", "function", "--json").stdout)
     assert (line["name"], line["inputs"], line["used_us"]) == ("sample.add", 1, account["used_us"])
     assert "sample.add" in run_cli(ann, "ledger", "report", "--by", "function", "--chart").stdout
-    assert run_cli(ann, "ledger", "report", "--svg", str(tmp_path / "bars.svg")).returncode == 0
+    pictures = ("--svg", str(tmp_path / "bars.svg"), "--png", str(tmp_path / "bars.png"))
+    assert "1 of 1 lines" in run_cli(ann, "ledger", "report", *pictures).stdout
     assert "</svg>" in (tmp_path / "bars.svg").read_text()
+    assert (tmp_path / "bars.png").read_bytes().startswith(b"\x89PNG")
     files = [str(tmp_path / name) for name in ("cas.jsonl", "ann.jsonl")]
     for node, file in zip((caller, ann), files, strict=True):
         assert run_cli(node, "ledger", "export", file).returncode == 0

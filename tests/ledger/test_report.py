@@ -5,9 +5,11 @@ import xml.etree.ElementTree as ElementTree
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image, ImageColor
 from tests.ledger.test_journal import CALLER, PROVIDER, receipt
 
-from potluck.cli.ledger_report import _cell, picture
+from potluck.cli.ledger_report import _cell, _picture
+from potluck.cli.pictures import png, svg
 from potluck_ledger.report import NO_GPU, Cost, Line, keys, labelled, summed, usual
 
 DAY_US = 86_400_000_000
@@ -52,10 +54,23 @@ def test_no_lease_counts_twice_and_none_is_left_out(made, by):
 
 def test_the_picture_is_a_document_whatever_strangers_call_their_functions():
     lines = [Line("<script>&\x1b[31m", used_us=5_000_000), Line("b", given_us=1)]
-    root = ElementTree.fromstring(picture("Seconds <by> name", lines))
+    root = ElementTree.fromstring(svg("Seconds <by> name", [_picture(line) for line in lines]))
     texts = [each.text for each in root.iter("{http://www.w3.org/2000/svg}text")]
     assert texts == ["Seconds <by> name", "<script>&[31m", "5.0 s", "b", "0.0 s"]
-    ElementTree.fromstring(picture("none", []))
+    ElementTree.fromstring(svg("none", []))
+
+
+def test_a_png_has_a_bar_for_each_line_as_long_as_its_value(tmp_path):
+    lines = [Line("ann", used_us=4_000_000), Line("b\x1b[31m", given_us=1_000_000), Line("none")]
+    png("Seconds", [_picture(line) for line in lines], tmp_path / "bars.png")
+    with Image.open(tmp_path / "bars.png") as image:
+        assert image.format == "PNG"
+        blue = ImageColor.getrgb("#3b7dd8")
+        rows = [[image.getpixel((x, top)) for x in range(image.width)] for top in (88, 136, 184)]
+    lengths = [row.count(blue) for row in rows]
+    assert lengths[0] > 800
+    assert abs(lengths[0] - 4 * lengths[1]) < 8
+    assert 0 < lengths[2] < 8
 
 
 def test_a_spreadsheet_runs_no_name():

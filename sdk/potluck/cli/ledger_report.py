@@ -7,10 +7,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
-from xml.sax.saxutils import escape
 
 import click
 
+from potluck.cli import pictures
+from potluck.cli.pictures import Bar
 from potluck.cli.show import as_json, print_json, print_table, printable
 
 if TYPE_CHECKING:
@@ -19,9 +20,6 @@ if TYPE_CHECKING:
 WAYS = ("user", "function", "app", "gpu", "day")
 # A bar of this many cells is the largest; what fits beside names and figures in 80 columns.
 BAR_CELLS = 40
-# Lines of a picture; more cannot be read.
-PICTURE_LINES = 40
-_WIDTH, _HEIGHT, _NAMES, _FIGURES = 800, 24, 260, 120
 
 
 @click.command("report")
@@ -29,17 +27,17 @@ _WIDTH, _HEIGHT, _NAMES, _FIGURES = 800, 24, 260, 120
 @click.option("--csv", "as_csv", is_flag=True, help="For spreadsheets.")
 @click.option("--chart", is_flag=True, help="Bars instead of figures.")
 @click.option("--svg", type=click.Path(dir_okay=False, path_type=Path), help="Write bars to this file, as a picture.")
+@click.option("--png", type=click.Path(dir_okay=False, path_type=Path), help="The same as a PNG file.")
 @as_json
-def report(by: str, as_csv: bool, chart: bool, svg: Path | None, as_json: bool) -> None:
+def report(by: str, as_csv: bool, chart: bool, svg: Path | None, png: Path | None, as_json: bool) -> None:
     """What was given and used, by user, function, app, GPU model or day (UTC). Only what both sides signed counts."""
     from potluck.cli.ledger import own_receipts
     from potluck_ledger.report import summed
 
     owner, receipts = own_receipts()
     lines = summed(owner, by, receipts)
-    if svg:
-        svg.write_text(picture(f"Leased seconds by {by}", lines))
-        click.echo(f"{svg} has the {min(len(lines), PICTURE_LINES)} largest of {len(lines)}.")
+    if svg or png:
+        _draw(f"Leased seconds by {by}", lines, svg, png)
     elif as_json:
         print_json([vars(line) for line in lines])
     elif as_csv:
@@ -49,6 +47,16 @@ def report(by: str, as_csv: bool, chart: bool, svg: Path | None, as_json: bool) 
     else:
         columns = (by, "leases", "inputs", "given", "used", "GPU time", "busy", "energy", "not signed")
         print_table(columns, [_row(line) for line in lines], "No receipts.")
+
+
+def _draw(title: str, lines: Sequence[Line], svg: Path | None, png: Path | None) -> None:
+    bars = [_picture(line) for line in lines]
+    if svg:
+        svg.write_text(pictures.svg(title, bars))
+    if png:
+        pictures.png(title, bars, png)
+    files = " and ".join(str(file) for file in (svg, png) if file)
+    click.echo(f"{min(len(bars), pictures.PICTURE_LINES)} of {len(bars)} lines are drawn, the largest: {files}")
 
 
 def _write_csv(lines: Sequence[Line]) -> None:
@@ -82,18 +90,5 @@ def _bar(line: Line, lines: Sequence[Line]) -> tuple[str, str, str]:
     return line.name, f"{_leased(line) / 1e6:.1f}", "█" * max(1, round(BAR_CELLS * _leased(line) / most))
 
 
-def picture(title: str, lines: Sequence[Line]) -> str:
-    """Bars as an SVG document."""
-    shown = lines[:PICTURE_LINES]
-    most = max((_leased(line) for line in shown), default=0) or 1
-    space = _WIDTH - _NAMES - _FIGURES
-    rows = [f'<text x="8" y="20" font-weight="bold">{escape(title)}</text>']
-    for number, line in enumerate(shown):
-        top, width = 32 + number * _HEIGHT, max(1, space * _leased(line) // most)
-        rows.append(f'<text x="8" y="{top + 16}">{escape(printable(line.name)[:36])}</text>')
-        rows.append(f'<rect x="{_NAMES}" y="{top + 4}" width="{width}" height="16" fill="#3b7dd8"/>')
-        rows.append(f'<text x="{_NAMES + width + 8}" y="{top + 16}">{_leased(line) / 1e6:.1f} s</text>')
-    height = 40 + len(shown) * _HEIGHT
-    size = f'width="{_WIDTH}" height="{height}"'
-    head = f'<svg xmlns="http://www.w3.org/2000/svg" {size} font-family="sans-serif" font-size="13">'
-    return "\n".join([head, '<rect width="100%" height="100%" fill="white"/>', *rows, "</svg>", ""])
+def _picture(line: Line) -> Bar:
+    return Bar(line.name, _leased(line), f"{_leased(line) / 1e6:.1f} s")
