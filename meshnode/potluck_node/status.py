@@ -42,6 +42,7 @@ def make_status(node: Node, question: int, now_us: int) -> control.Status:
         store_bytes=node.images.store.bytes_about,
         warning=node.warning,
         embedded=node.embedded,
+        mesh_id=node.membership.file.id if node.membership else "",
     )
 
 

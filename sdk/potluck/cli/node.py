@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from potluck import paths, start
+from potluck.cli import service
 from potluck.cli.calls import done, print_calls
 from potluck.cli.connect import ask_status, client
 from potluck.cli.show import as_json, named, print_json, table
@@ -53,7 +54,8 @@ STOP_TIMEOUT_S = 20
     "--lazy", type=click.Choice(("auto", "always", "never")), help="Whether images are fetched as they are read."
 )
 @click.option("--foreground", is_flag=True, help="Stay in this terminal.")
-def up(home: Path | None, foreground: bool, **flags: object) -> None:
+@click.option("--service", "as_service", is_flag=True, help="Let systemd run it, now and after each boot or login.")
+def up(home: Path | None, foreground: bool, as_service: bool, **flags: object) -> None:
     """Start the node on this machine."""
     if home:
         os.environ["POTLUCK_HOME"] = str(home.absolute())
@@ -68,11 +70,18 @@ def up(home: Path | None, foreground: bool, **flags: object) -> None:
     elif running:
         click.echo(f"{running.name} is running already; see `potluck status`.")
         return
+    if as_service:
+        require_node()
+        click.echo(f"systemd runs the node from now on ({service.install(arguments)}). See `potluck status`.")
+        return
     start.launch(arguments)
     status = ask_status()
     click.echo(f"{status.name} is up ({status.peer}).")
     if status.warning:
         click.secho(status.warning, fg="yellow", err=True)
+    if status.mesh_id:
+        click.echo(f"It is on the private mesh {status.mesh}; others join with a token: potluck mesh invite")
+        return
     for address in status.addresses:
         click.echo(f"Others join with: potluck up --bootstrap {address}")
 
@@ -106,8 +115,12 @@ def _running() -> control.Status | None:
 
 
 @click.command()
-def down() -> None:
+@click.option("--service", "as_service", is_flag=True, help="Have systemd stop it, and start it no more.")
+def down(as_service: bool) -> None:
     """Stop the node on this machine."""
+    if as_service:
+        click.echo(f"{service.remove()} is gone, and the node has stopped.")
+        return
     _stop()
     click.echo("The node has stopped.")
 

@@ -294,6 +294,8 @@ class Status(Message, frozen=True):
     store_bytes: int = 0
     warning: str = ""
     embedded: bool = False
+    # The peer id of the key of a private mesh.
+    mesh_id: str = ""
 
 
 # Entries of one answer: a page has at most 1 MiB.
