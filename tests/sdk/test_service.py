@@ -2,6 +2,8 @@
 
 import os
 import shlex
+import shutil
+import subprocess
 import sys
 
 import pytest
@@ -44,6 +46,23 @@ def test_a_unit_is_written_and_started(systemctl):
     assert not file.exists()
     with pytest.raises(NotFoundError, match="no service"):
         service.remove()
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd is not installed")
+def test_systemd_understands_the_unit(tmp_path, monkeypatch):
+    monkeypatch.setenv("POTLUCK_HOME", str(tmp_path / '100% of "it"'))
+    file = tmp_path / service.NAME
+    file.write_text(service.unit(["--name", "a$b"]))
+    done = subprocess.run(
+        ["systemd-analyze", "verify", "--man=no", str(file)], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    # It would say so.
+    file.write_text(file.read_text().replace("Delegate=", "Delgate="))
+    done = subprocess.run(
+        ["systemd-analyze", "verify", "--man=no", str(file)], capture_output=True, text=True, check=False
+    )
+    assert "Delgate" in done.stderr
 
 
 def test_words_mean_themselves(systemctl):
