@@ -60,6 +60,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     gateway_hosts: tuple[str, ...] = ()
     gateway_cert: str = ""
     gateway_key: str = ""
+    metrics: str = "none"
     gateways: dict[str, tuple[str, ...]] = {}
     forward: dict[str, str] = {}
     tunnels: str = "127.0.0.1"
@@ -114,6 +115,7 @@ HELP = {
     "gateway_hosts": "Names, beside its address, under which the gateway may be asked; the first is shown in URLs.",
     "gateway_cert": "File with the gateway's TLS certificate chain; without one it speaks plain HTTP.",
     "gateway_key": "File with the private key of that certificate.",
+    "metrics": "Address and port at which Prometheus reads /metrics, as 127.0.0.1:9478; none turns that off.",
     "gateways": "Apps of this node, each with the peer ids of other nodes whose gateways may answer for it.",
     "forward": "Apps of other nodes for which the gateway answers, each with the peer id of its owner's node.",
     "ledger_admins": "Peer ids whose grants of GPU time count here; without any, nobody is refused for a quota.",

@@ -73,7 +73,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--lane", action=yes_or_no, default=None, help=config.HELP["lane"])
     parser.add_argument("--build-for-others", action=yes_or_no, default=None, help=config.HELP["build_for_others"])
     parser.add_argument("--without-limits", action=yes_or_no, default=None, help=config.HELP["without_limits"])
-    for name in ("gateway", "gateway-cert", "gateway-key"):
+    for name in ("gateway", "gateway-cert", "gateway-key", "metrics"):
         parser.add_argument(f"--{name}", help=config.HELP[name.replace("-", "_")])
     parser.add_argument("--gateway-hosts", action="append", help=config.HELP["gateway_hosts"])
     for name, kind in (("name", str), ("mesh", str), ("region", str), ("cpus", float)):

@@ -23,15 +23,15 @@ from potluck.wire import control
 from potluck.wire.accounts import QuotaQuestion
 from potluck.wire.apps import RunCommand
 from potluck.wire.lease import InputLog
+from potluck.wire.metrics import exposition
 from potluck.wire.offer import Offer
 from potluck.wire.spawned import SpawnQuestion
 from potluck.wire.tokens import TokenQuestion
 from potluck_images.disk import DiskStore
 from potluck_ledger.journal import Journal
 from potluck_ledger.keys import KeyFileError, load_or_create
-from potluck_ledger.membership import CALLER
 from potluck_ledger.sealing import Vault
-from potluck_node import machine
+from potluck_node import machine, private_mesh
 from potluck_node.apps import AppClient, Apps
 from potluck_node.build_peers import BUILD_PROTOCOL, BuildPeers, find_builder
 from potluck_node.caller import LEASE_PROTOCOL, Caller
@@ -60,6 +60,7 @@ from potluck_node.journal_sync import JournalSync
 from potluck_node.lab import Lab
 from potluck_node.lab_sync import LabSync
 from potluck_node.membership import Membership, found_in
+from potluck_node.metrics import Metrics
 from potluck_node.nested import Nested
 from potluck_node.provider import Provider
 from potluck_node.quota_desk import QuotaDesk
@@ -76,7 +77,7 @@ from potluck_node.state.app_key import AppKey
 from potluck_node.state.service import State
 from potluck_node.status import make_status
 from potluck_node.tokens import Tokens
-from potluck_node.transport.interface import RecordRank, Stream, Transport
+from potluck_node.transport.interface import RecordRank, Transport
 from potluck_node.volumes.copying import VOLUMES_PROTOCOL, Copying
 from potluck_node.volumes.kept import Keeper
 from potluck_node.volumes.mounts import Mounts
@@ -166,6 +167,7 @@ class Node:
         self.witnesses = Witnesses(self.key, self.journal, settings.witnesses, settings.witnesses_needed)
         self.journal_sync = JournalSync(self.transport, self.journal, settings.mesh, self._clock, self.witnesses)
         self.control = ControlServer(parts.socket, self)
+        self.metrics = Metrics(settings.metrics, lambda: exposition(self.status(0)))
         self.secrets = SecretStore(self.home.secrets, vault, self._clock)
         app_key = AppKey(self.key, settings.trusts)
         self.tokens = Tokens(self.state, app_key, self.home.tokens)
@@ -224,28 +226,10 @@ class Node:
         provider.roots = Roots(self.home.path, self.images, written_max)
         return provider
 
-    def _wire_membership(self, membership: Membership) -> None:
-        membership.transport, self.state.members = self.transport, membership.ask
-        self.book.may_offer = membership.may_offer
-        membership.changed = self._members_changed
-
-    def _members_changed(self) -> None:
-        for peer in [peer for peer in self.book.offers if not self.book.may_offer(peer)]:
-            self.book.forget(peer)
-        self.caller.submit(ev.OffersChanged())
-
-    async def _on_lease(self, stream: Stream) -> None:
-        """A lease of a peer, if that may call at all."""
-        assert self.provider
-        if self.membership is None or CALLER in self.membership.roles(stream.peer):
-            await self.provider.on_stream(stream)
-        else:
-            log.info("%s asks for a lease, and is no caller of this mesh", stream.peer)
-
     def _wire_up(self) -> None:
         """Who tells whom."""
         if self.membership:
-            self._wire_membership(self.membership)
+            private_mesh.wire(self, self.membership)
         self.caller.own_offer = self.own_offer
         self.caller.core.weighs = self.lab.quotas.weighs = weigher(self.settings.gpu_weights)
         self.caller.trusts = lambda peer: peer == self.key.peer or self.settings.trusts(peer)
@@ -274,7 +258,9 @@ class Node:
             self._watch_quotas(self.provider)
             self.provider.refuses = lambda peer: self.book.banned.get(peer, "")
             if not self._own_only():
-                self.transport.handle(LEASE_PROTOCOL, self._on_lease)
+                self.transport.handle(
+                    LEASE_PROTOCOL, private_mesh.for_callers(self.membership, self.provider.on_stream)
+                )
 
     def _watch_quotas(self, provider: Provider) -> None:
         gate = QuotaGate(
@@ -334,6 +320,7 @@ class Node:
                     if self.apps.answering() or self.settings.forward:
                         await self._open_gateway()
                     await nursery.start(self.control.serve)
+                    await nursery.start(self.metrics.serve)
                     nursery.start_soon(self._end_when_stopped)
                     if self.embedded:
                         nursery.start_soon(self._end_when_unused)
