@@ -55,6 +55,7 @@ FUNCTION_FIELDS = (
     "web",
     "level",
     "volumes",
+    "writable",
 )
 
 # One read of the socket, bytes: the most that a Unix socket hands over at once by default.
