@@ -35,6 +35,8 @@ class Roster:
         self._members: dict[str, tuple[Member, ...]] = {}
         self._revoked: dict[str, Revoked] = {}
         self._why: dict[str, Revocation] = {}
+        # Envelopes that were checked: each introduction brings all again.
+        self._heard = set[bytes]()
         self._used = {key: list(peers) for key, peers in state.used}
         for found in state.revoked:
             self.revoke(found, now_us)
@@ -82,12 +84,18 @@ class Roster:
     def revoke(self, found: Revoked, now_us: int) -> Revocation | None:
         """One that was heard; None when it is known. Raises `MembershipError`."""
         revocation = check_revoked(found, self.mesh, now_us)
+        if len(self._heard) < 2 * REVOKED_MAX:
+            self._heard.add(found.envelope)
         if revocation.peer in self._revoked:
             return None
         if len(self._revoked) >= REVOKED_MAX:
             raise MembershipError(f"{REVOKED_MAX} revocations are known here already: make a new mesh")
         self._revoked[revocation.peer], self._why[revocation.peer] = found, revocation
         return revocation
+
+    def has_heard(self, envelope: bytes) -> bool:
+        """Whether this very revocation was checked before, and held."""
+        return envelope in self._heard
 
     def revoked_peers(self) -> frozenset[str]:
         return frozenset(self._revoked)

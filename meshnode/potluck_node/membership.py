@@ -109,15 +109,20 @@ class Membership:
         return messages.Introduce(self.file.chain, _words(self._roster.revoked()))
 
     async def _hear(self, peer: str, message: messages.Introduce) -> None:
-        """Raises `MembershipError` unless they are a member, by what they know, too."""
-        await self._hear_revoked(message.revoked)
+        """Raises `MembershipError` unless they are a member, by what they know, too. Nothing else of a stranger is
+        looked at."""
         if self._roster.add(message.chain, self._clock.now_us()).peer != peer:
             raise MembershipError("the certificate is another peer's")
+        await self._hear_revoked(message.revoked)
+        if not self.admits(peer):
+            raise MembershipError("it was revoked")
 
     async def _hear_revoked(self, words: tuple[messages.RevokedWords, ...]) -> None:
         """What is new is kept before anything else, and ends connections at once."""
         fresh = []
         for each in words:
+            if self._roster.has_heard(each.envelope):
+                continue
             try:
                 fresh.append(self._roster.revoke(Revoked(each.envelope, each.chain), self._clock.now_us()))
             except MembershipError as error:

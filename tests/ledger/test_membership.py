@@ -155,6 +155,7 @@ def test_a_revocation_ends_a_member_and_all_whom_it_named() -> None:
     roster.add((member(EVE),), NOW)
     assert [each.peer for each in roster.resting_on(ANN.peer, NOW)] == [BOB.peer]
     assert roster.revoke(revoked(ANN), NOW)
+    assert roster.has_heard(revoked(ANN).envelope)
     assert roster.revoke(revoked(ANN), NOW) is None
     assert [each.peer for each in roster.members(NOW)] == [EVE.peer]
     with pytest.raises(m.MembershipError, match="was revoked"):

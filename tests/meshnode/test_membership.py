@@ -147,6 +147,26 @@ async def test_no_stream_without_a_valid_certificate(lab, case):
         pass
 
 
+async def test_of_a_stranger_no_revocation_is_heard(lab):
+    """Not even one that holds: checking many costs time."""
+    key = PrivateKey.generate()
+    body = rules.Revocation(lab.file.id, PrivateKey.generate().peer, lab.clock.now_us(), "")
+    words = messages.RevokedWords(rules.sign(lab.mesh_key, rules.REVOCATION_KIND, body))
+    with pytest.raises(rules.MembershipError, match="not for this mesh"):
+        await lab.ann._hear(key.peer, messages.Introduce((lab.certificate(key, signer=key),), (words,)))
+    assert lab.ann._roster.revoked() == ()
+    await lab.ann._hear(key.peer, messages.Introduce((lab.certificate(key),), (words,)))
+    assert len(lab.ann._roster.revoked()) == 1
+
+
+async def test_whoever_brings_their_own_end_is_refused(lab):
+    key = PrivateKey.generate()
+    body = rules.Revocation(lab.file.id, key.peer, lab.clock.now_us(), "")
+    words = messages.RevokedWords(rules.sign(lab.mesh_key, rules.REVOCATION_KIND, body))
+    with pytest.raises(rules.MembershipError, match="revoked"):
+        await lab.ann._hear(key.peer, messages.Introduce((lab.certificate(key),), (words,)))
+
+
 async def test_the_wrong_key_in_front_does_not_even_get_to_the_door(lab):
     key = PrivateKey.generate()
     outside = make(key=key, psk=bytes(32), admission=Impostor(lab.certificate(key)))
