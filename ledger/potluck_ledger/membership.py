@@ -1,4 +1,4 @@
-"""Membership of a private mesh: certificates, invitations and revocations, all signed. docs/decisions/membership.md has the rules.
+"""Membership of a private mesh: certificates, invitations, revocations. Rules: docs/decisions/membership.md.
 
 A mesh is known by the peer id of its key. A certificate is signed by that key, or by an admin, whose own certificate
 then follows it in a chain. What is revoked stays so; what all nodes have heard adds up to the same in any order.
