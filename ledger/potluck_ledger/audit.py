@@ -30,7 +30,7 @@ RING_MAX = 8
 
 
 class Finding(NamedTuple):
-    """`kind` is disagreement, double, outlier, wash or dispute."""
+    """`kind` is disagreement, double, outlier, wash, dispute, or claim (`claims`)."""
 
     kind: str
     text: str
@@ -41,13 +41,13 @@ Journals = Sequence[tuple[str, list[VerifiedEntry]]]
 
 def audit(journals: Journals) -> list[Finding]:
     """All that there is to say of these, each given with its owner."""
-    receipts = list(_receipts(journals))
+    receipts = list(agreed(journals))
     found = [*_disagreements(journals), *_doubled(journals), *_outliers(receipts)]
     found += [*_washed(receipts), *_rings(receipts), *_disputes(journals, receipts)]
     return sorted(set(found))
 
 
-def _receipts(journals: Journals) -> Iterator[Receipt]:
+def agreed(journals: Journals) -> Iterator[Receipt]:
     """Those that both signed, each once."""
     seen = set()
     for _, entries in journals:
@@ -80,8 +80,9 @@ def _disagreements(journals: Journals) -> Iterator[Finding]:
             yield Finding("disagreement", text)
 
 
-def _outliers(receipts: Sequence[Receipt]) -> Iterator[Finding]:
-    """Time for one input, by provider, of each function (which names its image, too) on each GPU model."""
+def costs(receipts: Sequence[Receipt]) -> Iterator[tuple[str, str, dict[str, float]]]:
+    """Of each function (which names its image, too) on each GPU model: the model, the function's label, and what an
+    input took by provider, microseconds; of providers with so many inputs that this says something."""
     sums: dict[tuple[str, str, str], dict[str, list[int]]] = {}
     for receipt in receipts:
         by_provider = sums.setdefault((receipt.function, receipt.gpu_model, receipt.label), {})
@@ -89,21 +90,38 @@ def _outliers(receipts: Sequence[Receipt]) -> Iterator[Finding]:
         pair[0] += receipt.lease_us
         pair[1] += receipt.inputs
     for (_, model, label), by_provider in sums.items():
-        costs = {peer: us / inputs for peer, (us, inputs) in by_provider.items() if inputs >= INPUTS_MIN}
-        for peer, cost in costs.items():
-            others = [each for other, each in costs.items() if other != peer]
-            usual = statistics.median(others) if len(others) >= OTHERS_MIN else 0
-            if usual and _stands_out(cost, others, usual):
-                where = model or "no GPU"
-                text = f"{peer} bills {cost / 1e6:.3f} s for an input of {label} ({where}); others {usual / 1e6:.3f} s"
+        yield model, label, {peer: us / inputs for peer, (us, inputs) in by_provider.items() if inputs >= INPUTS_MIN}
+
+
+def _outliers(receipts: Sequence[Receipt]) -> Iterator[Finding]:
+    for model, label, by_provider in costs(receipts):
+        for peer, cost in by_provider.items():
+            look = stands_out(cost, [each for other, each in by_provider.items() if other != peer])
+            if look.found:
+                where, usual_s = model or "no GPU", look.median / 1e6
+                text = f"{peer} bills {cost / 1e6:.3f} s for an input of {label} ({where}); others {usual_s:.3f} s"
                 yield Finding("outlier", text)
 
 
-def _stands_out(cost: float, others: Sequence[float], usual: float) -> bool:
+class Look(NamedTuple):
+    """Whether a figure stands out above those of others, whose median this is. `known` is false where there are too few
+    of them to say."""
+
+    known: bool
+    found: bool
+    median: float
+
+
+def stands_out(figure: float, others: Sequence[float]) -> Look:
+    """By the formula of docs/decisions/audit.md."""
+    usual = statistics.median(others) if len(others) >= OTHERS_MIN else 0.0
+    if not usual:
+        return Look(False, False, 0.0)
     if len(others) < SPREAD_OTHERS_MIN:
-        return cost > OUTLIER_FACTOR * usual
+        return Look(True, figure > OUTLIER_FACTOR * usual, usual)
     spread = statistics.median(abs(each - usual) for each in others)
-    return cost > SPREAD_FACTOR * usual and 0.6745 * (cost - usual) > Z_MAX * spread
+    is_far = figure > SPREAD_FACTOR * usual and 0.6745 * (figure - usual) > Z_MAX * spread
+    return Look(True, is_far, usual)
 
 
 def _rings(receipts: Sequence[Receipt]) -> Iterator[Finding]:

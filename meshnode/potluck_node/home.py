@@ -49,6 +49,10 @@ class Home:
         return self.path / "journal-2.sqlite"
 
     @property
+    def scores(self) -> Path:
+        return self.path / "scores.json"
+
+    @property
     def lab(self) -> Path:
         return self.path / "lab.sqlite"
 

@@ -22,6 +22,7 @@ from potluck.errors import InvalidError, RefusedError
 from potluck.wire import control
 from potluck.wire.accounts import QuotaQuestion
 from potluck.wire.apps import RunCommand
+from potluck.wire.bench import RunBench
 from potluck.wire.lease import InputLog
 from potluck.wire.metrics import exposition
 from potluck.wire.offer import Offer
@@ -31,8 +32,9 @@ from potluck_images.disk import DiskStore
 from potluck_ledger.journal import Journal
 from potluck_ledger.keys import KeyFileError, load_or_create
 from potluck_ledger.sealing import Vault
-from potluck_node import machine, private_mesh
+from potluck_node import private_mesh
 from potluck_node.apps import AppClient, Apps
+from potluck_node.bench_desk import BenchDesk
 from potluck_node.build_peers import BUILD_PROTOCOL, BuildPeers, find_builder
 from potluck_node.caller import LEASE_PROTOCOL, Caller
 from potluck_node.chunks import CHUNKS_PROTOCOL
@@ -62,6 +64,7 @@ from potluck_node.lab_sync import LabSync
 from potluck_node.membership import Membership, found_in
 from potluck_node.metrics import Metrics
 from potluck_node.nested import Nested
+from potluck_node.plain_offer import plain_offer
 from potluck_node.provider import Provider
 from potluck_node.quota_desk import QuotaDesk
 from potluck_node.quota_gate import QuotaGate
@@ -162,6 +165,7 @@ class Node:
         )
         self.keeper = Keeper(home, self.images, self._clock, int(settings.volume_keep_gib * (1 << 30)))
         self.provider = self._make_provider() if settings.offer and parts.launcher else None
+        self.bench = BenchDesk(self.home.scores, self.provider, lambda: self.discovery.touch())
         self.commands = Commands(self.provider, self.key.peer)
         self.discovery = Discovery(self.transport, self.key, self.book, self._clock, self.make_offer)
         self.witnesses = Witnesses(self.key, self.journal, settings.witnesses, settings.witnesses_needed)
@@ -184,7 +188,7 @@ class Node:
         self.started_us = self._clock.now_us()
         self._sequence = self.home.next_sequence(self.started_us)
         self._scope, self._stopping, self._ended = trio.CancelScope(), trio.Event(), trio.Event()
-        self._plain_offer = self._describe()
+        self._plain_offer = plain_offer(self.key.peer, settings, parts.launcher.tiers if parts.launcher else ())
         self._wire_up()
 
     def _app_clients(self) -> list[AppClient]:
@@ -324,6 +328,8 @@ class Node:
                     nursery.start_soon(self._end_when_stopped)
                     if self.embedded:
                         nursery.start_soon(self._end_when_unused)
+                    else:
+                        nursery.start_soon(self.bench.serve)
                     log.info("%s is up as %s", self.settings.name, self.key.peer)
                     task_status.started()
         finally:
@@ -366,6 +372,7 @@ class Node:
             issued_us=now_us,
             expires_us=now_us + OFFER_LIFE_US,
             addresses=self.transport.addresses(),
+            scores=self.bench.scores(),
         )
 
     def own_offer(self) -> Offer | None:
@@ -383,26 +390,6 @@ class Node:
             gpus=core.gpus.offers(core.room.idle_workers()),
             images=self.images.held(),
             warm=core.warm(),
-        )
-
-    def _describe(self) -> Offer:
-        """The part of our offer that never changes."""
-        settings = self.settings
-        return Offer(
-            peer=self.key.peer,
-            name=settings.name,
-            mesh=settings.mesh,
-            sequence=0,
-            issued_us=0,
-            expires_us=0,
-            version=__version__,
-            machine=machine.machine(),
-            cpu_milli=round(settings.cpus * 1000),
-            memory_mib=settings.memory_mib,
-            tiers=self._parts.launcher.tiers if self._parts.launcher else (),
-            region=settings.region,
-            labels=tuple(sorted(settings.labels.items())),
-            network=settings.lent_network,
         )
 
     # The desk: what clients ask
@@ -448,6 +435,8 @@ class Node:
             return self.quotas.answer(question)
         if isinstance(question, TokenQuestion):
             return await self.tokens.answer(question)
+        if isinstance(question, RunBench):
+            return await self.bench.answer(question)
         if isinstance(question, RunCommand):
             return await self.commands.run(question)
         return await self.apps.answer(question, client)

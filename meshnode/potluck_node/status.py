@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from potluck import __version__
 from potluck.wire import control
+from potluck.wire.offer import SCORES_MAX
 from potluck_node.core.offers import skew_text
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ def make_status(node: Node, question: int, now_us: int) -> control.Status:
         warning=node.warning,
         embedded=node.embedded,
         mesh_id=node.membership.file.id if node.membership else "",
+        scores=node.bench.scores(),
     )
 
 
@@ -71,6 +73,7 @@ def _peers(node: Node, now_us: int) -> tuple[control.PeerStatus, ...]:
             gpus=tuple(gpu.model for gpu in offer.gpus),
             rtt_us=node.caller.core.rtt_us.get(offer.peer, 0),
             entries=node.journal_sync.entries(offer.peer),
+            scores=offer.scores[:SCORES_MAX],
         )
         for offer in node.book.fresh(now_us)
     ]

@@ -15,6 +15,7 @@ from potluck.frames import MessageReader, Outbox
 from potluck.wire import FunctionSpec, control
 from potluck.wire.accounts import QuotaReply
 from potluck.wire.apps import AppReply, WantFunction
+from potluck.wire.bench import BenchDone
 from potluck.wire.contents import join, split
 from potluck.wire.secrets import SecretReply
 from potluck.wire.spawned import SpawnReply
@@ -220,7 +221,8 @@ class Session:
                 | SecretReply
                 | StateAnswered
                 | TokenReply
-                | QuotaReply,
+                | QuotaReply
+                | BenchDone,
             )
             self._answer(message.question, message)
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from potluck.cli.connect import client
+from potluck.cli.connect import ask_status, client
 from potluck.cli.ledger_report import report
 from potluck.cli.quota import give, grant, grants, member, quota
 from potluck.cli.show import as_json, named, print_json, print_table
@@ -213,16 +213,25 @@ def _told_by_witnesses(owner: str, records: list[Record], witnessed: bytes) -> s
 @as_json
 def audit_journals(files: tuple[Path, ...], as_json: bool) -> None:
     """Look at this node's journal and exported ones together: disagreements, who bills more than others for the same,
-    pairs that work for each other alone, disputes that nobody answered."""
-    from potluck_ledger.audit import audit
+    pairs that work for each other alone, disputes that nobody answered, and peers that are up whose receipts do not
+    fit what they say of their speed."""
+    from potluck_ledger.audit import agreed, audit
+    from potluck_ledger.claims import misfits
     from potluck_ledger.exported import import_lines
 
     journals = dict([_own(), *(import_lines(file.read_text().splitlines()) for file in files)])
-    findings = audit([(owner, _verified(owner, records)) for owner, records in journals.items()])
+    verified = [(owner, _verified(owner, records)) for owner, records in journals.items()]
+    findings = [*audit(verified), *misfits(_claimed(ask_status()), list(agreed(verified)))]
     if as_json:
         print_json([finding._asdict() for finding in findings])
         return
     print_table(("kind", "what"), findings, f"Nothing to say of {len(journals)} journals, which verify.")
+
+
+def _claimed(status: control.Status) -> dict[str, dict[str, int]]:
+    """What this node and the peers that are up say of their speed, by GPU model."""
+    scores = {status.peer: status.scores, **{each.peer: each.scores for each in status.peers}}
+    return {peer: {score.gpu_model: score.compute for score in each} for peer, each in scores.items()}
 
 
 for command in (report, grant, member, give, grants, quota):

@@ -31,6 +31,7 @@ def main() -> None:
 def _register() -> None:
     from potluck.cli import (
         apps,
+        bench,
         completion,
         containers,
         deploy,
@@ -65,6 +66,7 @@ def _register() -> None:
     main.add_command(shell.shell)
     main.add_command(token.token)
     main.add_command(doctor.doctor)
+    main.add_command(bench.bench)
 
 
 _register()

@@ -12,6 +12,7 @@ import click
 
 from potluck import paths, start
 from potluck.cli import service
+from potluck.cli.bench import claims, speed
 from potluck.cli.calls import done, print_calls
 from potluck.cli.connect import ask_status, client
 from potluck.cli.show import as_json, named, print_json, table
@@ -181,6 +182,7 @@ def _tables(answer: control.Status) -> list[str | Table]:
         f"{answer.images} image{'s' * (answer.images != 1)}, {answer.store_bytes / (1 << 30):.1f} GiB in the store",
         *([f"[yellow]{answer.warning}[/yellow]"] if answer.warning else []),
     ]
+    parts += _table("Measured", ("", "speed"), [(each.gpu_model or "CPU", speed(each)) for each in answer.scores])
     gpus = [(g.model, f"{g.memory_free_mib} of {g.memory_mib} MiB free", g.state, g.uuid) for g in answer.gpus]
     parts += _table("GPUs", ("model", "memory", "state", "uuid"), gpus)
     rows = [(w.worker, w.function, w.state) for w in answer.workers]
@@ -188,10 +190,17 @@ def _tables(answer: control.Status) -> list[str | Table]:
     calls = [(c.function, done(c), c.note) for c in answer.calls]
     parts += _table("Calls", ("function", "done", "waits for"), calls)
     peers = [
-        (p.name, p.state, f"{p.cpu_milli / 1000:g} CPUs, {p.memory_mib} MiB", ", ".join(p.gpus), p.note)
+        (
+            p.name,
+            p.state,
+            f"{p.cpu_milli / 1000:g} CPUs, {p.memory_mib} MiB",
+            ", ".join(p.gpus),
+            claims(p.scores),
+            p.note,
+        )
         for p in answer.peers
     ]
-    parts += _table("Peers", ("name", "state", "lends", "GPUs", ""), peers)
+    parts += _table("Peers", ("name", "state", "lends", "GPUs", "says of its speed", ""), peers)
     return parts
 
 

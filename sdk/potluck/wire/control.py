@@ -10,8 +10,9 @@ import msgspec
 
 from potluck.wire.accounts import QuotaQuestion, QuotaReply
 from potluck.wire.apps import AppQuestion, AppReply, RunCommand, WantFunction
+from potluck.wire.bench import BenchDone, RunBench
 from potluck.wire.common import Failure, FunctionSpec, Message, RemoteException, Scaling
-from potluck.wire.offer import GpuOffer
+from potluck.wire.offer import GpuOffer, Score
 from potluck.wire.secrets import SecretQuestion, SecretReply
 from potluck.wire.spawned import SpawnQuestion, SpawnReply
 from potluck.wire.state import AskState, LeaveState, StateAnswered
@@ -256,6 +257,7 @@ class PeerStatus(msgspec.Struct, frozen=True, array_like=True):
     note: str = ""
     # Entries of its journal that are known to be one chain.
     entries: int = 0
+    scores: tuple[Score, ...] = ()
 
 
 class AccountStatus(msgspec.Struct, frozen=True, array_like=True):
@@ -296,6 +298,7 @@ class Status(Message, frozen=True):
     embedded: bool = False
     # The peer id of the key of a private mesh.
     mesh_id: str = ""
+    scores: tuple[Score, ...] = ()
 
 
 # Entries of one answer: a page has at most 1 MiB.
@@ -443,6 +446,7 @@ ToNode = (
     | LeaveState
     | TokenQuestion
     | QuotaQuestion
+    | RunBench
 )
 FromNode = (
     Welcome
@@ -465,4 +469,5 @@ FromNode = (
     | StateAnswered
     | TokenReply
     | QuotaReply
+    | BenchDone
 )

@@ -11,6 +11,9 @@ OFFER_BYTES_MAX = 16 << 10
 # Eight GPUs cut into seven instances each are 56; an offer names no more.
 OFFER_GPUS_MAX = 64
 
+# The processor and so many models of GPUs are shown of each peer; machines have one or two.
+SCORES_MAX = 8
+
 # States of a GPU that begin so pass by themselves; any other means that it cannot be used until somebody mends it.
 FREE, LEASED, USED = "free", "leased", "used by the owner"
 PASSING = (FREE, LEASED, USED)
@@ -30,6 +33,18 @@ class GpuOffer(msgspec.Struct, frozen=True, array_like=True):
     capability: int = 0
     state: str = "free"
     shares: bool = False
+
+
+class Score(msgspec.Struct, frozen=True, array_like=True):
+    """How fast a node says that a device of its is (`potluck bench`); nobody has to believe it.
+
+    `gpu_model` is as receipts have it, empty for the processor. `compute` is KiB/s of one core for the processor,
+    GFLOP/s for a GPU; `memory` MiB/s copied within a GPU, 0 for the processor. See docs/decisions/benchmark.md.
+    """
+
+    gpu_model: str
+    compute: int
+    memory: int = 0
 
 
 class Offer(msgspec.Struct, frozen=True, array_like=True):
@@ -61,3 +76,4 @@ class Offer(msgspec.Struct, frozen=True, array_like=True):
     region: str = ""
     labels: tuple[tuple[str, str], ...] = ()
     network: tuple[str, ...] = ()
+    scores: tuple[Score, ...] = ()

@@ -6,6 +6,7 @@ from tests.meshnode.core.worlds import NOW_US, offer
 
 from potluck import wire
 from potluck.errors import RemoteProtocolError
+from potluck.wire.offer import OFFER_BYTES_MAX, OFFER_GPUS_MAX, OFFER_LIST_MAX, SCORES_MAX, GpuOffer, Offer, Score
 from potluck_ledger.envelope import seal
 from potluck_ledger.keys import PrivateKey
 from potluck_node.core.offers import (
@@ -94,3 +95,25 @@ def test_a_clock_off_by_an_hour_is_named(skew_us, words):
 
 def test_an_offer_that_claims_to_live_for_a_year_is_refused():
     assert book().add(msgspec.structs.replace(offer("p"), expires_us=NOW_US + 365 * 24 * HOUR_US), NOW_US)
+
+
+def test_offers_of_older_and_newer_nodes_are_read():
+    """Fields are appended: an older node passes over the last, a newer one does without."""
+    scored = msgspec.structs.replace(offer("12D3KooWfull"), scores=(Score("", 20_000),))
+    fields = msgspec.msgpack.decode(wire.encode(scored))
+    assert fields[-1] == [["", 20_000, 0]]
+    assert wire.decode(msgspec.msgpack.encode(fields[:-1]), Offer).scores == ()
+    assert wire.decode(msgspec.msgpack.encode([*fields, "of a later version"]), Offer) == scored
+
+
+def test_the_largest_offer_with_its_scores_still_fits():
+    gpus = tuple(
+        GpuOffer(f"GPU-{n:036d}", "NVIDIA A100-SXM4-80GB MIG 1g.10gb", 81920, 81920, "550.54.14", 80)
+        for n in range(OFFER_GPUS_MAX)
+    )
+    scores = tuple(Score(f"NVIDIA A100-SXM4-80GB MIG {n}g.10gb", 1 << 30, 1 << 30) for n in range(SCORES_MAX))
+    names = tuple(f"{n:064x}" for n in range(OFFER_LIST_MAX))
+    full = msgspec.structs.replace(
+        offer("12D3KooWfull"), gpus=gpus, scores=scores, images=names, warm=tuple(n[:32] for n in names)
+    )
+    assert len(wire.encode(full)) < OFFER_BYTES_MAX - 1024
