@@ -40,6 +40,14 @@ def misfits(claims: Claims, receipts: Sequence[Receipt]) -> list[Finding]:
     return sorted(finding for finding in named if finding)
 
 
+def median_of(claims: Claims, models: str) -> int:
+    """What is usually claimed for a GPU model as a receipt has it ("2x NVIDIA A100": for one of them); 0 where nobody
+    says."""
+    model = _one(models)
+    found = [score for peer in claims if (score := _score(claims, peer, model))]
+    return round(statistics.median(found)) if found else 0
+
+
 def _one(models: str) -> str:
     """ "2x NVIDIA A100" are compared with others that have two, by the score of one."""
     return re.sub(r"^\d+x ", "", models)

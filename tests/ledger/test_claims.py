@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.ledger.test_audit import ANN, BOB, CY, DEE, EVE, used
 
-from potluck_ledger.claims import misfits
+from potluck_ledger.claims import median_of, misfits
 from potluck_ledger.keys import PrivateKey
 
 MANY = [PrivateKey(bytes([80 + number]) * 32) for number in range(6)]
@@ -63,3 +63,10 @@ def test_true_scores_are_never_named_whatever_the_functions_cost(speeds, costs):
         claims[key] = speed
         ours += [used(ANN, key, cost * 1e7 / speed, function=f"{n:032x}") for n, cost in enumerate(costs)]
     assert told(claims, ours) == []
+
+
+def test_what_is_usually_claimed_of_a_model():
+    claims = {"a": {"T4": 10, "": 7}, "b": {"T4": 30}, "c": {"T4": 20}, "d": {"T4": -1}, "e": {}}
+    assert median_of(claims, "T4") == median_of(claims, "2x T4") == 20
+    assert median_of(claims, "") == 7
+    assert median_of(claims, "A10G") == 0

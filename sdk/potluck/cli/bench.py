@@ -33,9 +33,13 @@ def bench(as_json: bool) -> None:
 
 def speed(score: Score) -> str:
     """With its unit: of the processor one core's, of a GPU arithmetic in halves and its memory's."""
-    if not score.gpu_model:
-        return f"{score.compute / 1024:.1f} MiB/s a core"
-    return f"{score.compute / 1000:.1f} TFLOP/s, {score.memory / 1024:.0f} GiB/s"
+    text = compute(bool(score.gpu_model), score.compute)
+    return f"{text}, {score.memory / 1024:.0f} GiB/s" if score.gpu_model else text
+
+
+def compute(is_gpu: bool, figure: int) -> str:
+    """Of a GPU its arithmetic, of a processor one core's."""
+    return f"{figure / 1000:.1f} TFLOP/s" if is_gpu else f"{figure / 1024:.1f} MiB/s a core"
 
 
 def claims(scores: Sequence[Score]) -> str:

@@ -221,15 +221,16 @@ def audit_journals(files: tuple[Path, ...], as_json: bool) -> None:
 
     journals = dict([_own(), *(import_lines(file.read_text().splitlines()) for file in files)])
     verified = [(owner, _verified(owner, records)) for owner, records in journals.items()]
-    findings = [*audit(verified), *misfits(_claimed(ask_status()), list(agreed(verified)))]
+    findings = [*audit(verified), *misfits(claimed_speeds(), list(agreed(verified)))]
     if as_json:
         print_json([finding._asdict() for finding in findings])
         return
     print_table(("kind", "what"), findings, f"Nothing to say of {len(journals)} journals, which verify.")
 
 
-def _claimed(status: control.Status) -> dict[str, dict[str, int]]:
+def claimed_speeds() -> dict[str, dict[str, int]]:
     """What this node and the peers that are up say of their speed, by GPU model."""
+    status = ask_status()
     scores = {status.peer: status.scores, **{each.peer: each.scores for each in status.peers}}
     return {peer: {score.gpu_model: score.compute for score in each} for peer, each in scores.items()}
 

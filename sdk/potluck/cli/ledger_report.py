@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from potluck.cli import pictures
+from potluck.cli.bench import compute
 from potluck.cli.pictures import Bar
 from potluck.cli.show import as_json, print_json, print_table, printable
 
@@ -45,8 +46,23 @@ def report(by: str, as_csv: bool, chart: bool, svg: Path | None, png: Path | Non
     elif chart:
         print_table((by, "seconds", ""), [_bar(line, lines) for line in lines], "No receipts.")
     else:
-        columns = (by, "leases", "inputs", "given", "used", "GPU time", "busy", "energy", "not signed")
-        print_table(columns, [_row(line) for line in lines], "No receipts.")
+        columns: tuple[str, ...] = (by, "leases", "inputs", "given", "used", "GPU time", "busy", "energy", "not signed")
+        rows = [_row(line) for line in lines]
+        if by == "gpu":
+            columns, rows = (*columns, "claimed"), _with_claims(lines, rows)
+        print_table(columns, rows, "No receipts.")
+
+
+def _with_claims(lines: Sequence[Line], rows: Sequence[tuple[str, ...]]) -> list[tuple[str, ...]]:
+    """With what machines that are up usually say of the speed of one such device."""
+    from potluck.cli.ledger import claimed_speeds
+    from potluck_ledger.claims import median_of
+    from potluck_ledger.report import NO_GPU
+
+    claims = claimed_speeds()
+    found = [median_of(claims, "" if line.name == NO_GPU else line.name) for line in lines]
+    texts = (compute(line.name != NO_GPU, each) if each else "" for line, each in zip(lines, found, strict=True))
+    return [(*row, text) for row, text in zip(rows, texts, strict=True)]
 
 
 def _draw(title: str, lines: Sequence[Line], svg: Path | None, png: Path | None) -> None:
