@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import statistics
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import combinations
 from typing import NamedTuple
 
@@ -30,7 +30,7 @@ RING_MAX = 8
 
 
 class Finding(NamedTuple):
-    """`kind` is disagreement, double, outlier, wash, dispute, or claim (`claims`)."""
+    """`kind` is disagreement, double, outlier, wash, dispute, claim (`claims`); of what peers show, fork or withheld."""
 
     kind: str
     text: str
@@ -42,7 +42,7 @@ Journals = Sequence[tuple[str, list[VerifiedEntry]]]
 def audit(journals: Journals) -> list[Finding]:
     """All that there is to say of these, each given with its owner."""
     receipts = list(agreed(journals))
-    found = [*_disagreements(journals), *_doubled(journals), *_outliers(receipts)]
+    found = [*_disagreements(journals), *_doubled(journals), *outliers(receipts)]
     found += [*_washed(receipts), *_rings(receipts), *_disputes(journals, receipts)]
     return sorted(set(found))
 
@@ -75,16 +75,26 @@ def _doubled(journals: Journals) -> Iterator[Finding]:
 
 
 def _disagreements(journals: Journals) -> Iterator[Finding]:
-    for one, other in combinations(journals, 2):
-        for text in compare(one, other):
+    between = {owner: _by_other(owner, entries) for owner, entries in journals}
+    for (one, _), (other, _) in combinations(journals, 2):
+        for text in compare((one, between[one][other]), (other, between[other][one])):
             yield Finding("disagreement", text)
 
 
-def costs(receipts: Sequence[Receipt]) -> Iterator[tuple[str, str, dict[str, float]]]:
+def _by_other(owner: str, entries: Sequence[VerifiedEntry]) -> defaultdict[str, list[VerifiedEntry]]:
+    """Those with receipts, by whom they are with: a crawl compares many journals, each with each."""
+    found: defaultdict[str, list[VerifiedEntry]] = defaultdict(list)
+    for entry in entries:
+        if entry.receipt:
+            found[entry.receipt.caller if entry.receipt.provider == owner else entry.receipt.provider].append(entry)
+    return found
+
+
+def costs(receipts: Iterable[Receipt]) -> Iterator[tuple[str, str, dict[str, float]]]:
     """Of each function (which names its image, too) on each GPU model: the model, the function's label, and what an
     input took by provider, microseconds; of providers with so many inputs that this says something."""
     sums: dict[tuple[str, str, str], dict[str, list[int]]] = {}
-    for receipt in receipts:
+    for receipt in {_lease(receipt): receipt for receipt in receipts}.values():
         by_provider = sums.setdefault((receipt.function, receipt.gpu_model, receipt.label), {})
         pair = by_provider.setdefault(receipt.provider, [0, 0])
         pair[0] += receipt.lease_us
@@ -93,7 +103,9 @@ def costs(receipts: Sequence[Receipt]) -> Iterator[tuple[str, str, dict[str, flo
         yield model, label, {peer: us / inputs for peer, (us, inputs) in by_provider.items() if inputs >= INPUTS_MIN}
 
 
-def _outliers(receipts: Sequence[Receipt]) -> Iterator[Finding]:
+def outliers(receipts: Iterable[Receipt]) -> Iterator[Finding]:
+    """Who bills more time than others for one input of a function (which names its image, too) on one GPU model, by
+    receipts that both signed; each lease counts once."""
     for model, label, by_provider in costs(receipts):
         for peer, cost in by_provider.items():
             look = stands_out(cost, [each for other, each in by_provider.items() if other != peer])

@@ -52,6 +52,24 @@ def read_fork(data: bytes) -> str:
     return owner
 
 
+def read_both(data: bytes) -> tuple[str, Fork]:
+    """A proof with whom it convicts. Raises `EnvelopeError`."""
+    return read_fork(data), msgspec.msgpack.decode(data, type=Fork)
+
+
+def tell(data: bytes) -> str:
+    """A proof in words, both statements with the first 16 digits of what they name. Raises `EnvelopeError`."""
+    owner, fork = read_both(data)
+    return f"{owner} keeps two journals: it signed {_words(fork.one)}, and {_words(fork.other)}"
+
+
+def _words(data: bytes) -> str:
+    _, body = _statement(data)
+    if isinstance(body, Entry):
+        return f"entry {body.sequence} {digest(data).hex()[:16]} that records {body.content.hex()[:16]}"
+    return f"that its entry {body.sequence} is {body.head.hex()[:16]}"
+
+
 def _statement(data: bytes) -> tuple[str, Entry | Checkpoint]:
     envelope = open_envelope(data, Entry.KIND, Checkpoint.KIND)
     body: Entry | Checkpoint

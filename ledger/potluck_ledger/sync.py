@@ -93,6 +93,10 @@ class Follower:
         found = self._followed.get(owner)
         return found.checkpoint if found else b""
 
+    def heads(self) -> dict[str, bytes]:
+        """The same of all."""
+        return {owner: found.checkpoint for owner, found in self._followed.items()}
+
     def sequence(self, owner: str) -> int:
         """How many entries of an owner's journal are known to be one chain, as far as we looked; 0 for none."""
         found = self._followed.get(owner)

@@ -20,6 +20,7 @@ from potluck.frames import MessageReader, Outbox, Piece
 from potluck.wire import Failure, FunctionSpec, control
 from potluck.wire.accounts import QuotaQuestion
 from potluck.wire.apps import AppQuestion, RunCommand, WantFunction
+from potluck.wire.audit import AuditQuestion
 from potluck.wire.bench import RunBench
 from potluck.wire.contents import join, split
 from potluck.wire.lease import InputLog
@@ -51,7 +52,7 @@ SHOWN_BYTES_MAX = 1 << 20
 # What a call waits for is told at most so often, seconds: most calls are over before that.
 NOTICE_S = 0.05
 # What the node's desk answers itself.
-ForDesk = AppQuestion | RunCommand | TokenQuestion | QuotaQuestion | RunBench
+ForDesk = AppQuestion | RunCommand | TokenQuestion | QuotaQuestion | RunBench | AuditQuestion
 _CREDENTIALS = struct.Struct("3i")
 
 

@@ -63,6 +63,14 @@ class JournalSync:
         """How many entries of an owner's journal are known to be one chain."""
         return self._follower.sequence(owner)
 
+    def heads(self) -> dict[str, bytes]:
+        """The last checkpoint of each peer's journal that is followed."""
+        return self._follower.heads()
+
+    def proofs(self) -> dict[str, bytes]:
+        """Of each peer that keeps two journals, those found last last."""
+        return dict(self._follower.convicted)
+
     async def serve(self, *, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Tell and follow until cancelled. The transport must be serving."""
         async with trio.open_nursery() as self._nursery:

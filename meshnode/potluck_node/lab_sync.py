@@ -81,12 +81,7 @@ class LabSync:
     async def _page(self, peer: str) -> bool:
         """Whether there is more."""
         question = AskAccounts(self._lab.after(peer), self._lab.rules_digest())
-        stream = await self._transport.open(peer, ACCOUNTS_PROTOCOL)
-        try:
-            await stream.send(wire.encode(question))
-            told = wire.decode(await stream.receive(), AccountsTold)
-        finally:
-            await stream.aclose()
+        told = await ask_accounts(self._transport, peer, question)
         self._heard[peer] = trio.current_time()
         self._lab.take_rules(told.rules[:RULES_MAX])
         self._take_running(peer, told.running[:RUNNING_MAX])
@@ -114,6 +109,16 @@ class LabSync:
         records = tuple(self._journal.records(max(0, question.after), RECORDS_MAX))
         rules = () if question.rules == self._lab.rules_digest() else tuple(self._lab.rules())
         return AccountsTold(records, self.running(), rules)
+
+
+async def ask_accounts(transport: Transport, peer: str, question: AskAccounts) -> AccountsTold:
+    """Raises `TransportError`, `RemoteProtocolError`."""
+    stream = await transport.open(peer, ACCOUNTS_PROTOCOL)
+    try:
+        await stream.send(wire.encode(question))
+        return wire.decode(await stream.receive(), AccountsTold)
+    finally:
+        await stream.aclose()
 
 
 def _read(peer: str, lease: RunningLease) -> Running | None:

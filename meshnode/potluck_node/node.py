@@ -22,6 +22,7 @@ from potluck.errors import InvalidError, RefusedError
 from potluck.wire import control
 from potluck.wire.accounts import QuotaQuestion
 from potluck.wire.apps import RunCommand
+from potluck.wire.audit import AuditQuestion
 from potluck.wire.bench import RunBench
 from potluck.wire.lease import InputLog
 from potluck.wire.metrics import exposition
@@ -34,6 +35,7 @@ from potluck_ledger.keys import KeyFileError, load_or_create
 from potluck_ledger.sealing import Vault
 from potluck_node import private_mesh
 from potluck_node.apps import AppClient, Apps
+from potluck_node.audit_desk import AuditDesk
 from potluck_node.bench_desk import BenchDesk
 from potluck_node.build_peers import BUILD_PROTOCOL, BuildPeers, find_builder
 from potluck_node.caller import LEASE_PROTOCOL, Caller
@@ -117,6 +119,13 @@ class Parts:
     gateway: MakeGateway = make_gateway
 
 
+def _own_key(path: Path) -> PrivateKey:
+    try:
+        return load_or_create(path)
+    except KeyFileError as error:
+        raise InvalidError("The node's key cannot be used.", why=str(error)) from None
+
+
 class Node:
     """Everything of one node. Raises `DataFolderBusyError`, or `InvalidError` when the folder cannot be used."""
 
@@ -124,10 +133,7 @@ class Node:
         self.settings, self.warning, self.embedded = settings, parts.warning, parts.embedded
         self._parts, self._clock = parts, parts.clock
         self.home = Home(home)
-        try:
-            self.key = load_or_create(self.home.key)
-        except KeyFileError as error:
-            raise InvalidError("The node's key cannot be used.", why=str(error)) from None
+        self.key = _own_key(self.home.key)
         self.membership = None if self.embedded else found_in(home, self.key, self._clock)
         if self.membership:
             settings, warning = self.membership.settled(settings)
@@ -177,6 +183,7 @@ class Node:
         self.tokens = Tokens(self.state, app_key, self.home.tokens)
         self.lab_sync = LabSync(self.transport, self.journal, self.lab)
         self.quotas = QuotaDesk(self.lab, self.key, settings.mesh, self._clock)
+        self.audit = AuditDesk(self.transport, self.journal_sync, self.lab, self._offering)
         self.gateway = Gateway(settings, GATEWAY, self.caller, self.tokens.admits)
         self.gateway.owners = Owners(settings.forward, self.transport, self._clock)
         self.guests = Guests(self.gateway, self.caller, self._clock, lambda: self.gateway.heard)
@@ -194,9 +201,12 @@ class Node:
     def _app_clients(self) -> list[AppClient]:
         return [*self.control.app_clients(), self.gateway]
 
+    def _offering(self) -> list[str]:
+        return [offer.peer for offer in self.book.fresh(self._clock.now_us())]
+
     def _trusted_peers(self) -> list[str]:
         """Those that are up, the nearest first."""
-        peers = [offer.peer for offer in self.book.fresh(self._clock.now_us()) if self.settings.trusts(offer.peer)]
+        peers = [peer for peer in self._offering() if self.settings.trusts(peer)]
         rtt_us = self.caller.core.rtt_us
         return sorted(peers, key=lambda peer: (rtt_us.get(peer, sys.maxsize), peer))
 
@@ -433,6 +443,8 @@ class Node:
     async def answer_apps(self, question: ForDesk, client: AppClient) -> wire.Message:
         if isinstance(question, QuotaQuestion):
             return self.quotas.answer(question)
+        if isinstance(question, AuditQuestion):
+            return await self.audit.answer(question)
         if isinstance(question, TokenQuestion):
             return await self.tokens.answer(question)
         if isinstance(question, RunBench):

@@ -15,6 +15,7 @@ from potluck.frames import MessageReader, Outbox
 from potluck.wire import FunctionSpec, control
 from potluck.wire.accounts import QuotaReply
 from potluck.wire.apps import AppReply, WantFunction
+from potluck.wire.audit import AuditReply
 from potluck.wire.bench import BenchDone
 from potluck.wire.contents import join, split
 from potluck.wire.secrets import SecretReply
@@ -222,7 +223,8 @@ class Session:
                 | StateAnswered
                 | TokenReply
                 | QuotaReply
-                | BenchDone,
+                | BenchDone
+                | AuditReply,
             )
             self._answer(message.question, message)
 

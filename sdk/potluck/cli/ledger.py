@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from potluck.cli.connect import ask_status, client
+from potluck.cli.ledger_audit import audit
 from potluck.cli.ledger_report import report
 from potluck.cli.quota import give, grant, grants, member, quota
 from potluck.cli.show import as_json, named, print_json, print_table
@@ -26,7 +27,8 @@ def ledger() -> None:
     """Receipts: who gave what to whom."""
 
 
-def _own() -> tuple[str, list[Record]]:
+def own_journal() -> tuple[str, list[Record]]:
+    """The owner and the whole journal of the local node."""
     owner, records, _ = _own_witnessed()
     return owner, records
 
@@ -58,7 +60,7 @@ def fetch_witnessed(connection: Client) -> tuple[str, list[Record], bytes]:
             return answer.owner, records, answer.witnessed
 
 
-def _verified(owner: str, records: list[Record]) -> list[VerifiedEntry]:
+def checked(owner: str, records: list[Record]) -> list[VerifiedEntry]:
     """Raises `LedgerError` naming the entry that does not hold."""
     try:
         from potluck_ledger.journal import JournalError, verify
@@ -80,8 +82,8 @@ def _joules(mj: int) -> str:
 
 def own_receipts() -> tuple[str, list[tuple[Receipt, bool]]]:
     """The node's id, and its verified receipts, each with whether both signed it."""
-    owner, records = _own()
-    entries = _verified(owner, records)
+    owner, records = own_journal()
+    entries = checked(owner, records)
     return owner, [(entry.receipt, entry.countersigned) for entry in entries if entry.receipt]
 
 
@@ -89,8 +91,8 @@ def own_receipts() -> tuple[str, list[tuple[Receipt, bool]]]:
 @as_json
 def list_entries(as_json: bool) -> None:
     """Every receipt, and what else the journal has, oldest first."""
-    owner, records = _own()
-    entries = _verified(owner, records)
+    owner, records = own_journal()
+    entries = checked(owner, records)
     if as_json:
         print_json([_facts(entry) for entry in entries])
         return
@@ -133,7 +135,7 @@ def _when(at_us: int) -> str:
 @as_json
 def balance(as_json: bool) -> None:
     """Time given to and used from each peer."""
-    owner, records = _own()
+    owner, records = own_journal()
     accounts = _accounts(owner, records)
     if as_json:
         print_json([{**vars(account), "balance_us": account.balance_us} for account in accounts])
@@ -146,7 +148,7 @@ def balance(as_json: bool) -> None:
 
 
 def _accounts(owner: str, records: list[Record]) -> list[Account]:
-    entries = _verified(owner, records)
+    entries = checked(owner, records)
     from potluck_ledger.balance import Accounts
 
     accounts = Accounts(owner)
@@ -173,7 +175,7 @@ def verify_journals(files: tuple[Path, ...]) -> None:
     from potluck_ledger.exported import compare
 
     journals = [_imported(file) for file in files] if files else [_own_witnessed()]
-    verified = [(owner, _verified(owner, records)) for owner, records, _ in journals]
+    verified = [(owner, checked(owner, records)) for owner, records, _ in journals]
     for (owner, entries), (_, records, witnessed) in zip(verified, journals, strict=True):
         both = sum(entry.countersigned for entry in entries)
         click.echo(f"{owner}: {len(entries)} entries, chain and signatures hold, {both} signed by both sides")
@@ -208,26 +210,6 @@ def _told_by_witnesses(owner: str, records: list[Record], witnessed: bytes) -> s
     return f"  cosigned up to entry {number} by {', '.join(witnesses)}"
 
 
-@ledger.command("audit")
-@click.argument("files", nargs=-1, type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@as_json
-def audit_journals(files: tuple[Path, ...], as_json: bool) -> None:
-    """Look at this node's journal and exported ones together: disagreements, who bills more than others for the same,
-    pairs that work for each other alone, disputes that nobody answered, and peers that are up whose receipts do not
-    fit what they say of their speed."""
-    from potluck_ledger.audit import agreed, audit
-    from potluck_ledger.claims import misfits
-    from potluck_ledger.exported import import_lines
-
-    journals = dict([_own(), *(import_lines(file.read_text().splitlines()) for file in files)])
-    verified = [(owner, _verified(owner, records)) for owner, records in journals.items()]
-    findings = [*audit(verified), *misfits(claimed_speeds(), list(agreed(verified)))]
-    if as_json:
-        print_json([finding._asdict() for finding in findings])
-        return
-    print_table(("kind", "what"), findings, f"Nothing to say of {len(journals)} journals, which verify.")
-
-
 def claimed_speeds() -> dict[str, dict[str, int]]:
     """What this node and the peers that are up say of their speed, by GPU model."""
     status = ask_status()
@@ -235,5 +217,5 @@ def claimed_speeds() -> dict[str, dict[str, int]]:
     return {peer: {score.gpu_model: score.compute for score in each} for peer, each in scores.items()}
 
 
-for command in (report, grant, member, give, grants, quota):
+for command in (audit, report, grant, member, give, grants, quota):
     ledger.add_command(command)

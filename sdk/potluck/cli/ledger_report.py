@@ -16,6 +16,7 @@ from potluck.cli.pictures import Bar
 from potluck.cli.show import as_json, print_json, print_table, printable
 
 if TYPE_CHECKING:
+    from potluck_ledger.entries import Receipt
     from potluck_ledger.report import Line
 
 WAYS = ("user", "function", "app", "gpu", "day")
@@ -51,6 +52,8 @@ def report(by: str, as_csv: bool, chart: bool, svg: Path | None, png: Path | Non
         if by == "gpu":
             columns, rows = (*columns, "claimed"), _with_claims(lines, rows)
         print_table(columns, rows, "No receipts.")
+        if by == "gpu":
+            tell_outliers(receipts)
 
 
 def _with_claims(lines: Sequence[Line], rows: Sequence[tuple[str, ...]]) -> list[tuple[str, ...]]:
@@ -63,6 +66,14 @@ def _with_claims(lines: Sequence[Line], rows: Sequence[tuple[str, ...]]) -> list
     found = [median_of(claims, "" if line.name == NO_GPU else line.name) for line in lines]
     texts = (compute(line.name != NO_GPU, each) if each else "" for line, each in zip(lines, found, strict=True))
     return [(*row, text) for row, text in zip(rows, texts, strict=True)]
+
+
+def tell_outliers(receipts: Sequence[tuple[Receipt, bool]]) -> None:
+    """Who bills more than others for the same, on one GPU model."""
+    from potluck_ledger.audit import outliers
+
+    for finding in sorted(outliers(receipt for receipt, is_whole in receipts if is_whole)):
+        click.echo(printable(f"{finding.kind}: {finding.text}"))
 
 
 def _draw(title: str, lines: Sequence[Line], svg: Path | None, png: Path | None) -> None:

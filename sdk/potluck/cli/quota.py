@@ -58,7 +58,7 @@ def member(group: str, who: str, remove: bool, expires: str | None) -> None:
     """Put a node into a group, which shares its grants."""
     if not re.fullmatch(r"[A-Za-z0-9_.-]{1,32}", group):
         raise InvalidError(f"{group!r} names no group.", fix="Use up to 32 letters, digits, '-', '_' and '.'.")
-    peer = _peer(who)
+    peer = peer_id(who)
     _ask(lambda number: messages.SetMember(number, group, peer, 0 if remove else _expires(expires)))
     click.echo(f"{peer} is {'no longer ' if remove else ''}in {group}.")
 
@@ -69,7 +69,7 @@ def member(group: str, who: str, remove: bool, expires: str | None) -> None:
 @click.option("--note", default="", help="What for.")
 def give(who: str, gpu_seconds: float, note: str) -> None:
     """Give somebody of your own quota: of what you were granted for any class. More than is left counts for nothing."""
-    peer = _peer(who)
+    peer = peer_id(who)
     _ask(lambda number: messages.GiveTime(number, peer, round(gpu_seconds * 1e6), note))
     click.echo(f"{gpu_seconds:g} s given to {peer}.")
 
@@ -133,13 +133,13 @@ def _find(who: str) -> tuple[str, str]:
     if slash:
         if not 1 <= len(app.encode()) <= NAME_BYTES_MAX:
             raise InvalidError(f"{who!r} names no app.", fix="Write NODE/APP.")
-        return "app", f"{_peer(owner)}/{app}"
+        return "app", f"{peer_id(owner)}/{app}"
     if any(name == who for name, _ in _told().groups):
         return "group", who
-    return "user", _peer(who)
+    return "user", peer_id(who)
 
 
-def _peer(who: str) -> str:
+def peer_id(who: str) -> str:
     """The id of a node that is known by name here. Raises `NotFoundError`, `InvalidError`."""
     if _PEER.fullmatch(who):
         return who

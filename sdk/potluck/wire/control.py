@@ -10,6 +10,7 @@ import msgspec
 
 from potluck.wire.accounts import QuotaQuestion, QuotaReply
 from potluck.wire.apps import AppQuestion, AppReply, RunCommand, WantFunction
+from potluck.wire.audit import AuditQuestion, AuditReply
 from potluck.wire.bench import BenchDone, RunBench
 from potluck.wire.common import Failure, FunctionSpec, Message, RemoteException, Scaling
 from potluck.wire.offer import GpuOffer, Score
@@ -447,6 +448,7 @@ ToNode = (
     | TokenQuestion
     | QuotaQuestion
     | RunBench
+    | AuditQuestion
 )
 FromNode = (
     Welcome
@@ -470,4 +472,5 @@ FromNode = (
     | TokenReply
     | QuotaReply
     | BenchDone
+    | AuditReply
 )
