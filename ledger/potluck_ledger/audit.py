@@ -30,7 +30,7 @@ RING_MAX = 8
 
 
 class Finding(NamedTuple):
-    """`kind` is disagreement, double, outlier, wash, dispute, claim (`claims`), or of what peers show fork, withheld."""
+    """`kind` is disagreement, double, outlier, wash, dispute, claim (`claims`), or of what is shown fork, withheld."""
 
     kind: str
     text: str
