@@ -35,6 +35,7 @@ from potluck.wire.spawned import SpawnCall
 
 if TYPE_CHECKING:
     from potluck.functions import Function
+    from potluck.options import Most
 
 T = TypeVar("T")
 Steps = Generator[NestedRequest, Any, T]
@@ -180,7 +181,7 @@ def _close(call: NestedCall) -> bytes:
 
 
 class _Common:
-    def open_call(self, callee: Callee) -> NestedCall:
+    def open_call(self, callee: Callee, limit: None = None) -> NestedCall:
         return NestedCall(callee)
 
     def close_call(self, call: NestedCall, reason: str) -> None:
@@ -268,6 +269,16 @@ class NestedLink:
 
     async def spec_async(self, function: Function[Any, Any]) -> Callee:
         return self.spec(function)
+
+    def limit(self, function: Function[Any, Any], most: Most = (None, None)) -> None:
+        """None. Raises `InvalidError` where there is one: it would not be kept."""
+        options = function._options
+        if most != (None, None) or (options.max_gpu_seconds, options.max_cost) != (None, None):
+            raise InvalidError(
+                f"What {function.name} may use cannot be limited when a function calls it.",
+                why="the caller's node counts what the program calls",
+                fix="Limit the function that the program calls, or call this one in the program.",
+            )
 
     async def async_client(self) -> AsyncNestedClient:
         return self._async_client
