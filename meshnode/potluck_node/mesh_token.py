@@ -8,7 +8,9 @@ import binascii
 import msgspec
 
 from potluck.errors import InvalidError
+from potluck_ledger.keys import KEY_BYTES
 from potluck_ledger.membership import Chain
+from potluck_node.mesh_folder import PSK_BYTES
 
 _PREFIX = "potluck1-"
 # Longer ones are not read.
@@ -43,6 +45,6 @@ def read(text: str) -> Token:
         raise InvalidError(
             "The token is damaged.", why=str(error), fix="Copy all of it, from its first letter."
         ) from None
-    if len(token.psk) != 32 or len(token.seed) != 32 or not token.addresses:
+    if len(token.psk) != PSK_BYTES or len(token.seed) != KEY_BYTES or not token.addresses:
         raise InvalidError("The token is damaged.", fix="Ask for another: potluck mesh invite")
     return token

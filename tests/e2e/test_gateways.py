@@ -10,8 +10,7 @@ import httpx
 import pytest
 from tests.e2e import web_sample as sample
 from tests.e2e.mesh import PATIENCE_S, Mesh, Node, run_cli, wait_until
-from tests.e2e.websocket import Socket
-from wsproto.events import BytesMessage, CloseConnection, TextMessage
+from tests.e2e.websocket import converse
 
 from potluck_ledger.keys import load_or_create
 
@@ -76,18 +75,7 @@ def test_requests_and_answers_pass_whole_and_as_they_come(nodes, client):
 
 def test_websockets_pass(nodes):
     _, base = nodes
-    channel = Socket(f"{base}/site/raw")
-    for text in ("one", "x" * 900_000):
-        channel.send(TextMessage(data=text))
-        assert channel.message() == text
-    for _ in range(100):
-        channel.send(BytesMessage(data=bytes(10_000)))
-        assert channel.message() == bytes(10_000)
-    channel.send(TextMessage(data="bye"))
-    end = channel.next()
-    assert isinstance(end, CloseConnection)
-    assert (end.code, end.reason) == (4001, "as asked")
-    channel.connection.close()
+    converse(f"{base}/site/raw", ("one", "x" * 900_000), 100)
 
 
 def test_a_client_that_leaves_ends_its_request(nodes, client):

@@ -4,21 +4,12 @@ import json
 
 import pytest
 from tests.e2e import quota_sample as sample
-from tests.e2e.mesh import Mesh, Node, run_cli, wait_until
+from tests.e2e.mesh import Node, run_cli, wait_until
 
 from potluck.errors import LimitExceededError, RefusedError
 from potluck_ledger.entries import Receipt
 from potluck_ledger.journal import verify
 from potluck_ledger.keys import load_or_create
-
-
-@pytest.fixture
-def mesh(tmp_path):
-    made = Mesh(tmp_path)
-    try:
-        yield made
-    finally:
-        made.stop()
 
 
 def lab(mesh):

@@ -2,7 +2,7 @@
 
 import pytest
 from tests.e2e import spawn_sample as sample
-from tests.e2e.mesh import Mesh, Node, wait_until
+from tests.e2e.mesh import Node, wait_until
 
 from potluck import calls
 from potluck_ledger.entries import Dispute, Receipt, Voucher
@@ -16,15 +16,6 @@ def forgetful(monkeypatch):
     yield
     if calls._connection:
         calls._connection.close()
-
-
-@pytest.fixture
-def mesh(tmp_path):
-    made = Mesh(tmp_path)
-    try:
-        yield made
-    finally:
-        made.stop()
 
 
 def contents(node, kind):

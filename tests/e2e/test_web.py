@@ -12,8 +12,7 @@ import httpx
 import pytest
 from tests.e2e import web_sample as sample
 from tests.e2e.mesh import PATIENCE_S, Mesh, run_cli, wait_until
-from tests.e2e.websocket import Socket
-from wsproto.events import BytesMessage, CloseConnection, TextMessage
+from tests.e2e.websocket import Socket, converse
 
 from potluck.errors import InvalidError
 
@@ -221,18 +220,7 @@ def answer(connection):
 
 
 def test_websockets(client, raw):
-    channel = Socket(raw)
-    for text in ("one", "zwei", "x" * 900_000):
-        channel.send(TextMessage(data=text))
-        assert channel.message() == text
-    for _ in range(200):
-        channel.send(BytesMessage(data=bytes(10_000)))
-        assert channel.message() == bytes(10_000)
-    channel.send(TextMessage(data="bye"))
-    end = channel.next()
-    assert isinstance(end, CloseConnection)
-    assert (end.code, end.reason) == (4001, "as asked")
-    channel.connection.close()
+    converse(raw, ("one", "zwei", "x" * 900_000), 200)
 
 
 def test_a_websocket_whose_client_is_gone_is_closed(client, raw):

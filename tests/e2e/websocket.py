@@ -4,7 +4,7 @@ import socket
 
 from tests.e2e.mesh import PATIENCE_S
 from wsproto import ConnectionType, WSConnection
-from wsproto.events import AcceptConnection, Ping, Request
+from wsproto.events import AcceptConnection, BytesMessage, CloseConnection, Ping, Request, TextMessage
 
 
 class Socket:
@@ -36,3 +36,19 @@ class Socket:
         while not parts[-1].message_finished:
             parts.append(self.next())
         return type(parts[0].data)().join(part.data for part in parts)
+
+
+def converse(url, texts, binaries):
+    """With an application that sends back what it gets, and closes when it is told "bye"."""
+    channel = Socket(url)
+    for text in texts:
+        channel.send(TextMessage(data=text))
+        assert channel.message() == text
+    for _ in range(binaries):
+        channel.send(BytesMessage(data=bytes(10_000)))
+        assert channel.message() == bytes(10_000)
+    channel.send(TextMessage(data="bye"))
+    end = channel.next()
+    assert isinstance(end, CloseConnection)
+    assert (end.code, end.reason) == (4001, "as asked")
+    channel.connection.close()
