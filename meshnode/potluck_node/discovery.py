@@ -7,12 +7,13 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import trio
+from msgspec.structs import replace
 
 from potluck.errors import RemoteProtocolError
 from potluck.wire.offer import Offer
 from potluck_ledger.keys import PrivateKey
 from potluck_node.clock import Clock
-from potluck_node.core.offers import OFFER_REPEAT_US, OfferBook, read_offer, sign_offer
+from potluck_node.core.offers import RECORD_EVERY, OfferBook, read_offer, repeat_us, sign_offer
 from potluck_node.transport.interface import Transport
 
 if TYPE_CHECKING:
@@ -63,6 +64,7 @@ class Discovery:
         await self._transport.subscribe(self._topic, self._heard)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._advertise)
+            nursery.start_soon(self._record)
             nursery.start_soon(self._provide)
             nursery.start_soon(self._search)
             task_status.started()
@@ -87,15 +89,26 @@ class Discovery:
 
     async def _advertise(self) -> None:
         while True:
-            offer = self._make()
+            offer, every_us = self._make(), repeat_us(len(self._book.offers))
             if offer:
-                data = sign_offer(self._key, offer)
-                await self._transport.publish(self._topic, data)
-                await self._transport.put_record(f"offer/{offer.peer}", data)
-            with trio.move_on_after(OFFER_REPEAT_US / 1e6):
+                await self._transport.publish(self._topic, self._signed(offer, 4 * every_us))
+            with trio.move_on_after(every_us / 1e6):
                 await self._dirty.wait()
                 await trio.sleep(SETTLE_S)
             self._dirty = trio.Event()
+
+    async def _record(self) -> None:
+        """Have a copy in the DHT: from the first peer on."""
+        while True:
+            offer, every_us = self._make(), repeat_us(len(self._book.offers))
+            if offer and self._transport.peers():
+                await self._transport.put_record(f"offer/{offer.peer}", self._signed(offer, 8 * every_us))
+                await trio.sleep(RECORD_EVERY * every_us / 1e6)
+            else:
+                await trio.sleep(SEARCH_FIRST_S)
+
+    def _signed(self, offer: Offer, life_us: int) -> bytes:
+        return sign_offer(self._key, replace(offer, expires_us=offer.issued_us + life_us))
 
     async def _provide(self) -> None:
         """Stand in the DHT under the mesh's key, and under the keys of our images, so that others find us without

@@ -19,7 +19,7 @@ from potluck_netsim.world import Do
 from potluck_node.core import events as ev
 from potluck_node.core import provider_events as pev
 from potluck_node.core.gpus import Gpu
-from potluck_node.core.offers import OFFER_LIFE_US, OFFER_REPEAT_US, OfferBook, read_offer, sign_offer
+from potluck_node.core.offers import OfferBook, read_offer, repeat_us, sign_offer
 from potluck_node.core.pools import Capacity
 from potluck_node.discovery import SETTLE_S
 from potluck_node.link import LocalLink
@@ -140,7 +140,7 @@ class Node:
             mesh=MESH,
             sequence=self._sequence,
             issued_us=now_us,
-            expires_us=now_us + OFFER_LIFE_US,
+            expires_us=now_us + 4 * repeat_us(len(self.book.offers)),
             state="paused" if core.paused else "open",
             cpu_milli=self.capacity.cpu_milli,
             cpu_free_milli=free[0] + idle[0],
@@ -166,7 +166,7 @@ class Node:
         offer = self.make_offer()
         if offer:
             self.network.publish(self, sign_offer(self.key, offer))
-            self.later(OFFER_REPEAT_US, partial(self._tell_offer, self._telling))
+            self.later(repeat_us(len(self.book.offers)), partial(self._tell_offer, self._telling))
 
     def gossiped(self, data: bytes) -> None:
         if self.book.add(_read_offer(data), self.world.now_us) is None:

@@ -13,15 +13,26 @@ from potluck_ledger.keys import PrivateKey
 
 OFFER_KIND = "potluck/offer/1"
 
-# An offer is repeated every 5 s; three lost in a row make it stale.
-OFFER_LIFE_US = 20_000_000
-OFFER_REPEAT_US = 5_000_000
+# An offer that does not change is repeated every 5 s, and less often in a mesh so large that each node would hear more
+# than ten a second: hearing one costs about a millisecond with all that libp2p does for it.
+OFFER_REPEAT_US, OFFER_REPEAT_MAX_US = 5_000_000, 120_000_000
+OFFERS_HEARD_PER_S = 10
+# Three lost in a row make it stale.
+OFFER_LIFE_US = 4 * OFFER_REPEAT_US
+# The DHT has a copy for those who come anew. Storing it costs a stream to each of twenty peers, ten times as much as a
+# gossip: so it is told once in three times, and lives as long as two lives.
+RECORD_EVERY, OFFER_LIFE_MAX_US = 3, 8 * OFFER_REPEAT_MAX_US
 
 # Clocks on a LAN without NTP drift by seconds; more than two minutes means that expiry says nothing.
 CLOCK_SKEW_MAX_US = 120_000_000
 
 # A mesh of 10,000 nodes at about 1 KiB an offer: 10 MiB.
 OFFERS_MAX = 10_000
+
+
+def repeat_us(others: int) -> int:
+    """How long after an offer the next is told if nothing changes, where so many others are known to tell theirs."""
+    return min(max(OFFER_REPEAT_US, others * 1_000_000 // OFFERS_HEARD_PER_S), OFFER_REPEAT_MAX_US)
 
 
 @dataclass(frozen=True)
@@ -102,7 +113,7 @@ class OfferBook:
             self.skewed[offer.peer] = skew
             self.offers.pop(offer.peer, None)
             return Rejected(offer.peer, skew_text(skew))
-        if offer.expires_us - offer.issued_us > 2 * OFFER_LIFE_US or offer.expires_us <= now_us:
+        if offer.expires_us - offer.issued_us > OFFER_LIFE_MAX_US or offer.expires_us <= now_us:
             return Rejected(offer.peer, "it has expired, or claims to live too long")
         if known is None and len(self.offers) >= OFFERS_MAX:
             return Rejected(offer.peer, "the book is full")
