@@ -51,6 +51,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     witnesses: tuple[str, ...] = ()
     witnesses_needed: int = 1
     labels: dict[str, str] = {}
+    share_machine: str = ""
     state: str = ""
     state_gib: float = 10.0
     volume_gib: float = 20.0
@@ -106,6 +107,7 @@ HELP = {
     "witnesses_needed": "How many of them must have signed for a head to count as witnessed; three at most.",
     "region": "Where the machine is, for functions that ask for a region.",
     "labels": "Free labels for functions that ask for them.",
+    "share_machine": "Folder in which nodes of several users tell each other what they lend, as /run/lock/potluck.",
     "state": "Where dicts and queues are: nothing for the node's own folder, or postgresql://USER@HOST/DATABASE.",
     "state_gib": "Upper bound of what dicts and queues hold, in GiB.",
     "volume_gib": "How much one volume that functions can write to may take of the disk here, in GiB.",

@@ -95,7 +95,8 @@ class MeshFolder:
         found = self.load()
         if found:
             raise AlreadyExistsError(
-                f"This node is on the mesh {found.name} already.", fix="Leave it first: potluck mesh leave"
+                f"This node is on the mesh {found.name} already.",
+                fix="Leave it first: potluck mesh leave. Or be on both: potluck --on NAME join TOKEN",
             )
 
     def _keep(self, file: MeshFile) -> MeshFile:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import msgspec
 import trio
 
-from potluck import __version__, wire
+from potluck import __version__, paths, wire
 from potluck.errors import InvalidError, RefusedError
 from potluck.wire import control
 from potluck.wire.accounts import QuotaQuestion
@@ -65,6 +65,7 @@ from potluck_node.lab import Lab
 from potluck_node.lab_sync import LabSync
 from potluck_node.membership import Membership, found_in
 from potluck_node.metrics import Metrics
+from potluck_node.neighbours import Neighbours
 from potluck_node.nested import Nested
 from potluck_node.plain_offer import plain_offer
 from potluck_node.provider import Provider
@@ -238,6 +239,8 @@ class Node:
         written_max = int(settings.volume_gib * (1 << 30))
         provider.mounts = Mounts(self.home.path, self.images, written_max)
         provider.roots = Roots(self.home.path, self.images, written_max)
+        folder = Path(settings.share_machine) if settings.share_machine else paths.shared_folder(self.home.path)
+        provider.neighbours = Neighbours(folder, provider.core.room.reserved, provider.submit)
         return provider
 
     def _wire_up(self) -> None:

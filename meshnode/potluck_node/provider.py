@@ -31,6 +31,7 @@ from potluck_node.engine import Engine
 from potluck_node.gpus import GpuWatch
 from potluck_node.lease_secrets import opened
 from potluck_node.link import Link, LocalLink, StreamLink, local_links
+from potluck_node.neighbours import Neighbours
 from potluck_node.pool import Images, OpenGateway, Pool
 from potluck_node.pool_volumes import Mounted, OpenVolumes
 from potluck_node.quota_gate import QuotaGate
@@ -79,6 +80,8 @@ class Provider:
         self._asks = NodeAsks(self._relay, self._post_lease)
         # Without these, functions find no volumes here.
         self.mounts: Mounts | None = None
+        # Without these, the machine counts as ours alone.
+        self.neighbours: Neighbours | None = None
         # Without these, the roots of sandboxes can only be read.
         self.roots: Roots | None = None
         self._nursery: trio.Nursery | None = None
@@ -95,9 +98,11 @@ class Provider:
             await self._nursery.start(self._engine.serve)
             if self.gpus:
                 await self._nursery.start(self.gpus.serve)
+            if self.neighbours:
+                await self._nursery.start(self.neighbours.serve)
             task_status.started()
 
-    def submit(self, event: ev.Paused | ev.Resumed) -> None:
+    def submit(self, event: ev.Paused | ev.Resumed | ev.NeighboursSeen) -> None:
         self._engine.submit(event)
 
     async def settled(self) -> None:

@@ -20,7 +20,12 @@ pytestmark = pytest.mark.skipif(
 
 def ask_as_javascript(address: str, other: str) -> dict:
     done = subprocess.run(
-        ["node", "peer.mjs", address, other], cwd=FOLDER, capture_output=True, text=True, timeout=PATIENCE_S, check=False
+        ["node", "peer.mjs", address, other],
+        cwd=FOLDER,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+        check=False,
     )
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads(done.stdout)
@@ -46,5 +51,5 @@ def test_a_javascript_peer_identifies_pings_joins_the_dht_and_reads_an_offer(mes
 def test_it_reads_no_offer_that_is_not_there(mesh):
     first = mesh.caller()
     wait_until(lambda: first.status().addresses, "listening")
-    with pytest.raises(AssertionError, match="no record of|not found"):
+    with pytest.raises(AssertionError, match=r"no record of|not found"):
         ask_as_javascript(first.address, first.status().peer)

@@ -24,7 +24,7 @@ def systemctl(tmp_path, monkeypatch):
     script.chmod(0o755)
     monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
     monkeypatch.setenv("POTLUCK_HOME", str(tmp_path / "home"))
-    monkeypatch.setattr(service, "place", lambda: tmp_path / "units" / service.NAME)
+    monkeypatch.setattr(service, "place", lambda: tmp_path / "units" / "potluck.service")
     return tmp_path
 
 
@@ -51,7 +51,7 @@ def test_a_unit_is_written_and_started(systemctl):
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd is not installed")
 def test_systemd_understands_the_unit(tmp_path, monkeypatch):
     monkeypatch.setenv("POTLUCK_HOME", str(tmp_path / '100% of "it"'))
-    file = tmp_path / service.NAME
+    file = tmp_path / "potluck.service"
     file.write_text(service.unit(["--name", "a$b"]))
     done = subprocess.run(
         ["systemd-analyze", "verify", "--man=no", str(file)], capture_output=True, text=True, check=False
@@ -87,3 +87,10 @@ def test_the_unit_goes_where_the_users_manager_looks(monkeypatch, tmp_path):
     assert "WantedBy=default.target" in service.unit([])
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     assert service.place().parent.name == "system"
+
+
+def test_a_node_for_a_further_mesh_has_a_unit_of_its_own(monkeypatch, tmp_path):
+    monkeypatch.setenv("POTLUCK_HOME", str(tmp_path))
+    monkeypatch.setenv("POTLUCK_ON", "vision")
+    assert service.place().name == "potluck-vision.service"
+    assert f'"POTLUCK_HOME={tmp_path}/meshes/vision"' in service.unit([])

@@ -77,6 +77,7 @@ class ProviderCore:
             ev.Resumed: self._on_resumed,
             ev.PoolGone: self._pool_gone,
             ev.GpusSeen: self._gpus_seen,
+            ev.NeighboursSeen: self._neighbours_seen,
             ev.GpuSampled: self._gpu_sampled,
             ev.LimitBroken: self._limit_broken,
             ev.Tick: self._tick,
@@ -259,6 +260,10 @@ class ProviderCore:
                 self._abort(pool, worker, why, now_us)
         if before != [(gpu.uuid, gpu.state) for gpu in self.gpus.offers()]:
             self._act(ev.OfferChanged())
+
+    def _neighbours_seen(self, event: ev.NeighboursSeen, _now_us: int) -> None:
+        self.room.others = event.cpu_milli, event.memory_mib
+        self._act(ev.OfferChanged())
 
     def _gpu_sampled(self, event: ev.GpuSampled, _now_us: int) -> None:
         self._gpus.meters.sampled(event.sample)

@@ -71,6 +71,14 @@ class GpusSeen:
 
 
 @dataclass(frozen=True, slots=True)
+class NeighboursSeen:
+    """What other nodes of this machine have reserved, CPU in thousandths."""
+
+    cpu_milli: int
+    memory_mib: int
+
+
+@dataclass(frozen=True, slots=True)
 class GpuSampled:
     sample: GpuSample
 
@@ -228,6 +236,7 @@ Event = (
     | WorkerGone
     | PoolGone
     | GpusSeen
+    | NeighboursSeen
     | GpuSampled
     | LimitBroken
     | InputCame

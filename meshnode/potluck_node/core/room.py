@@ -23,13 +23,20 @@ class Room:
         self._capacity, self._pools, self._desk = capacity, pools, desk
         # How much of its share a caller has used, in thousandths: from 1000 on it runs behind others.
         self.share: Callable[[str], int] = lambda caller: 0
+        # (CPU thousandths, MiB) that workers of other nodes on this machine have.
+        self.others = (0, 0)
 
     def free(self) -> tuple[int, int]:
         """(CPU thousandths, MiB) that are not reserved by a worker. One that waits for calls of its own lends its CPU
         to others, so that the first is negative when it goes on while the others' workers are kept idle."""
+        cpu, memory = self.reserved()
+        return self._capacity.cpu_milli - self.others[0] - cpu, self._capacity.memory_mib - self.others[1] - memory
+
+    def reserved(self) -> tuple[int, int]:
+        """(CPU thousandths, MiB) that our own workers have."""
         workers = [(pool.spec.resources, worker) for pool in self._pools.values() for worker in pool.workers.values()]
-        cpu = self._capacity.cpu_milli - sum(each.cpu_milli for each, worker in workers if not worker.waits)
-        return cpu, self._capacity.memory_mib - sum(each.memory_mib for each, _ in workers)
+        cpu = sum(each.cpu_milli for each, worker in workers if not worker.waits)
+        return cpu, sum(each.memory_mib for each, _ in workers)
 
     def lends(self) -> bool:
         """Whether CPU of one worker is with another, or was and is reserved twice."""
@@ -45,7 +52,7 @@ class Room:
         """Whether there is CPU for one more worker that does something."""
         workers = [(pool.spec.resources, worker) for pool in self._pools.values() for worker in pool.workers.values()]
         used = sum(each.cpu_milli for each, worker in workers if not worker.asleep)
-        return used + spec.resources.cpu_milli <= self._capacity.cpu_milli
+        return used + spec.resources.cpu_milli <= self._capacity.cpu_milli - self.others[0]
 
     def idle(self) -> tuple[int, int]:
         """(CPU thousandths, MiB) held by warm workers that do nothing and would make room."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 import click
 
+from potluck import paths
 from potluck.errors import Error
 from potluck.version import __version__
 
@@ -24,8 +26,12 @@ class Potluck(click.Group):
 
 @click.group(cls=Potluck, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="potluck")
-def main() -> None:
+@click.option("--on", metavar="MESH", help="Use this machine's further node for another mesh; also POTLUCK_ON.")
+def main(on: str | None) -> None:
     """Everyone brings a GPU: run Python functions on a mesh of machines."""
+    if on is not None:
+        os.environ["POTLUCK_ON"] = on
+    paths.home()
 
 
 def _register() -> None:

@@ -11,10 +11,13 @@ from typing import Any
 import click
 import msgspec
 
+from potluck import paths
 from potluck.asking import Steps, drive
 from potluck.cli.node import require_node
 from potluck.cli.show import ago, as_json, named, print_json, print_table
-from potluck.errors import ExecutionError, InvalidError, from_kind
+from potluck.client import Client
+from potluck.errors import ConnectionError, ExecutionError, InvalidError, from_kind
+from potluck.output import PlainOutput
 from potluck.wire import membership as messages
 
 # Joining dials a few addresses, of which each is given up within 5 seconds.
@@ -71,6 +74,29 @@ def members(as_json: bool) -> None:
     print_table(("name", "peer", "roles", "since", "until", "here"), rows, "Nobody was met yet.")
     if found.revoked:
         click.echo(f"{found.revoked} were revoked.")
+
+
+@mesh.command("list")
+@as_json
+def list_(as_json: bool) -> None:
+    """The nodes that you have on this machine: one for each mesh, and they know nothing of each other."""
+    rows = [_node_row(on) for on in ("", *paths.further())]
+    if as_json:
+        print_json([dict(zip(("on", "mesh", "node", "peer"), row, strict=True)) for row in rows])
+    else:
+        print_table(("--on", "mesh", "node", "peer"), rows, "")
+
+
+def _node_row(on: str) -> tuple[str, ...]:
+    try:
+        connection = Client(paths.socket_path(on=on), PlainOutput(), "cli")
+    except ConnectionError:
+        return on, "", "does not run", ""
+    try:
+        welcome = connection.welcome
+        return on, welcome.mesh, welcome.name, welcome.peer
+    finally:
+        connection.close()
 
 
 @mesh.command()

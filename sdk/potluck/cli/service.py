@@ -15,7 +15,6 @@ from pathlib import Path
 from potluck import paths
 from potluck.errors import ExecutionError, NotFoundError
 
-NAME = "potluck.service"
 # systemd answers at once, or waits for a node that stops: which gives its leases six seconds.
 TIMEOUT_S = 60.0
 
@@ -53,9 +52,9 @@ def install(arguments: Sequence[str]) -> Path:
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(unit(arguments))
     _systemctl("daemon-reload")
-    _systemctl("enable", NAME)
+    _systemctl("enable", file.name)
     # Also where an older one runs: with the new settings.
-    _systemctl("restart", NAME)
+    _systemctl("restart", file.name)
     return file
 
 
@@ -65,17 +64,20 @@ def remove() -> Path:
     if not file.exists():
         raise NotFoundError("The node is no service here.", fix="Stop it with: potluck down")
     _check_manager()
-    _systemctl("disable", "--now", NAME)
+    _systemctl("disable", "--now", file.name)
     file.unlink()
     _systemctl("daemon-reload")
     return file
 
 
 def place() -> Path:
+    """The unit's file. A node for a further mesh has a unit of its own."""
+    on = os.environ.get("POTLUCK_ON")
+    name = f"potluck-{on}.service" if on else "potluck.service"
     if os.geteuid() == 0:
-        return Path("/etc/systemd/system") / NAME
+        return Path("/etc/systemd/system") / name
     config = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
-    return config / "systemd" / "user" / NAME
+    return config / "systemd" / "user" / name
 
 
 def unit(arguments: Sequence[str]) -> str:
