@@ -1,6 +1,7 @@
 """The ledger's own speed, on one core: receipts signed, read and verified, kept; entries followed.
 
-The floor of verifying is the bare signature check of the library that both use. Prints JSON; medians.
+The floor of verifying is the bare check of a signature with the library that is used, libsodium, with OpenSSL's beside
+it. Prints JSON; medians.
 """
 
 from __future__ import annotations
@@ -13,16 +14,25 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
+import trio
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from nacl.bindings import crypto_sign_open
 
+from potluck_ledger import keys
 from potluck_ledger.entries import Checkpoint, Entry, Receipt, read_receipt, sign
-from potluck_ledger.envelope import countersign, open_envelope
-from potluck_ledger.journal import GENESIS, Journal, digest
-from potluck_ledger.keys import PrivateKey
+from potluck_ledger.envelope import Envelope, countersign, open_envelope
+from potluck_ledger.journal import GENESIS, Journal, Problem, digest
+from potluck_ledger.keys import SIGNATURES_KEPT, PrivateKey
 from potluck_ledger.sync import Convict, Fetch, Follower
+from potluck_node.keeping import Keeping
+
+T = TypeVar("T")
 
 ROUNDS = 7
 CALLER, PROVIDER = PrivateKey(bytes(32)), PrivateKey(bytes([1]) * 32)
@@ -35,10 +45,16 @@ def receipt(number: int) -> Receipt:
     )  # fmt: skip
 
 
+def forget() -> None:
+    """What was checked once is checked again."""
+    keys._known.clear()
+
+
 def per_second(run: Callable[[], object], count: int) -> float:
     """Median over rounds of how many of `count` things `run` does in a second."""
     rates = []
     for _ in range(ROUNDS):
+        forget()
         begun = time.perf_counter()
         run()
         rates.append(count / (time.perf_counter() - begun))
@@ -46,19 +62,30 @@ def per_second(run: Callable[[], object], count: int) -> float:
 
 
 def signing(count: int) -> dict[str, float]:
+    """Signatures that are known to hold are forgotten before each round."""
     made = [receipt(number) for number in range(count)]
     whole = [countersign(CALLER, sign(PROVIDER, each)).encode() for each in made]
     alone = [sign(PROVIDER, each).encode() for each in made]
-    key = Ed25519PublicKey.from_public_bytes(PROVIDER.public.raw)
-    pairs = [(bytes(300), PROVIDER.sign(bytes(300)))] * count
-    found = {
-        "signed": per_second(lambda: [sign(PROVIDER, each) for each in made], count),
-        "verified_with_one_signature": per_second(lambda: [read_receipt(each) for each in alone], count),
-        "verified_with_both": per_second(lambda: [read_receipt(each) for each in whole], count),
-        "bare_signature_checks": per_second(lambda: [key.verify(signature, data) for data, signature in pairs], count),
-        "receipt_bytes": len(open_envelope(whole[0], Receipt.KIND).body),
-        "envelope_bytes": len(whole[0]),
-    }
+    raw, data = PROVIDER.public.raw, bytes(300)
+    key, signature = Ed25519PublicKey.from_public_bytes(raw), PROVIDER.sign(data)
+    together = signature + data
+
+    def halves() -> None:
+        parts = alone[: count // 2], alone[count // 2 :]
+        list(pool.map(lambda part: [read_receipt(each) for each in part], parts))
+
+    with ThreadPoolExecutor(2) as pool:
+        found = {
+            "signed": per_second(lambda: [sign(PROVIDER, each) for each in made], count),
+            "verified_with_one_signature": per_second(lambda: [read_receipt(each) for each in alone], count),
+            "the_same_on_two_threads": per_second(halves, count),
+            "verified_with_both": per_second(lambda: [read_receipt(each) for each in whole], count),
+            "bare_signatures": per_second(lambda: [PROVIDER.sign(data) for _ in made], count),
+            "bare_signature_checks": per_second(lambda: [crypto_sign_open(together, raw) for _ in made], count),
+            "the_same_with_openssl": per_second(lambda: [key.verify(signature, data) for _ in made], count),
+            "receipt_bytes": len(open_envelope(whole[0], Receipt.KIND).body),
+            "envelope_bytes": len(whole[0]),
+        }
     return found | {
         "one_signature_of_bare": round(found["verified_with_one_signature"] / found["bare_signature_checks"], 2)
     }
@@ -84,18 +111,90 @@ def keeping(count: int) -> dict[str, float]:
     return {"appended": round(append), "bare_write_and_fsync": round(bare), "of_bare": round(append / bare, 2)}
 
 
+def _checked(offered: list[bytes]) -> list[Envelope]:
+    return [read_receipt(each)[0] for each in offered]
+
+
+def _countersigned(read: list[Envelope]) -> list[bytes]:
+    return [countersign(CALLER, each).encode() for each in read]
+
+
+def countersigning(offered: list[bytes], journal: Journal, batch: int) -> dict[str, float]:
+    """What a caller's node does with each receipt: check it, sign it, keep it. Seconds of a core, of each part and
+    receipt."""
+    parts = dict.fromkeys(("check", "sign", "keep"), 0.0)
+    forget()
+
+    def timed(part: str, work: Callable[[], T]) -> T:
+        begun = time.process_time()
+        done = work()
+        parts[part] += time.process_time() - begun
+        return done
+
+    for at in range(0, len(offered), batch):
+        read = timed("check", partial(_checked, offered[at : at + batch]))
+        signed = timed("sign", partial(_countersigned, read))
+        timed("keep", partial(journal.append_all, signed, at))
+    return {part: took / len(offered) for part, took in parts.items()}
+
+
 def batching(count: int, batch: int) -> dict[str, float]:
-    """Receipts that come together wait for the disk once. With a receipt for each of 1,000 calls a second, what keeping
-    them takes of the time."""
-    made = [countersign(CALLER, sign(PROVIDER, receipt(number))).encode() for number in range(count)]
+    """Receipts that come together wait for the disk once. With a receipt for each of 1,000 calls a second, what that
+    takes of one core, part by part."""
+    offered = [sign(PROVIDER, receipt(number)).encode() for number in range(count)]
     with tempfile.TemporaryDirectory() as folder:
         journal = Journal(Path(folder) / "journal", CALLER)
         begun = time.perf_counter()
-        for at in range(0, count, batch):
-            journal.append_all(made[at : at + batch], at)
+        parts = countersigning(offered, journal, batch)
         took = time.perf_counter() - begun
         journal.close()
-    return {"batch": batch, "appended": round(count / took), "of_a_second_for_1000": round(took / count * 1000, 3)}
+    shares = {f"{part}_of_a_core_at_1000": round(took * 1000, 3) for part, took in parts.items()}
+    return {"batch": batch, "per_second": round(count / took), **shares}
+
+
+async def loaded(count: int, *, keeps: bool) -> dict[str, float]:
+    """A thousand receipts come in a second: each is checked, signed, and kept by a node's `Keeping`. What of a core the
+    process uses, how long a receipt waits, and how many shared one wait for the disk."""
+    waits, commits = list[float](), [0]
+    offered = [sign(PROVIDER, receipt(number)).encode() for number in range(count)]
+    forget()
+    with tempfile.TemporaryDirectory() as folder:
+        journal = Journal(Path(folder) / "journal", CALLER)
+        together = journal.together
+
+        def counted(writes: Sequence[Callable[[], None]]) -> list[Problem]:
+            commits[0] += 1
+            return together(writes)
+
+        def append(signed: bytes) -> None:
+            journal.append(signed, 1)
+
+        def waited(since: float, problem: Problem) -> None:
+            waits.append(time.perf_counter() - since)
+
+        journal.together = counted  # type: ignore[method-assign]
+        keeping = Keeping(journal)
+        async with trio.open_nursery() as nursery:
+            await nursery.start(keeping.serve)
+            begun, used = time.perf_counter(), time.process_time()
+            for number, each in enumerate(offered):
+                await trio.sleep(max(0.0, begun + number / 1000 - time.perf_counter()))
+                at = time.perf_counter()
+                if keeps:
+                    (signed,) = _countersigned(_checked([each]))
+                    keeping.keep(partial(append, signed), partial(waited, at))
+            took, used = time.perf_counter() - begun, time.process_time() - used
+            nursery.cancel_scope.cancel()
+        journal.close()
+    found = {"of_a_core": round(used / took, 3)}
+    if keeps:
+        tenths = statistics.quantiles(waits, n=20)
+        found |= {
+            "p50_ms": round(tenths[9] * 1e3, 2),
+            "p95_ms": round(tenths[18] * 1e3, 2),
+            "per_commit": round(count / commits[0], 1),
+        }
+    return found
 
 
 class Gossip:
@@ -167,9 +266,16 @@ def following(count: int) -> dict[str, float]:
 def main() -> None:
     """`python benchmarks/ledger.py [ENTRIES]`."""
     entries = int(sys.argv[1]) if len(sys.argv) > 1 else 100_000
-    batches = [batching(500, batch) for batch in (1, 10, 50)]
-    found = {"receipts": signing(1000), "journal": keeping(500), "batches": batches, "proof": proving(1000, 3)}
-    print(json.dumps(found | {"follow": following(entries)}, indent=2))
+    found = {
+        "receipts": signing(SIGNATURES_KEPT // 2),
+        "journal": keeping(500),
+        "batches": [batching(2000, batch) for batch in (1, 10, 50)],
+        "1000_receipts_a_second": trio.run(partial(loaded, 3000, keeps=True)),
+        "the_same_loop_keeping_nothing": trio.run(partial(loaded, 3000, keeps=False)),
+        "proof": proving(1000, 3),
+        "follow": following(entries),
+    }
+    print(json.dumps(found, indent=2))
 
 
 if __name__ == "__main__":

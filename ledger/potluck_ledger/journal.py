@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import sqlite3
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
 from blake3 import blake3
 
 from potluck_ledger.balance import Accounts
+from potluck_ledger.database import Database, connect
 from potluck_ledger.entries import (
     Checkpoint,
     Content,
     Entry,
     Receipt,
     Voucher,
+    parsed,
     parties,
     read,
     read_content,
@@ -68,29 +71,39 @@ def digest(data: bytes) -> bytes:
     return blake3(data).digest()
 
 
-def _open(path: Path) -> sqlite3.Connection:
-    path.touch(mode=0o600)
-    return sqlite3.connect(path, isolation_level=None)
+# What a write of several can end with: the reason why it is not kept, or None.
+Problem = EnvelopeError | JournalError | None
+
+
+class _Kept(NamedTuple):
+    """A new entry that is on disk, and does not count yet."""
+
+    head: tuple[int, bytes]
+    envelope: Envelope
+    content: Content
 
 
 class Journal:
     """`path` is the database; `key` signs new entries and names the owner. `accounts` is the balance with each peer.
 
     Opening verifies every entry, and raises `EnvelopeError` when one does not hold. Tests give another `connect`.
+    All is for one thread, but for `together`.
     """
 
-    def __init__(self, path: Path, key: PrivateKey, connect: Callable[[Path], sqlite3.Connection] = _open) -> None:
+    def __init__(self, path: Path, key: PrivateKey, connect: Callable[[Path], sqlite3.Connection] = connect) -> None:
         self._key = key
-        self._db = connect(path)
-        # FULL: an entry that was acknowledged to a peer must survive a power cut, else we would fork our own chain.
-        self._db.executescript(f"PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; {_SCHEMA}")
+        self._db = Database(path, _SCHEMA, connect)
         self.accounts = Accounts(key.peer)
         self.blocked = ""
+        self._head = (0, GENESIS)
+        # Of the transaction that is open; and what is on disk since, until `count`.
+        self._fresh: list[_Kept] = []
+        self._uncounted: deque[_Kept] = deque()
         self._load()
 
     def _load(self) -> None:
         # A journal of an earlier version has not noted its leases.
-        is_noted = self._db.execute("SELECT 1 FROM leases LIMIT 1").fetchone() is not None
+        is_noted = self._db.read("SELECT 1 FROM leases LIMIT 1").fetchone() is not None
         with self._transaction():
             for record in self.records():
                 read(record.entry, Entry, self.owner)
@@ -98,6 +111,7 @@ class Journal:
                 self.accounts.record(envelope, content)
                 if not is_noted:
                     self._note_lease(envelope, content)
+            self._head = self._tip()
 
     @property
     def owner(self) -> str:
@@ -105,7 +119,7 @@ class Journal:
 
     def digest_of(self, sequence: int) -> bytes | None:
         """That of one entry; None when there is none."""
-        row = self._db.execute("SELECT digest FROM entries WHERE sequence = ?", (sequence,)).fetchone()
+        row = self._db.read("SELECT digest FROM entries WHERE sequence = ?", sequence).fetchone()
         return bytes(row[0]) if row else None
 
     def append(self, content: bytes, at_us: int) -> int:
@@ -118,19 +132,49 @@ class Journal:
 
     def append_all(self, contents: Sequence[bytes], at_us: int) -> list[int]:
         """Like `append`, for several that wait for the disk once: all of them are kept, or none."""
-        bodies = [self._own(content) for content in contents]
-        self._check_whole()
-        numbers: list[int] = []
-        last, _ = self.head()
         with self._transaction():
-            for content, (envelope, body) in zip(contents, bodies, strict=True):
-                numbers.append(self._known(content) or self._chain(content, at_us))
-                self._note_lease(envelope, body)
-        for number, (envelope, body) in zip(numbers, bodies, strict=True):
-            if number > last:
-                last = number
-                self.accounts.record(envelope, body)
+            numbers = [self._add(content, at_us) for content in contents]
+        if not self._db.is_writing:
+            self.count()
         return numbers
+
+    def together(self, writes: Sequence[Callable[[], None]]) -> list[Problem]:
+        """Do some that write here, in order, and wait for the disk once: each is whole or not there, and what it
+        returned for each is why. In any thread; `count` has to follow in that which uses the journal else."""
+        try:
+            with self._transaction():
+                return [self._tried(write) for write in writes]
+        except JournalError as error:
+            return [error] * len(writes)
+
+    def _tried(self, write: Callable[[], None]) -> Problem:
+        """Raises `JournalError` when what came before is lost as well."""
+        try:
+            with self._transaction():
+                write()
+        except (EnvelopeError, JournalError) as error:
+            if self._db.is_lost:
+                raise JournalError(str(error)) from None
+            return error
+        return None
+
+    def count(self) -> None:
+        """What is on disk counts from now on: for the head, and in the accounts."""
+        while self._uncounted:
+            kept = self._uncounted.popleft()
+            self._head = kept.head
+            self.accounts.record(kept.envelope, kept.content)
+
+    def _add(self, content: bytes, at_us: int) -> int:
+        """Its number."""
+        envelope, body = self._own(content)
+        self._check_whole()
+        if known := self._known(content):
+            return known
+        head = self._chain(content, at_us)
+        self._note_lease(envelope, body)
+        self._fresh.append(_Kept(head, envelope, body))
+        return head[0]
 
     def _own(self, content: bytes) -> tuple[Envelope, Content]:
         """Raises `EnvelopeError` for what is not about us."""
@@ -141,16 +185,17 @@ class Journal:
 
     def _known(self, content: bytes) -> int:
         """Its number; 0 when it is new."""
-        row = self._db.execute("SELECT sequence FROM entries WHERE content_digest = ?", (digest(content),)).fetchone()
+        row = self._db.read("SELECT sequence FROM entries WHERE content_digest = ?", digest(content)).fetchone()
         return int(row[0]) if row else 0
 
-    def _chain(self, content: bytes, at_us: int) -> int:
-        sequence, previous = self.head()
+    def _chain(self, content: bytes, at_us: int) -> tuple[int, bytes]:
+        """Its number and digest."""
+        sequence, previous = self._fresh[-1].head if self._fresh else self._tip()
         entry = Entry(sequence + 1, previous, at_us, digest(content))
         signed = sign(self._key, entry).encode()
-        row = (entry.sequence, digest(signed), signed, content, entry.content)
-        self._db.execute("INSERT INTO entries VALUES (?, ?, ?, ?, ?)", row)
-        return entry.sequence
+        head = entry.sequence, digest(signed)
+        self._db.write("INSERT INTO entries VALUES (?, ?, ?, ?, ?)", *head, signed, content, entry.content)
+        return head
 
     def _note_lease(self, envelope: Envelope, content: Content) -> None:
         if isinstance(content, Receipt | Voucher):
@@ -160,17 +205,17 @@ class Journal:
                 INSERT INTO leases VALUES (?, ?, ?) ON CONFLICT (peer, lease)
                 DO UPDATE SET settled = max(settled, excluded.settled)
             """
-            self._db.execute(query, (peer, content.lease, int(is_settled)))
+            self._db.write(query, peer, content.lease, int(is_settled))
 
     def knows_lease(self, peer: str, lease: str) -> bool:
         """Whether something of a peer's lease is kept: another one of that name could not be told from it."""
-        is_held = self._db.execute("SELECT 1 FROM vouchers WHERE lease = ?", (lease,)).fetchone() is not None
+        is_held = self._db.read("SELECT 1 FROM vouchers WHERE lease = ?", lease).fetchone() is not None
         return is_held or self._is_settled(peer, lease) is not None
 
     def _is_settled(self, peer: str, lease: str) -> bool | None:
         """Whether there is a receipt of both; None when there is nothing."""
         query = "SELECT settled FROM leases WHERE peer = ? AND lease = ?"
-        row = self._db.execute(query, (peer, lease)).fetchone()
+        row = self._db.read(query, peer, lease).fetchone()
         return bool(row[0]) if row else None
 
     def hold(self, envelope: bytes) -> None:
@@ -186,81 +231,91 @@ class Journal:
             INSERT INTO vouchers VALUES (?, ?, ?) ON CONFLICT (lease)
             DO UPDATE SET number = excluded.number, envelope = excluded.envelope WHERE excluded.number > number
         """
-        self._write(query, (voucher.lease, voucher.number, envelope))
+        self._write(query, voucher.lease, voucher.number, envelope)
 
-    def release(self, lease: str, at_us: int, *, keep: bool) -> None:
-        """A lease is over: its voucher becomes an entry where it is all that is signed (`keep`), and is forgotten else,
-        also where a node died between keeping the receipt and this. Raises `JournalError`."""
-        row = self._db.execute("SELECT envelope FROM vouchers WHERE lease = ?", (lease,)).fetchone()
-        if not row:
-            return
-        (peer,) = parties(read_voucher(bytes(row[0]))) - {self.owner}
-        if keep and not self._is_settled(peer, lease):
-            self.append(bytes(row[0]), at_us)
-        self._write("DELETE FROM vouchers WHERE lease = ?", (lease,))
+    def release(self, lease: str, at_us: int) -> int:
+        """A lease is over: its voucher becomes an entry where it is all that is signed, and is forgotten else, also
+        where a node died between keeping the receipt and this. Returns how much time such an entry is for, in
+        microseconds, 0 when there is none. Raises `JournalError`."""
+        with self._transaction():
+            row = self._db.read("SELECT envelope FROM vouchers WHERE lease = ?", lease).fetchone()
+            kept_us = self._outlive(bytes(row[0]), at_us) if row else 0
+            self._db.write("DELETE FROM vouchers WHERE lease = ?", lease)
+        if not self._db.is_writing:
+            self.count()
+        return kept_us
+
+    def _outlive(self, envelope: bytes, at_us: int) -> int:
+        """What a lease's voucher becomes."""
+        _, voucher = parsed(envelope)
+        assert isinstance(voucher, Voucher), "what is held are vouchers"
+        (peer,) = parties(voucher) - {self.owner}
+        if self._is_settled(peer, voucher.lease):
+            return 0
+        self.append(envelope, at_us)
+        return voucher.lease_us
 
     def held(self) -> list[str]:
         """Leases of which there is a voucher: they were running when the node died."""
-        return [str(lease) for (lease,) in self._db.execute("SELECT lease FROM vouchers ORDER BY lease")]
+        return [str(lease) for (lease,) in self._db.read("SELECT lease FROM vouchers ORDER BY lease")]
 
     def vouchers(self) -> Iterator[bytes]:
         """The envelopes of these, as of now."""
-        rows = self._db.execute("SELECT envelope FROM vouchers ORDER BY lease").fetchall()
+        rows = self._db.read("SELECT envelope FROM vouchers ORDER BY lease").fetchall()
         return (bytes(envelope) for (envelope,) in rows)
 
     def keep_proof(self, owner: str, proof: bytes) -> None:
         """Keep the first proof that somebody keeps two journals. Raises `JournalError`."""
-        self._write("INSERT OR IGNORE INTO proofs VALUES (?, ?)", (owner, proof))
+        self._write("INSERT OR IGNORE INTO proofs VALUES (?, ?)", owner, proof)
 
     def proofs(self) -> list[bytes]:
         """All of them."""
-        return [bytes(proof) for (proof,) in self._db.execute("SELECT proof FROM proofs ORDER BY owner")]
+        return [bytes(proof) for (proof,) in self._db.read("SELECT proof FROM proofs ORDER BY owner")]
 
     def cosigned(self, owner: str) -> tuple[int, bytes] | None:
         """The number and digest of the head of an owner's journal that we cosigned last."""
         query = "SELECT sequence, head FROM cosigned WHERE owner = ?"
-        row = self._db.execute(query, (owner,)).fetchone()
+        row = self._db.read(query, owner).fetchone()
         return (int(row[0]), bytes(row[1])) if row else None
 
     def keep_cosigned(self, owner: str, sequence: int, head: bytes) -> None:
         """Before we cosign it. It is on disk when this returns. Raises `JournalError`, also when there are too many."""
-        known, count = self.cosigned(owner), self._db.execute("SELECT count(*) FROM cosigned").fetchone()[0]
+        known, count = self.cosigned(owner), self._db.read("SELECT count(*) FROM cosigned").fetchone()[0]
         if known is None and count >= COSIGNED_MAX:
             raise JournalError("this node is a witness of too many")
         if known is None or known < (sequence, head):
-            self._write("INSERT OR REPLACE INTO cosigned VALUES (?, ?, ?)", (owner, sequence, head))
+            self._write("INSERT OR REPLACE INTO cosigned VALUES (?, ?, ?)", owner, sequence, head)
 
     def keep_head(self, checkpoint: bytes) -> None:
         """The last checkpoint of ours that witnesses cosigned. Raises `JournalError`."""
-        self._write("INSERT OR REPLACE INTO witnessed VALUES (1, ?)", (checkpoint,))
+        self._write("INSERT OR REPLACE INTO witnessed VALUES (1, ?)", checkpoint)
 
     def witnessed(self) -> bytes:
         """What `keep_head` was told last; b"" before."""
-        row = self._db.execute("SELECT checkpoint FROM witnessed").fetchone()
+        row = self._db.read("SELECT checkpoint FROM witnessed").fetchone()
         return bytes(row[0]) if row else b""
 
-    def _write(self, query: str, values: tuple[object, ...]) -> None:
+    def _write(self, query: str, *values: object) -> None:
         with self._transaction():
-            self._db.execute(query, values)
+            self._db.write(query, *values)
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
-        """All of what is written, on disk at the end, or nothing of it. Raises `JournalError`."""
-        try:
-            self._db.execute("BEGIN IMMEDIATE")
-            yield
-            self._db.execute("COMMIT")
-        except sqlite3.Error as error:
-            self._roll_back()
-            raise JournalError(f"the journal cannot be written: {error}") from None
-        except BaseException:
-            self._roll_back()
-            raise
-
-    def _roll_back(self) -> None:
-        # SQLite has rolled back by itself after some errors.
-        with suppress(sqlite3.Error):
-            self._db.execute("ROLLBACK")
+        """All of what is written, or nothing of it. Raises `JournalError`."""
+        with self._db.lock:
+            before = len(self._fresh)
+            try:
+                with self._db.transaction():
+                    yield
+            except sqlite3.Error as error:
+                del self._fresh[before:]
+                raise JournalError(f"the journal cannot be written: {error}") from None
+            except BaseException:
+                del self._fresh[before:]
+                raise
+            if not self._db.is_writing:
+                self._uncounted.extend(self._fresh)
+                self._fresh.clear()
 
     def block(self, why: str) -> None:
         """Nothing is signed from now on: it would contradict what we signed before."""
@@ -271,8 +326,12 @@ class Journal:
             raise JournalError(self.blocked)
 
     def head(self) -> tuple[int, bytes]:
-        """(sequence, digest) of the latest entry; (0, 32 zero bytes) of an empty journal."""
-        row = self._db.execute("SELECT sequence, digest FROM entries ORDER BY sequence DESC LIMIT 1").fetchone()
+        """(sequence, digest) of the latest entry that counts; (0, 32 zero bytes) of an empty journal."""
+        return self._head
+
+    def _tip(self) -> tuple[int, bytes]:
+        """The same of the latest that is written."""
+        row = self._db.read("SELECT sequence, digest FROM entries ORDER BY sequence DESC LIMIT 1").fetchone()
         return (int(row[0]), bytes(row[1])) if row else (0, GENESIS)
 
     def checkpoint(self, at_us: int) -> Envelope:
@@ -284,7 +343,7 @@ class Journal:
     def records(self, after: int = 0, most: int = -1) -> Iterator[Record]:
         """Entries as they were signed, oldest first, from the one behind `after` on."""
         query = "SELECT envelope, content FROM entries WHERE sequence > ? ORDER BY sequence LIMIT ?"
-        for entry, content in self._db.execute(query, (after, most)):
+        for entry, content in self._db.read(query, after, most):
             yield Record(bytes(entry), bytes(content))
 
     def close(self) -> None:

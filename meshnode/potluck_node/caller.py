@@ -19,9 +19,9 @@ from potluck.wire.nested import CALLS
 from potluck.wire.offer import Offer
 from potluck.wire.state import StateAsked, StateDropped, StateTold
 from potluck.wire.worker import TROUBLE_MAX
-from potluck_ledger.journal import Journal, JournalError
+from potluck_ledger.journal import Journal, Problem
 from potluck_ledger.keys import PrivateKey
-from potluck_node.books import CallerBooks
+from potluck_node.books import CallerBooks, at_once
 from potluck_node.clock import Clock
 from potluck_node.core import events as ev
 from potluck_node.core.calls import CallCore
@@ -95,6 +95,8 @@ class Caller:
 
     def __init__(self, transport: Transport, key: PrivateKey, book: OfferBook, journal: Journal, clock: Clock) -> None:
         self._transport, self._key, self._book, self._journal, self._clock = transport, key, book, journal, clock
+        # How what is signed is kept: one by one, unless the node knows better.
+        self.keep = at_once(journal)
         self.own_offer: Callable[[], Offer | None] = lambda: None
         self.open_local: Callable[[str], LocalLink] | None = None
         self.trusts: Callable[[str], bool] = lambda peer: True
@@ -213,7 +215,7 @@ class Caller:
             held.link.post(message)
 
     def _open(self, action: ev.OpenLease) -> None:
-        books = CallerBooks(self._key, self._journal, action.lease, action.peer, action.function)
+        books = CallerBooks(self._key, self._journal, self.keep, action.lease, action.peer, action.function)
         lease = _Lease(action, books, ours=action.peer == self._key.peer)
         self._leases[action.lease] = lease
         assert self._nursery, "the caller is not being served"
@@ -309,11 +311,13 @@ class Caller:
             lease.desk.close()
         if lease.calls:
             lease.calls.close()
-        try:
-            lease.books.over(self._clock.now_us())
-        except JournalError as error:
-            log.error("a voucher is not in the journal: %s", error)
-        lease.gone.set()
+
+        def kept(problem: Problem) -> None:
+            if problem:
+                log.error("a voucher is not in the journal: %s", problem)
+            lease.gone.set()
+
+        lease.books.over(self._clock.now_us(), kept)
 
     # Messages
 
@@ -411,17 +415,21 @@ class Caller:
             self._sinks[found[0]].log(*found, message)
 
     def _voucher(self, lease: _Lease, data: bytes) -> None:
-        signed, why = lease.books.voucher(data, self._clock.now_us())
-        if why:
-            log.warning("not signing a voucher of %s: %s", self._who(lease), why)
-        self._post(lease.action.lease, messages.VoucherSigned(signed, why))
+        def answer(signed: bytes, why: str) -> None:
+            if why:
+                log.warning("not signing a voucher of %s: %s", self._who(lease), why)
+            self._post(lease.action.lease, messages.VoucherSigned(signed, why))
+
+        lease.books.voucher(data, self._clock.now_us(), answer)
 
     def _receipt(self, lease: _Lease, data: bytes) -> None:
-        signed, why = lease.books.receipt(data, self._clock.now_us())
-        if why:
-            log.warning("not signing the receipt of %s: %s", self._who(lease), why)
-        self._post(lease.action.lease, messages.ReceiptSigned(signed, why))
-        lease.settled.set()
+        def answer(signed: bytes, why: str) -> None:
+            if why:
+                log.warning("not signing the receipt of %s: %s", self._who(lease), why)
+            self._post(lease.action.lease, messages.ReceiptSigned(signed, why))
+            lease.settled.set()
+
+        lease.books.receipt(data, self._clock.now_us(), answer)
 
 
 def _stage(who: str, message: messages.LeaseProgress) -> str:

@@ -61,6 +61,7 @@ from potluck_node.home import Home
 from potluck_node.image_desk import ImageDesk
 from potluck_node.images import ImageService
 from potluck_node.journal_sync import JournalSync
+from potluck_node.keeping import Keeping
 from potluck_node.lab import Lab
 from potluck_node.lab_sync import LabSync
 from potluck_node.membership import Membership, found_in
@@ -143,7 +144,8 @@ class Node:
         self.journal = Journal(self.home.journal, self.key)
         for lease in self.journal.held():
             # It ran when the node died: what was signed of it is all that there is.
-            self.journal.release(lease, self._clock.now_us(), keep=True)
+            self.journal.release(lease, self._clock.now_us())
+        self.keeping = Keeping(self.journal)
         self.lab = Lab(self.home.lab, self.journal, settings.mesh, frozenset(settings.ledger_admins))
         self.book = OfferBook(settings.mesh, self.key.peer)
         self.transport = parts.make_transport(self.key, settings, self._rank, self.membership)
@@ -245,6 +247,7 @@ class Node:
 
     def _wire_up(self) -> None:
         """Who tells whom."""
+        self.caller.keep = self.witnesses.keep = self.keeping.keep
         if self.membership:
             private_mesh.wire(self, self.membership)
         self.caller.own_offer = self.own_offer
@@ -270,6 +273,7 @@ class Node:
         self.transport.handle(BUILD_PROTOCOL, self.build_peers.on_stream)
         self.transport.handle(WEB_PROTOCOL, self.guests.on_stream)
         if self.provider:
+            self.provider.keep_with(self.keeping.keep)
             self.caller.open_local = self.provider.open_local
             self.provider.on_offer = self._offer_changed
             self._watch_quotas(self.provider)
@@ -314,6 +318,7 @@ class Node:
         try:
             with self._scope:
                 async with trio.open_nursery() as nursery:
+                    await nursery.start(self.keeping.serve)
                     await nursery.start(self.transport.serve)
                     if self.membership:
                         await nursery.start(self.membership.serve)

@@ -17,9 +17,9 @@ from potluck.wire import lease as messages
 from potluck.wire.state import StateAsked, StateDropped, StateTold
 from potluck.wire.worker import WorkerLog
 from potluck_ledger.entries import sign
-from potluck_ledger.envelope import EnvelopeError
-from potluck_ledger.journal import Journal, JournalError
+from potluck_ledger.journal import Journal, Problem
 from potluck_ledger.keys import PrivateKey
+from potluck_node.books import Keep, at_once
 from potluck_node.clock import Clock
 from potluck_node.core import provider_events as ev
 from potluck_node.core.pools import Capacity
@@ -86,7 +86,8 @@ class Provider:
         self.roots: Roots | None = None
         self._nursery: trio.Nursery | None = None
         self.on_offer: Callable[[], None] = lambda: None
-        self._settling = Settling(key, journal, clock, lambda why: self.submit(ev.Paused(why)))
+        keep = at_once(journal)
+        self._settling = Settling(key, journal, keep, clock, lambda why: self.submit(ev.Paused(why)))
         # Who may use how much; None lets everybody.
         self.quota: QuotaGate | None = None
         # Why nothing is run for a peer; "" for all others.
@@ -104,6 +105,10 @@ class Provider:
 
     def submit(self, event: ev.Paused | ev.Resumed | ev.NeighboursSeen) -> None:
         self._engine.submit(event)
+
+    def keep_with(self, keep: Keep) -> None:
+        """How what is signed is kept, instead of one by one."""
+        self._settling.keep = keep
 
     async def settled(self) -> None:
         """Wait until no lease is open and every receipt is written."""
@@ -426,12 +431,15 @@ class Provider:
         if message.refused:
             log.warning("the caller of lease %s does not sign a voucher: %s", lease, message.refused)
             return
-        try:
-            self._journal.hold(message.envelope)
-        except (EnvelopeError, JournalError) as error:
-            log.warning("a voucher of lease %s is not kept: %s", lease, error)
-            return
-        self._engine.submit(ev.VoucherCame(lease, message.envelope))
+        envelope = message.envelope
+
+        def held(problem: Problem) -> None:
+            if problem:
+                log.warning("a voucher of lease %s is not kept: %s", lease, problem)
+            else:
+                self._engine.submit(ev.VoucherCame(lease, envelope))
+
+        self._settling.keep(lambda: self._journal.hold(envelope), held)
 
     async def _settle(self, action: ev.SettleLease) -> None:
         held = self._held.get(action.lease)

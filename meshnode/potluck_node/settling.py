@@ -13,11 +13,12 @@ from potluck.wire import lease as messages
 from potluck_ledger.entries import sign
 from potluck_ledger.journal import Journal, JournalError
 from potluck_ledger.keys import PrivateKey
-from potluck_node.books import settle
+from potluck_node.books import Keep, settle
 from potluck_node.clock import Clock
 from potluck_node.core import provider_events as ev
 from potluck_node.core.receipts import write_receipt
 from potluck_node.gpus import GpuWatch
+from potluck_node.keeping import kept
 from potluck_node.link import Link
 
 log = logging.getLogger("potluck.provider")
@@ -41,10 +42,12 @@ class Held:
 
 
 class Settling:
-    """`pause` ends taking work, when nothing can be signed for it."""
+    """`pause` ends taking work, when nothing can be signed for it; `keep` waits for the disk."""
 
-    def __init__(self, key: PrivateKey, journal: Journal, clock: Clock, pause: Callable[[str], None]) -> None:
-        self._key, self._journal, self._clock, self._pause = key, journal, clock, pause
+    def __init__(
+        self, key: PrivateKey, journal: Journal, keep: Keep, clock: Clock, pause: Callable[[str], None]
+    ) -> None:
+        self._key, self._journal, self.keep, self._clock, self._pause = key, journal, keep, clock, pause
 
     async def settle(self, action: ev.SettleLease, held: Held | None, gpus: GpuWatch | None) -> None:
         """Sign, let the caller countersign, keep; a caller that is gone leaves a receipt with one signature."""
@@ -58,12 +61,13 @@ class Settling:
             held.link.post(messages.ReceiptOffered(envelope))
             with trio.move_on_after(COUNTERSIGN_TIMEOUT_S):
                 await held.signed.wait()
-        self._settled_as(action, envelope, held.countersigned if held else b"")
+        await self._settled_as(action, envelope, held.countersigned if held else b"")
 
-    def _settled_as(self, action: ev.SettleLease, ours: bytes, theirs: bytes) -> None:
+    async def _settled_as(self, action: ev.SettleLease, ours: bytes, theirs: bytes) -> None:
         """Without a journal nothing can be billed, so nothing more is run until the owner has mended it."""
+        now_us = self._clock.now_us()
         try:
-            settle(self._key, self._journal, action, ours, theirs, self._clock.now_us())
+            await kept(self.keep, lambda: settle(self._key, self._journal, action, ours, theirs, now_us))
         except JournalError as error:
             log.error("no more work is taken: %s", error)
             self._pause(str(error))

@@ -16,6 +16,8 @@ from potluck_ledger.journal import Journal, JournalError
 from potluck_ledger.keys import PrivateKey
 from potluck_ledger.sync import FETCH_MAX
 from potluck_ledger.witness import NOTHING, Asked, Seen, joined
+from potluck_node.books import at_once
+from potluck_node.keeping import kept
 from potluck_node.transport.interface import TransportError
 
 if TYPE_CHECKING:
@@ -39,6 +41,7 @@ class Witnesses:
 
     def __init__(self, key: PrivateKey, journal: Journal, witnesses: tuple[str, ...], needed: int) -> None:
         self._key, self._journal, self._witnesses, self._needed = key, journal, witnesses, needed
+        self.keep = at_once(journal)
         # One at a time for each owner: two at once could each lead from the same head to another.
         self._busy: set[str] = set()
 
@@ -61,7 +64,8 @@ class Witnesses:
         while not asked.is_shown:
             most = min(FETCH_MAX, asked.checkpoint.sequence - asked.after)
             asked.came(await fetch(owner, asked.after, most))
-        self._journal.keep_cosigned(owner, asked.checkpoint.sequence, asked.checkpoint.head)
+        seen = asked.checkpoint.sequence, asked.checkpoint.head
+        await kept(self.keep, lambda: self._journal.keep_cosigned(owner, *seen))
         return countersign(self._key, open_envelope(data, Checkpoint.KIND)).encode()
 
     async def serve(

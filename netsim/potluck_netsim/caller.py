@@ -24,7 +24,7 @@ from potluck_netsim.facts import (
 )  # fmt: skip
 from potluck_netsim.interface import Link, SimNode
 from potluck_netsim.network import End
-from potluck_node.books import CallerBooks
+from potluck_node.books import CallerBooks, at_once
 from potluck_node.caller import GRANT_TIMEOUT_S, RECEIPT_TIMEOUT_S
 from potluck_node.core import events as ev
 from potluck_node.core.calls import CallCore
@@ -111,7 +111,8 @@ class SimCaller:
 
     def _open(self, action: ev.OpenLease) -> None:
         self._world.fact(LeaseWanted(self._node.name, action.peer, action.function.name))
-        books = CallerBooks(self._node.key, self._node.journal, action.lease, action.peer, action.function)
+        journal = self._node.journal
+        books = CallerBooks(self._node.key, journal, at_once(journal), action.lease, action.peer, action.function)
         lease = Lease(action, books)
         self.leases[action.lease] = lease
         if action.peer == self._node.peer:
@@ -202,21 +203,25 @@ class SimCaller:
         self._node.later(RECEIPT_TIMEOUT_US, partial(self._settled, lease))
 
     def _over(self, lease: Lease) -> None:
-        lease.books.over(self._world.now_us)
+        lease.books.over(self._world.now_us, lambda problem: None)
         bound_us = lease.books.meter.bound_us(self._world.now_us)
         self._world.fact(Seen(self._node.name, lease.action.peer, bound_us))
 
     def _voucher(self, lease: Lease, data: bytes) -> None:
-        signed, why = lease.books.voucher(data, self._world.now_us)
+        def answer(signed: bytes, why: str) -> None:
+            used_us = read_voucher(signed).lease_us if signed else 0
+            self._world.fact(VoucherChecked(self._node.name, who, why, used_us))
+            self._post(lease.action.lease, messages.VoucherSigned(signed, why))
+
         who = self._node.network.hosts[lease.action.peer].name
-        used_us = read_voucher(signed).lease_us if signed else 0
-        self._world.fact(VoucherChecked(self._node.name, who, why, used_us))
-        self._post(lease.action.lease, messages.VoucherSigned(signed, why))
+        lease.books.voucher(data, self._world.now_us, answer)
 
     def _receipt(self, lease: Lease, data: bytes) -> None:
-        signed, why = lease.books.receipt(data, self._world.now_us)
+        def answer(signed: bytes, why: str) -> None:
+            _, receipt = read_receipt(data)
+            self._world.fact(ReceiptChecked(self._node.name, who, receipt, why, lease.books.meter))
+            self._post(lease.action.lease, messages.ReceiptSigned(signed, why))
+            self._settled(lease)
+
         who = self._node.network.hosts[lease.action.peer].name
-        _, receipt = read_receipt(data)
-        self._world.fact(ReceiptChecked(self._node.name, who, receipt, why, lease.books.meter))
-        self._post(lease.action.lease, messages.ReceiptSigned(signed, why))
-        self._settled(lease)
+        lease.books.receipt(data, self._world.now_us, answer)

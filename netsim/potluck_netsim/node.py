@@ -59,7 +59,7 @@ class Node:
         self.life += 1
         self.alive, self.unplugged, self.frozen_until_us = True, False, 0
         for lease in self.journal.held():
-            self.journal.release(lease, self.world.now_us, keep=True)
+            self.journal.release(lease, self.world.now_us)
         self.book = OfferBook(MESH, self.peer)
         self.caller = self.make_caller(self)
         self.provider = self.make_provider(self) if self._offers else None

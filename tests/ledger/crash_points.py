@@ -84,20 +84,26 @@ class Node:
         used_us = self.running.pop(lease) * 2_000_000 + 700_000
         self.journal.append(receipt(lease, used_us), 1)
         self.owed_us[lease] = used_us
-        self.journal.release(lease, 1, keep=False)
+        self.journal.release(lease, 1)
 
     def _vanish(self) -> None:
         """Without one."""
         lease = self._lease()
         signed_us = self.running.pop(lease) * 2_000_000
-        self.journal.release(lease, 1, keep=True)
+        self.journal.release(lease, 1)
         dispute = Dispute(US.peer, OTHER.peer, lease, signed_us + 9, signed_us, 1, bytes(32), "it is gone")
         self.journal.append(sign(US, dispute).encode(), 1)
 
     def _batch(self) -> None:
+        """Some at once, as those of many leases; and the end of one that runs."""
         leases = [f"lease-{next(self.leases)}" for _ in range(self.dice.randrange(1, 4))]
-        self.journal.append_all([receipt(lease, 300) for lease in leases], 1)
+        found = self.journal.together([partial(self._write, lease) for lease in leases] + [self._end])
+        assert found == [None] * len(found)
+        self.journal.count()
         self.owed_us |= dict.fromkeys(leases, 300)
+
+    def _write(self, lease: str) -> None:
+        self.journal.append(receipt(lease, 300), 1)
 
 
 def receipt(lease: str, used_us: int) -> bytes:
@@ -146,7 +152,7 @@ def check(history: History, at: int, kept_milli: int, dice: random.Random, folde
     journal = Journal(folder / "journal", US)
     try:
         for lease in journal.held():
-            journal.release(lease, 2, keep=True)
+            journal.release(lease, 2)
         _check(history, at, journal)
     finally:
         journal.close()
@@ -197,7 +203,7 @@ for n in range(journal.head()[0], 1_000_000):
     journal.hold(countersign(OTHER, sign(US, Voucher(lease, OTHER.peer, US.peer, 1, 2, 1))).encode())
     number = journal.append(receipt(lease, 9), n)
     print(number, journal.digest_of(number).hex(), flush=True)
-    journal.release(lease, n, keep=False)
+    journal.release(lease, n)
 """
 
 

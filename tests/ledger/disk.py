@@ -125,6 +125,10 @@ class _Connection:
     def __init__(self, connection: apsw.Connection) -> None:
         self._connection = connection
 
+    @property
+    def in_transaction(self) -> bool:
+        return self._connection.in_transaction
+
     def execute(self, query: str, values: tuple[Any, ...] = ()) -> Any:
         return self._connection.execute(query, values)
 

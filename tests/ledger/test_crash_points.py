@@ -77,7 +77,7 @@ def test_a_lease_that_was_billed_is_billed_once(tmp_path):
     journal.append(receipt("l", 5), 1)
     journal.close()
     journal = Journal(tmp_path / "journal", US)
-    journal.release("l", 2, keep=True)
+    journal.release("l", 2)
     journal.append(crash_points.countersign(OTHER, crash_points.sign(US, voucher)).encode(), 3)
     journal.append(receipt("l", 6), 4)
     assert journal.accounts.totals() == (5, 0)
@@ -89,7 +89,8 @@ def test_a_lease_that_was_billed_is_billed_once(tmp_path):
 def test_an_earlier_versions_journal_learns_of_its_leases(tmp_path):
     journal = Journal(tmp_path / "journal", US)
     journal.append(receipt("l", 5), 1)
-    journal._db.execute("DROP TABLE leases")
+    with journal._db.transaction():
+        journal._db.write("DROP TABLE leases")
     journal.close()
     journal = Journal(tmp_path / "journal", US)
     assert journal.knows_lease(OTHER.peer, "l")
