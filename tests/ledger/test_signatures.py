@@ -1,6 +1,7 @@
 """Ed25519 as the ledger reads it: the vectors of RFC 8032 and of Wycheproof, and what is stricter here."""
 
 import json
+from hashlib import sha512
 from importlib.resources import files
 
 import pytest
@@ -127,3 +128,24 @@ def test_a_signature_has_one_encoding():
 def test_a_key_has_one_encoding():
     for y in (PRIME, PRIME + 1, PRIME + 2):
         assert not PublicKey(y.to_bytes(32, "little")).verify(b"", bytes(64))
+
+
+def encoded(point):
+    return (point[1] | (point[0] & 1) << 255).to_bytes(32, "little")
+
+
+@pytest.mark.parametrize("of", ["R", "key"])
+def test_what_holds_with_the_cofactor_alone_is_refused(of):
+    """A signer could else make what one verifier takes and another refuses: R or the key has a part of small order."""
+    base = points_at(4 * pow(5, -1, PRIME) % PRIME)
+    base = next(point for point in base if point[0] % 2 == 0)
+    torsion = points_at(2707385501144840649318225287225658788936804267575313519463743609750303402022)[0]
+    secret, once, message = 1234567, 7654321, b"message"
+    key, r = times(secret, base), times(once, base)
+    plain, twisted = (key, r), (add(key, torsion), r) if of == "key" else (key, add(r, torsion))
+    held = []
+    for public, point in (plain, twisted):
+        digest = sha512(encoded(point) + encoded(public) + message).digest()
+        scalar = (once + int.from_bytes(digest, "little") % ORDER * secret) % ORDER
+        held.append(PublicKey(encoded(public)).verify(message, encoded(point) + scalar.to_bytes(32, "little")))
+    assert held == [True, False]
