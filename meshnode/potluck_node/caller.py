@@ -14,7 +14,7 @@ from potluck import __version__, wire
 from potluck.errors import Error, RefusedError, RemoteProtocolError
 from potluck.wire import PROTOCOL, Failure
 from potluck.wire import lease as messages
-from potluck.wire.control import Limit
+from potluck.wire.common import Limit
 from potluck.wire.nested import CALLS
 from potluck.wire.offer import Offer
 from potluck.wire.state import StateAsked, StateDropped, StateTold
@@ -115,10 +115,13 @@ class Caller:
             await self._nursery.start(self._engine.serve)
             task_status.started()
 
-    def open(self, call: str, function: wire.FunctionSpec, sink: CallSink, limit: Limit | None = None) -> None:
-        """Begin a call; outcomes go to `sink`."""
+    def open(
+        self, call: str, function: wire.FunctionSpec, sink: CallSink, limit: Limit | None = None,
+        asked: tuple[str, int] | None = None,
+    ) -> None:  # fmt: skip
+        """Begin a call; outcomes go to `sink`. The rest as in `ev.CallOpened`."""
         self._sinks[call] = sink
-        self._engine.submit(ev.CallOpened(call, function, limit))
+        self._engine.submit(ev.CallOpened(call, function, limit, asked))
 
     def submit(self, event: FromClients) -> None:
         self._engine.submit(event)

@@ -16,7 +16,8 @@ _Pairs = tuple[tuple[str, str], ...]
 
 
 def sealed_for(peer: str, lease: str, function: FunctionSpec) -> tuple[FunctionSpec, bytes]:
-    """The function without its secrets, and these for the peer alone."""
+    """The function without its secrets and its limit, which is ours to keep; and the secrets for the peer alone."""
+    function = replace(function, limit=None) if function.limit else function
     if not function.secrets:
         return function, b""
     pairs = msgspec.msgpack.encode(function.secrets)

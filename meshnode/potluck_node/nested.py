@@ -18,6 +18,7 @@ from potluck.errors import Error, InvalidError, NotFoundError, RefusedError, Ser
 from potluck.wire import Failure, FunctionSpec, function_id
 from potluck.wire import nested as messages
 from potluck.wire.apps import NamedFunction
+from potluck.wire.common import Limit
 from potluck.wire.lease import InputLog
 from potluck.wire.spawned import AddSpawned, AskSpawned, AwaitOutcome, CancelSpawned, SpawnCall, SpawnedOutcome
 from potluck_node.core import events as ev
@@ -36,7 +37,9 @@ Spawning = AddSpawned | AskSpawned | AwaitOutcome | CancelSpawned
 class Place(Protocol):
     """The caller's side of leases."""
 
-    def open(self, call: str, function: FunctionSpec, sink: Call) -> None: ...
+    def open(
+        self, call: str, function: FunctionSpec, sink: Call, limit: Limit | None, asked: tuple[str, int]
+    ) -> None: ...
     def submit(self, event: ev.InputAdded | ev.ItemsTaken | ev.InputsEnded | ev.CallCancelled) -> None: ...
     def runs(self, lease: str, number: int) -> tuple[str, int] | None:
         """(call, index) of an input that a lease has."""
@@ -174,13 +177,13 @@ class NestedDesk:
                 found = self._find(callee)
                 web = found.spec.web is not None
                 return messages.CalleeFacts(found.spec.generator, web, found.methods, found.parameters)
-            case messages.CallOnce(callee, payload):
-                call = self._open(callee, input, number)
+            case messages.CallOnce(callee, payload, limit):
+                call = self._open(callee, input, limit, number)
                 call.add((payload,), last=True)
                 self._asked[number] = call
                 return None
-            case messages.AddInputs(known, payloads, last, callee):
-                call = self._open(callee, input) if callee else self._known(known)
+            case messages.AddInputs(known, payloads, last, callee, limit):
+                call = self._open(callee, input, limit) if callee else self._known(known)
                 call.add(payloads, last)
                 return messages.Opened(call.number)
             case messages.CloseCall(known):
@@ -202,7 +205,7 @@ class NestedDesk:
         if not self._trusted and not is_data(payload):
             raise SerializationError("The arguments are a pickle, from a peer that is not trusted.")
 
-    def _open(self, callee: messages.Callee, input: int, once: int = 0) -> Call:
+    def _open(self, callee: messages.Callee, input: int, limit: Limit | None, once: int = 0) -> Call:
         if len(self._calls) >= messages.CALLS_MAX:
             raise RefusedError(f"{messages.CALLS_MAX} calls of this function's workers are open.", fix="End some.")
         found = self._find(callee)
@@ -220,7 +223,7 @@ class NestedDesk:
         call = Call(self, next(self._numbers), replace(spec, level=chain.count(base)), input, once)
         self._calls[call.number] = call
         self.nested.chains[call.name] = (*chain, base)
-        self.nested.place.open(call.name, call.function, call)
+        self.nested.place.open(call.name, call.function, call, limit, (self._lease, input))
         return call
 
     def _chain(self, input: int) -> tuple[str, ...]:

@@ -13,6 +13,7 @@ from potluck.client import HELLO_TIMEOUT_S, READ_BYTES, answer_of, connect
 from potluck.errors import ConnectionError, RemoteProtocolError
 from potluck.session import Call, Listener, Question, Session
 from potluck.wire import FunctionSpec, control
+from potluck.wire.common import Limit
 
 T = TypeVar("T")
 AnswerT = TypeVar("AnswerT", bound=wire.Message)
@@ -87,7 +88,7 @@ class AsyncClient:
         await self._flush()
         return answer_of(await self._wait(question, lambda: question.answer), kind)
 
-    def open_call(self, function: FunctionSpec, limit: control.Limit | None = None) -> Call:
+    def open_call(self, function: FunctionSpec, limit: Limit | None = None) -> Call:
         return self._session.open_call(function, limit)
 
     async def add_input(self, call: Call, payload: bytes, last: bool = False) -> int:

@@ -200,11 +200,6 @@ def record(function: Function[Any, R], inputs: Iterator[bytes]) -> FunctionCall[
     from potluck.wire.spawned import AddSpawned, SpawnCall, Spawned
 
     function._check_returns("spawn")
-    if function._options.max_gpu_seconds or function._options.max_cost:
-        raise InvalidError(
-            f"{function.name} has a limit, which only calls of a program that waits can have.",
-            fix="Call it with .remote() or .map(), or without max_gpu_seconds= and max_cost=.",
-        )
     spec = function._link().spec(function)
     client, batches = _client(), _batches(inputs)
     batch, following = next(batches, ()), next(batches, ())

@@ -19,6 +19,7 @@ from potluck.errors import ConnectionError, RemoteProtocolError
 from potluck.frames import ANCILLARY_BYTES, Piece
 from potluck.session import Call, Listener, Question, Session
 from potluck.wire import FunctionSpec, control
+from potluck.wire.common import Limit
 
 T = TypeVar("T")
 AnswerT = TypeVar("AnswerT", bound=wire.Message)
@@ -86,7 +87,7 @@ class Client:
         self._flush()
         return answer_of(self._wait(lambda: question.answer), kind)
 
-    def open_call(self, function: FunctionSpec, limit: control.Limit | None = None) -> Call:
+    def open_call(self, function: FunctionSpec, limit: Limit | None = None) -> Call:
         with self._turn:
             return self._session.open_call(function, limit)
 

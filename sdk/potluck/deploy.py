@@ -17,6 +17,7 @@ from potluck.parameters import PARAMETERS, Parameter
 from potluck.runner.codec import pack
 from potluck.runner.service import members
 from potluck.running import Link, Running
+from potluck.wire import FunctionSpec
 from potluck.wire.apps import AppFacts, DeployApp, MethodFacts, NamedFunction, ParameterFacts
 
 if TYPE_CHECKING:
@@ -100,8 +101,13 @@ def _is_ready(function: Function[Any, Any], ready: Callable[[Function[Any, Any]]
 
 
 def _record(running: Running, functions: list[NamedFunction], name: str, lasting: bool, note: Note = PLAIN) -> AppFacts:
-    named = tuple(replace(each, spec=replace(each.spec, app=name)) for each in functions)
+    named = tuple(replace(each, spec=_deployed(each.spec, name)) for each in functions)
     return running.client.ask(lambda number: DeployApp(number, name, named, lasting, author(), *note), AppFacts)
+
+
+def _deployed(spec: FunctionSpec, app: str) -> FunctionSpec:
+    """Under the name of the app there; a limit is for each call, since there is no run to end."""
+    return replace(spec, app=app, limit=spec.limit and replace(spec.limit, name=""))
 
 
 def _functions(running: Running, app: App) -> Iterator[NamedFunction]:

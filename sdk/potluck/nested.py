@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from potluck import asking, wire
 from potluck.errors import Error, InvalidError
+from potluck.options import limited
+from potluck.wire.common import Limit
 from potluck.wire.control import CallOutcome
 from potluck.wire.nested import (
     CALLS,
@@ -84,8 +86,8 @@ def _asked(request: NestedRequest) -> tuple[bytes, str, bool, bool]:
 class NestedCall:
     """As `session.Call`. `number` is 0 until the node knows it; a single input is kept until its outcome is wanted."""
 
-    def __init__(self, callee: Callee) -> None:
-        self.callee, self.number = callee, 0
+    def __init__(self, callee: Callee, limit: Limit | None) -> None:
+        self.callee, self.limit, self.number = callee, limit, 0
         self.sent = self.taken = self.items_taken = 0
         self.inputs_ended = self.told_last = False
         self.only: bytes | None = None
@@ -136,7 +138,8 @@ def _send(call: NestedCall, last: bool = False) -> Steps[None]:
         return
     payloads, call.unsent, call.unsent_bytes = tuple(call.unsent), [], 0
     call.sent_s, call.told_last = time.monotonic(), last
-    opened: Opened = yield AddInputs(call.number, payloads, last, None if call.number else call.callee)
+    of = (None, None) if call.number else (call.callee, call.limit)
+    opened: Opened = yield AddInputs(call.number, payloads, last, *of)
     call.number = opened.call
 
 
@@ -157,7 +160,7 @@ def _end_inputs(call: NestedCall) -> Steps[None]:
 
 def _take(call: NestedCall) -> Steps[CallOutcome]:
     if call.sent == 1 and call.inputs_ended and not call.number and call.unsent:
-        outcome: NestedOutcome = yield CallOnce(call.callee, call.unsent.pop())
+        outcome: NestedOutcome = yield CallOnce(call.callee, call.unsent.pop(), call.limit)
         call.outcomes.append(outcome)
     while (found := call.take()) is None:
         yield from _send(call, call.inputs_ended)
@@ -181,8 +184,8 @@ def _close(call: NestedCall) -> bytes:
 
 
 class _Common:
-    def open_call(self, callee: Callee, limit: None = None) -> NestedCall:
-        return NestedCall(callee)
+    def open_call(self, callee: Callee, limit: Limit | None = None) -> NestedCall:
+        return NestedCall(callee, limit)
 
     def close_call(self, call: NestedCall, reason: str) -> None:
         """Forget the call; what still runs for it is cancelled. Does not wait."""
@@ -270,15 +273,9 @@ class NestedLink:
     async def spec_async(self, function: Function[Any, Any]) -> Callee:
         return self.spec(function)
 
-    def limit(self, function: Function[Any, Any], most: Most = (None, None)) -> None:
-        """None. Raises `InvalidError` where there is one: it would not be kept."""
-        options = function._options
-        if most != (None, None) or (options.max_gpu_seconds, options.max_cost) != (None, None):
-            raise InvalidError(
-                f"What {function.name} may use cannot be limited when a function calls it.",
-                why="the caller's node counts what the program calls",
-                fix="Limit the function that the program calls, or call this one in the program.",
-            )
+    def limit(self, function: Function[Any, Any], most: Most = (None, None)) -> Limit | None:
+        """That of one call; the function's own is with the caller's node. Raises `InvalidError`."""
+        return limited(most)
 
     async def async_client(self) -> AsyncNestedClient:
         return self._async_client

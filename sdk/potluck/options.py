@@ -19,6 +19,7 @@ from potluck.tiers import checked_tier
 
 if TYPE_CHECKING:
     from potluck.volume import Volume
+    from potluck.wire.common import Limit
 
 # A function that runs longer than a day should checkpoint; as Modal's limit.
 TIMEOUT_S_MAX = 24 * 3600
@@ -245,6 +246,16 @@ def checked_most(name: str, value: float | None) -> float | None:
     """Raises `InvalidError` for what is no limit."""
     found: float | None = _within(name, value, 0.001, LIMIT_MAX, "seconds")
     return found
+
+
+def limited(most: Most, name: str = "") -> Limit | None:
+    """Raises `InvalidError` for what is no limit."""
+    from potluck.wire.common import Limit
+
+    seconds, cost = (checked_most(setting, each) for setting, each in zip(LIMITS, most, strict=True))
+    if seconds is None and cost is None:
+        return None
+    return Limit(name, round((seconds or 0) * 1e6), round((cost or 0) * 1e6))
 
 
 def _amount(name: str, value: Any, least: float, most: float, unit: str) -> Any:

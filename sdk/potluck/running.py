@@ -14,13 +14,13 @@ from potluck.aio import AsyncClient
 from potluck.client import Client
 from potluck.errors import ConnectionError, Error, NotFoundError, PythonVersionError
 from potluck.mounts import mounted
-from potluck.options import LIMITS, Most, checked_most
+from potluck.options import Most, limited
 from potluck.output import Output, make_output
 from potluck.source import refer
 from potluck.spec import make_spec, scaled
 from potluck.wire import FunctionSpec, control
 from potluck.wire.apps import NamedFunction, NameFunctions, StartApp, WantFunction
-from potluck.wire.common import Failure, Scaling
+from potluck.wire.common import Failure, Limit, Scaling
 from potluck.wire.state import AskState, StateAnswered
 
 if TYPE_CHECKING:
@@ -54,18 +54,9 @@ class Link:
             return found
         return await asyncio.to_thread(self.spec, function)
 
-    def limit(self, function: Function[Any, Any], most: Most = (None, None)) -> control.Limit | None:
-        """What a call may use, `most` for itself: else all calls of the function together, in this run. Raises
-        `InvalidError`."""
-        if most != (None, None):
-            seconds, cost = (checked_most(name, each) for name, each in zip(LIMITS, most, strict=True))
-            name = secrets.token_hex(16)
-        else:
-            seconds, cost = function._options.max_gpu_seconds, function._options.max_cost
-            name = f"{self.key.hex()}/{function._pool}/{seconds}/{cost}"
-        if seconds is None and cost is None:
-            return None
-        return control.Limit(name, round((seconds or 0) * 1e6), round((cost or 0) * 1e6))
+    def limit(self, function: Function[Any, Any], most: Most = (None, None)) -> Limit | None:
+        """What one call may use, in place of what the function says. Raises `InvalidError`."""
+        return limited(most)
 
     def scale(self, function: Function[Any, Any], given: dict[str, int]) -> None:
         """Change some of the numbers of workers, for all calls of the function from this machine."""

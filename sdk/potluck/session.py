@@ -17,6 +17,7 @@ from potluck.wire.accounts import QuotaReply
 from potluck.wire.apps import AppReply, WantFunction
 from potluck.wire.audit import AuditReply
 from potluck.wire.bench import BenchDone
+from potluck.wire.common import Limit
 from potluck.wire.contents import join, split
 from potluck.wire.secrets import SecretReply
 from potluck.wire.spawned import SpawnReply
@@ -138,7 +139,7 @@ class Session:
         """Nobody waits for an answer any more; it still comes."""
         self._send(make(question.number))
 
-    def open_call(self, function: FunctionSpec, limit: control.Limit | None = None) -> Call:
+    def open_call(self, function: FunctionSpec, limit: Limit | None = None) -> Call:
         self._numbers += 1
         call = self._calls[self._numbers] = Call(self._numbers)
         self._send(control.OpenCall(call.number, function, limit))

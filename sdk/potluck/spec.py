@@ -9,10 +9,11 @@ import msgspec
 from msgspec.structs import replace
 
 from potluck.mounts import mounted
+from potluck.options import LIMITS, limited
 from potluck.secret import joined, values
 from potluck.source import Reference
 from potluck.wire import FunctionSpec, Resources, RetryPolicy
-from potluck.wire.common import Scaling, Sharing, Web
+from potluck.wire.common import Limit, Scaling, Sharing, Web
 
 if TYPE_CHECKING:
     from potluck.functions import Function
@@ -54,6 +55,13 @@ def make_spec(function: Function[Any, Any], reference: Reference, image: str, py
     return changed(plain, function._options, key)
 
 
+def _named_limit(spec: FunctionSpec, options: Options, key: bytes) -> Limit | None:
+    """One for all calls of a function, in this run."""
+    most = options.max_gpu_seconds, options.max_cost
+    of = msgspec.msgpack.encode((spec.app, spec.name, most))
+    return limited(most, hashlib.blake2b(of, key=key, digest_size=SALT_BYTES).hexdigest())
+
+
 def _web(web: Asked | None) -> Web | None:
     if web is None:
         return None
@@ -76,6 +84,7 @@ def changed(spec: FunctionSpec, options: Options, key: bytes) -> FunctionSpec:
         "labels": options.labels,
         "snapshot": options.snapshot,
         "volumes": mounted(options.volumes),
+        "limit": _named_limit(spec, options, key),
     }
     kept = {field: value for field, value in found.items() if _SETTINGS.get(field, {field}) & options.given.keys()}
     if options.secrets:
@@ -96,6 +105,7 @@ _SETTINGS = {
     "tier": {"sandbox"},
     "network": {"block_network", "outbound_domain_allowlist"},
     "snapshot": {"enable_memory_snapshot"},
+    "limit": set(LIMITS),
 }
 
 

@@ -6,6 +6,8 @@ import pytest
 from tests.e2e import quota_sample as sample
 from tests.e2e.mesh import Node, run_cli, wait_until
 
+import potluck
+from potluck import calls, found
 from potluck.errors import LimitExceededError, RefusedError
 from potluck_ledger.entries import Receipt
 from potluck_ledger.journal import verify
@@ -74,6 +76,24 @@ def test_a_limit_stops_a_map_and_little_more_is_billed(mesh, use_node):
     assert len(results) in range(1, 7)
     # Each limit, with a voucher's interval beyond.
     assert sum(receipt.lease_us for receipt in receipts(caller)) < 3_000_000 + 1_000_000 + 2 * 5_000_000
+
+
+def test_limits_hold_for_what_functions_call_for_spawned_calls_and_for_deployed_functions(mesh, use_node, monkeypatch):
+    monkeypatch.setattr(calls, "_connection", None)
+    monkeypatch.setattr(found, "_link", None)
+    node = use_node(mesh.node("ann"))
+    with sample.app.run(show_progress=False):
+        with pytest.raises(LimitExceededError, match="max_gpu_seconds=3"):
+            sample.outer.with_options(max_gpu_seconds=3).remote(600)
+        assert sample.lenient.remote(600) == ["LimitExceededError"] * 2
+        with pytest.raises(LimitExceededError, match="max_gpu_seconds=2"):
+            sample.limited.spawn(1, 600).get(timeout=60)
+    deployed = run_cli(node, "deploy", "-q", sample.__file__)
+    assert deployed.returncode == 0, deployed.stderr
+    for _ in range(2):
+        with pytest.raises(LimitExceededError, match="max_gpu_seconds=2"):
+            potluck.Function.from_name("quota", "limited").remote(1, 600)
+    assert potluck.Function.from_name("quota", "limited").remote(4, 0) == 8
 
 
 def receipts(node: Node):

@@ -3,7 +3,8 @@ from msgspec.structs import replace
 
 from potluck import wire
 from potluck.errors import RemoteProtocolError
-from potluck.wire import PROTOCOL, FunctionSpec
+from potluck.wire import PROTOCOL, FunctionSpec, function_id
+from potluck.wire.common import Limit
 from potluck.wire.lease import LeaseRequest
 from potluck_ledger.keys import PrivateKey
 from potluck_node.lease_secrets import opened, sealed_for
@@ -32,3 +33,9 @@ def test_what_has_none_is_left_as_it_is_and_open_ones_are_refused():
     assert opened(plain, OURS) is plain
     with pytest.raises(RemoteProtocolError, match="not sealed"):
         opened(replace(plain, function=SPEC), OURS)
+
+
+def test_what_the_caller_may_use_is_told_to_nobody():
+    limited = replace(SPEC, limit=Limit("ours", 5))
+    assert opened(request(limited), OURS).function == SPEC
+    assert function_id(limited) == function_id(SPEC)

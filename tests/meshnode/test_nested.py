@@ -12,6 +12,7 @@ from potluck.runner import plain
 from potluck.wire import Failure
 from potluck.wire import nested as messages
 from potluck.wire.apps import MethodFacts, NamedFunction
+from potluck.wire.common import Limit
 from potluck_node.apps import ClientApps
 from potluck_node.core import events as ev
 from potluck_node.named import WANTS_MAX, Named
@@ -28,11 +29,12 @@ class Place:
     """The caller's core, of which all events are kept."""
 
     def __init__(self):
-        self.opened, self.events, self.inputs = {}, [], {}
+        self.opened, self.events, self.inputs, self.limits = {}, [], {}, {}
         self.nursery = None
 
-    def open(self, call, function, sink):
+    def open(self, call, function, sink, limit, asked):
         self.opened[call] = (function, sink)
+        self.limits[call] = limit, asked
 
     def submit(self, event):
         self.events.append(event)
@@ -91,6 +93,15 @@ def test_one_input_and_its_outcome():
     assert world.told[1] == messages.NestedOutcome(0, b"result")
     world.desk.input_over(5)
     assert not world.place.all(ev.CallCancelled)
+
+
+def test_a_call_has_the_limit_that_it_was_given_and_counts_for_the_input_that_asked():
+    world, limit = World(), Limit("", lease_us=5)
+    callee = messages.Callee("mine", "inner")
+    world.ask(1, messages.CallOnce(callee, DATA, limit))
+    assert world.place.limits[world.last] == (limit, ("l1", 5))
+    world.ask(2, messages.AddInputs(0, (DATA,), callee=callee, limit=limit), input=0)
+    assert world.place.limits[world.last] == (limit, ("l1", 0))
 
 
 @pytest.mark.parametrize(

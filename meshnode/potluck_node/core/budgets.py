@@ -1,19 +1,21 @@
 """What calls may use before they are stopped: `max_gpu_seconds` and `max_cost`. Part of the call core.
 
 What is counted is the worker time of every input that began, as its provider reports it at the end, and until then the
-time since it began: no less than can be billed by then. Inputs that share workers share their time.
+time since it began: no less than can be billed by then. Inputs that share workers share their time. What a function
+calls counts against the limits of its own call as well.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from potluck.errors import LimitExceededError
 from potluck.wire import Failure
-from potluck.wire.control import Limit
-from potluck_node.core.demand import Lease
+from potluck.wire.common import Limit
+from potluck_node.core.demand import Lease, Sent
+from potluck_node.core.events import CallOpened
 
 # Limits that are remembered after their last call, so that the next one goes on from there; a program has a handful.
 BUDGETS_MAX = 10_000
@@ -49,24 +51,40 @@ class Budgets:
 
     def __init__(self, weigh: Callable[[Lease], int]) -> None:
         self._weigh = weigh
-        self._budgets: OrderedDict[str, Budget] = OrderedDict()
+        self._named: OrderedDict[str, Budget] = OrderedDict()
+        # Of each call that is open and has some.
+        self._open: dict[str, tuple[Budget, ...]] = {}
 
     def __bool__(self) -> bool:
-        return bool(self._budgets)
+        return bool(self._open)
 
-    def of(self, limit: Limit | None) -> Budget | None:
-        """The budget of a call; calls with one name share it."""
-        if limit is None or not (limit.lease_us or limit.cost):
-            return None
-        found = self._budgets.setdefault(limit.name, Budget(limit))
-        self._budgets.move_to_end(limit.name)
-        if len(self._budgets) > BUDGETS_MAX:
-            self._budgets.popitem(last=False)
+    def opened(self, event: CallOpened, leases: Mapping[str, Lease]) -> tuple[Budget, ...]:
+        """Those of a call, and of the inputs that have asked for it; calls with one name share one."""
+        own, function = event.limit, event.function.limit
+        limits = (own, function) if event.asked else (own or function,)
+        found = [self._of(limit) for limit in limits if limit and (limit.lease_us or limit.cost)]
+        found += [budget for sent in _asking(event.asked, leases) for budget in sent.budgets]
+        budgets = tuple({id(budget): budget for budget in found}.values())
+        if budgets:
+            self._open[event.call] = budgets
+        return budgets
+
+    def _of(self, limit: Limit) -> Budget:
+        if not limit.name:
+            return Budget(limit)
+        found = self._named.setdefault(limit.name, Budget(limit))
+        self._named.move_to_end(limit.name)
+        if len(self._named) > BUDGETS_MAX:
+            self._named.popitem(last=False)
         return found
 
-    def ended(self, lease: Lease, budget: Budget | None, run_us: int) -> None:
+    def closed(self, call: str) -> None:
+        """A call is over; what has a name is remembered."""
+        self._open.pop(call, None)
+
+    def ended(self, lease: Lease, budgets: tuple[Budget, ...], run_us: int) -> None:
         """An input on a lease is over, and took so much."""
-        if budget:
+        for budget in budgets:
             budget.spent_us += run_us
             budget.spent_cost += run_us * self._weigh(lease) // 1000
 
@@ -74,29 +92,43 @@ class Budgets:
         """A lease is gone, and what it ran is billed or not: it counts."""
         for sent in lease.inputs.values():
             if sent.began_us:
-                self.ended(lease, sent.budget, int((now_us - sent.began_us) * lease.part()))
+                self.ended(lease, sent.budgets, int((now_us - sent.began_us) * lease.part()))
 
-    def look(self, leases: Iterable[Lease], now_us: int) -> tuple[list[Budget], int | None]:
-        """Those that are used up, and when the next one will be if nothing ends before."""
-        used: dict[str, list[float]] = {}
+    def look(self, leases: Iterable[Lease], now_us: int) -> tuple[dict[str, Budget], int | None]:
+        """The calls that have used one of theirs up, and which; and when the next will be if nothing ends before."""
+        used = self._running(leases, now_us)
+        over, times = {}, []
+        for call, budgets in self._open.items():
+            for budget in budgets:
+                us, cost, rate, cost_rate = used.get(id(budget), (0.0, 0.0, 0.0, 0.0))
+                if budget.left(int(us), int(cost)) <= 0:
+                    over[call] = budget
+                elif rate:
+                    times.append(now_us + _until(budget, us, cost, rate, cost_rate))
+        return over, min(times, default=None)
+
+    def _running(self, leases: Iterable[Lease], now_us: int) -> dict[int, list[float]]:
+        """Of each budget what runs has used, in time and cost, and how much more of both each microsecond."""
+        used: dict[int, list[float]] = {}
         for lease in leases:
-            running = [sent for sent in lease.inputs.values() if sent.began_us and sent.budget]
+            running = [sent for sent in lease.inputs.values() if sent.began_us and sent.budgets]
             part, weight = (lease.part(), self._weigh(lease) / 1000) if running else (0.0, 0.0)
             for sent in running:
-                assert sent.budget
-                sums = used.setdefault(sent.budget.limit.name, [0.0, 0.0, 0.0, 0.0])
                 us = (now_us - sent.began_us) * part
-                for place, more in enumerate((us, us * weight, part, part * weight)):
-                    sums[place] += more
-        over, times = [], []
-        for name, budget in self._budgets.items():
-            us, cost, rate, cost_rate = used.get(name, [0.0] * 4)
-            left = budget.left(int(us), int(cost))
-            if left <= 0:
-                over.append(budget)
-            elif rate:
-                times.append(now_us + _until(budget, us, cost, rate, cost_rate))
-        return over, min(times, default=None)
+                for budget in sent.budgets:
+                    sums = used.setdefault(id(budget), [0.0, 0.0, 0.0, 0.0])
+                    for place, more in enumerate((us, us * weight, part, part * weight)):
+                        sums[place] += more
+        return used
+
+
+def _asking(asked: tuple[str, int] | None, leases: Mapping[str, Lease]) -> list[Sent]:
+    """The inputs of which one has asked for a call: who does not say which has asked for all of the lease."""
+    lease = leases.get(asked[0]) if asked else None
+    if not asked or lease is None:
+        return []
+    sent = lease.inputs.get(asked[1])
+    return [sent] if sent else list(lease.inputs.values())
 
 
 def _until(budget: Budget, us: float, cost: float, rate: float, cost_rate: float) -> int:

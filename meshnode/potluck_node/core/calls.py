@@ -17,7 +17,7 @@ from potluck.wire.offer import Offer
 from potluck_node.core import events as ev
 from potluck_node.core.budgets import Budgets
 from potluck_node.core.demand import AHEAD_MAX, Call, Function, Input
-from potluck_node.core.hiring import BUSY_RETRY_US, LINGER_US, NO_PEER_GRACE_US, Hiring, without
+from potluck_node.core.hiring import BUSY_RETRY_US, LINGER_US, NO_PEER_GRACE_US, Hiring
 from potluck_node.core.offers import OfferBook, skew_text
 from potluck_node.core.placement import Dice, misfit, no_peer
 from potluck_node.core.trust import is_data, only_data
@@ -157,18 +157,18 @@ class CallCore:
         if not function.calls:
             function.since_us, function.refusals, function.verdicts, function.used_us = now_us, 0, {}, 0
         function.calls.add(event.call)
-        self._calls[event.call] = Call(function.name, self.budgets.of(event.limit))
+        self._calls[event.call] = Call(function.name, self.budgets.opened(event, self._leases))
 
     def _input_added(self, event: ev.InputAdded, now_us: int) -> None:
         call = self._calls.get(event.call)
         if call is None:
             return
-        if call.budget and call.budget.left(0, 0) <= 0:
-            self._act(ev.Deliver(event.call, event.index, failure=call.budget.failure()))
+        if spent := next((each for each in call.budgets if each.left(0, 0) <= 0), None):
+            self._act(ev.Deliver(event.call, event.index, failure=spent.failure()))
             return
         self._numbers += 1
         self._inputs[self._numbers] = Input(
-            self._numbers, event.call, event.index, event.payload, worker=event.worker, budget=call.budget
+            self._numbers, event.call, event.index, event.payload, worker=event.worker, budgets=call.budgets
         )
         call.waiting.add(self._numbers)
         call.total += 1
@@ -192,11 +192,10 @@ class CallCore:
     def _stop_spent(self, now_us: int) -> int | None:
         """Fail what would go beyond its limit; returns when to look again."""
         over, look_us = self.budgets.look(self._leases.values(), now_us)
-        for call in [call for call in self._calls.values() if call.budget in over and call.waiting]:
-            assert call.budget
-            failure, function, stopped = call.budget.failure(), self._functions[call.function], set(call.waiting)
-            function.queue = without(function.queue, stopped)
-            function.delayed = [number for number in function.delayed if number not in stopped]
+        for name, spent in over.items():
+            call = self._calls[name]
+            failure, function, stopped = spent.failure(), self._functions[call.function], set(call.waiting)
+            function.drop(stopped)
             for number in sorted(stopped):
                 item = self._inputs[number]
                 self._deliver(item, ev.Deliver(item.call, item.index, failure=failure), now_us)
@@ -207,12 +206,12 @@ class CallCore:
         call = self._calls.pop(event.call, None)
         if call is None:
             return
+        self.budgets.closed(event.call)
         function = self._functions[call.function]
         function.calls.discard(event.call)
         for number in call.waiting:
             self._inputs.pop(number, None)
-        function.queue = without(function.queue, call.waiting)
-        function.delayed = [number for number in function.delayed if number not in call.waiting]
+        function.drop(call.waiting)
         for lease in sorted(function.leases):
             for number in sorted(self._leases[lease].inputs.keys() & call.waiting):
                 self._act(ev.AbortInput(lease, number, event.reason))
@@ -365,7 +364,7 @@ class CallCore:
         if lease is None or sent is None or sent.attempt != done.attempt:
             return
         del lease.inputs[done.input]
-        self.budgets.ended(lease, sent.budget, done.run_us)
+        self.budgets.ended(lease, sent.budgets, done.run_us)
         lease.idle_us = now_us
         lease.mean_us = max(1, (3 * lease.mean_us + done.run_us) // 4 if lease.mean_us else done.run_us)
         function = self._functions[lease.function]
@@ -465,6 +464,7 @@ class CallCore:
         call = self._calls[name]
         if call.ended and not call.waiting:
             del self._calls[name]
+            self.budgets.closed(name)
             self._functions[call.function].calls.discard(name)
             self._act(ev.CallEnded(name))
 

@@ -33,7 +33,7 @@ class Input:
     items: int = 0
     began: bool = False
     worker: str = ""
-    budget: Budget | None = None
+    budgets: tuple[Budget, ...] = ()
 
     def retry_later(self, policy: RetryPolicy, now_us: int) -> None:
         """Each time it waits longer."""
@@ -47,7 +47,7 @@ class Input:
 @dataclass(slots=True)
 class Call:
     function: str
-    budget: Budget | None = None
+    budgets: tuple[Budget, ...] = ()
     waiting: set[int] = field(default_factory=set)
     total: int = 0
     ended: bool = False
@@ -60,7 +60,7 @@ class Sent:
     attempt: int
     sent_us: int
     began_us: int = 0
-    budget: Budget | None = None
+    budgets: tuple[Budget, ...] = ()
 
 
 @dataclass(slots=True)
@@ -136,6 +136,11 @@ class Function:
     gap_us: int = 0
     added_us: int = 0
     progress_us: int = 0
+
+    def drop(self, numbers: set[int]) -> None:
+        """Some inputs wait no longer."""
+        self.queue = deque(number for number in self.queue if number not in numbers)
+        self.delayed = [number for number in self.delayed if number not in numbers]
 
     def added(self, now_us: int) -> None:
         """An input was added: learn how often that is."""

@@ -5,15 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from potluck.wire import Failure, FunctionSpec, RemoteException, Scaling
-from potluck.wire.control import Limit
+from potluck.wire.common import Limit
 from potluck.wire.lease import InputDone, InputItem
 
 
 @dataclass(frozen=True, slots=True)
 class CallOpened:
+    """A `limit` takes the place of the function's. A call from inside a function is `asked` for by an input, (lease,
+    number): then both count, and those of what asked."""
+
     call: str
     function: FunctionSpec
     limit: Limit | None = None
+    asked: tuple[str, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ get more.
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Callable, Container, Iterator
 
 from potluck.wire.offer import Offer
@@ -163,7 +163,7 @@ class Hiring:
         """Send an input by a lease, for one of its workers if that is named."""
         item = self._inputs[number]
         item.attempt += 1
-        self.leases[name].inputs[number] = Sent(item.attempt, now_us, budget=item.budget)
+        self.leases[name].inputs[number] = Sent(item.attempt, now_us, budgets=item.budgets)
         plain = not self.trusts(self.leases[name].peer)
         self._act(ev.SendInput(name, number, item.attempt, item.payload, plain, worker))
 
@@ -331,8 +331,3 @@ class Hiring:
         if function.queue or (function.keepers and self._short(function, now_us)):
             yield from (time for time, _ in function.not_before.values() if time > now_us)
             yield max(now_us + BUSY_RETRY_US, function.since_us + NO_PEER_GRACE_US)
-
-
-def without(queue: deque[int], numbers: set[int]) -> deque[int]:
-    """A queue without some inputs."""
-    return deque(number for number in queue if number not in numbers)

@@ -56,6 +56,7 @@ FUNCTION_FIELDS = (
     "level",
     "volumes",
     "writable",
+    "limit",
 )
 
 # One read of the socket, bytes: the most that a Unix socket hands over at once by default.

@@ -129,6 +129,15 @@ class VolumeMount(msgspec.Struct, frozen=True, array_like=True):
     sub_path: str = ""
 
 
+class Limit(msgspec.Struct, frozen=True, array_like=True):
+    """What all calls with the limit `name` may use together, each call alone where it has no name: microseconds of
+    workers, and of cost (microseconds times the weight of where they ran); 0 means no limit."""
+
+    name: str
+    lease_us: int = 0
+    cost: int = 0
+
+
 class FunctionSpec(msgspec.Struct, frozen=True, array_like=True):
     """One function as a provider needs to know it.
 
@@ -145,6 +154,7 @@ class FunctionSpec(msgspec.Struct, frozen=True, array_like=True):
     With `web`, its inputs are requests (`potluck.wire.web`), and it runs none twice once it has begun.
     `level` counts the inputs of the same function that wait for this one: each level has workers of its own.
     `writable` asks for a root that can be written to, by each worker apart.
+    `limit` is kept by the caller's node, and sent to nobody.
     """
 
     app: str
@@ -175,6 +185,7 @@ class FunctionSpec(msgspec.Struct, frozen=True, array_like=True):
     level: int = 0
     volumes: tuple[VolumeMount, ...] = ()
     writable: bool = False
+    limit: Limit | None = None
 
     def __repr__(self) -> str:
         """Without the secrets, for logs."""
@@ -216,7 +227,9 @@ def decode(data: bytes, kind: Any) -> Any:
 def function_id(spec: FunctionSpec) -> str:
     """The identity under which workers of this very function are kept warm: 32 hex digits.
 
-    How many there are to be is no part of it. Nor are secrets, which a hash that everybody sees would betray.
+    How many there are to be is no part of it, nor what they may use. Nor are secrets, which a hash that everybody sees
+    would betray.
     """
     same = msgspec.structs.replace(spec, scaling=Scaling(), secrets=())
-    return hashlib.sha256(_encoder.encode(same)).hexdigest()[:32]
+    values = [getattr(same, name) for name in same.__struct_fields__ if name != "limit"]
+    return hashlib.sha256(_encoder.encode(values)).hexdigest()[:32]

@@ -12,7 +12,7 @@ from potluck.wire.accounts import QuotaQuestion, QuotaReply
 from potluck.wire.apps import AppQuestion, AppReply, RunCommand, WantFunction
 from potluck.wire.audit import AuditQuestion, AuditReply
 from potluck.wire.bench import BenchDone, RunBench
-from potluck.wire.common import Failure, FunctionSpec, Message, RemoteException, Scaling
+from potluck.wire.common import Failure, FunctionSpec, Limit, Message, RemoteException, Scaling
 from potluck.wire.offer import GpuOffer, Score
 from potluck.wire.secrets import SecretQuestion, SecretReply
 from potluck.wire.spawned import SpawnQuestion, SpawnReply
@@ -51,16 +51,9 @@ class BuildImage(Message, frozen=True):
         return f"BuildImage({self.question}, {self.definition})"
 
 
-class Limit(msgspec.Struct, frozen=True, array_like=True):
-    """What all calls with the limit `name` may use together: microseconds of workers, and of cost (microseconds times
-    the weight of where they ran); 0 means no limit."""
-
-    name: str
-    lease_us: int = 0
-    cost: int = 0
-
-
 class OpenCall(Message, frozen=True):
+    """A `limit` takes the place of the function's own."""
+
     call: int
     function: FunctionSpec
     limit: Limit | None = None

@@ -9,7 +9,7 @@ from __future__ import annotations
 import msgspec
 
 from potluck.wire.apps import MethodFacts, ParameterFacts
-from potluck.wire.common import Failure, Message, RemoteException
+from potluck.wire.common import Failure, Limit, Message, RemoteException
 from potluck.wire.spawned import AddSpawned, AskSpawned, AwaitOutcome, CancelSpawned, Spawned, SpawnedOutcome
 
 # `StateAsked.about`.
@@ -41,19 +41,23 @@ class AskCallee(Message, frozen=True):
 
 
 class CallOnce(Message, frozen=True):
-    """One input of a function that is no generator; waits for its outcome. Answered by `NestedOutcome`."""
+    """One input of a function that is no generator; waits for its outcome. A `limit` counts beside the function's own.
+    Answered by `NestedOutcome`."""
 
     callee: Callee
     payload: bytes
+    limit: Limit | None = None
 
 
 class AddInputs(Message, frozen=True):
-    """Further inputs of a call, or with `callee` the first of a new one. Answered by `Opened`."""
+    """Further inputs of a call, or with `callee` the first of a new one, which may have a `limit`, as `CallOnce` has.
+    Answered by `Opened`."""
 
     call: int
     payloads: tuple[bytes, ...]
     last: bool = False
     callee: Callee | None = None
+    limit: Limit | None = None
 
 
 class TakeSome(Message, frozen=True):

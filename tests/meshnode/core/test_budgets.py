@@ -5,7 +5,7 @@ import pytest
 from tests.meshnode.core.test_calls import Caller
 from tests.meshnode.core.worlds import needs
 
-from potluck.wire.control import Limit
+from potluck.wire.common import Limit
 from potluck.wire.offer import GpuOffer
 from potluck_node.core import events as ev
 from potluck_node.core.budgets import BUDGETS_MAX, Budgets
@@ -84,7 +84,7 @@ def test_what_a_lost_machine_ran_counts():
     caller = begin(Limit("l", lease_us=10 * S), inputs=1)
     caller.wait(9 * S)
     caller.send(ev.LeaseLost(caller.lease_name, "gone"))
-    (budget,) = caller.core.budgets._budgets.values()
+    (budget,) = caller.core.budgets._named.values()
     assert budget.spent_us == 9 * S
 
 
@@ -110,5 +110,91 @@ def test_without_a_limit_nothing_is_stopped(limit):
 def test_limits_are_remembered_within_bounds():
     budgets = Budgets(lambda lease: 1000)
     for number in range(BUDGETS_MAX + 5):
-        budgets.of(Limit(f"l{number}", lease_us=1))
-    assert len(budgets._budgets) == BUDGETS_MAX
+        budgets.opened(ev.CallOpened(f"c{number}", needs(), Limit(f"l{number}", lease_us=1)), {})
+        budgets.closed(f"c{number}")
+    assert len(budgets._named) == BUDGETS_MAX
+    assert not budgets
+
+
+def limited(name="", seconds=10):
+    return msgspec.structs.replace(needs(), limit=Limit(name, lease_us=seconds * S))
+
+
+def test_the_limit_of_a_function_holds_whoever_calls_it():
+    caller = begin(None, inputs=1, function=limited())
+    caller.wait(9 * S)
+    assert not stopped(caller)
+    caller.wait(2 * S)
+    assert stopped(caller) == ["limit-exceeded"]
+
+
+def test_a_limit_without_a_name_is_for_each_call():
+    caller = begin(None, inputs=1, function=limited())
+    caller.finish(caller.lease_name, caller.sent[0], run_us=9 * S)
+    caller.send(ev.CallOpened("d", caller.function))
+    caller.send(ev.InputAdded("d", 0, b"x"))
+    sent = caller.only(ev.SendInput)
+    caller.send(ev.InputBegan(caller.lease_name, sent.input, "w"))
+    caller.wait(9 * S)
+    assert not stopped(caller)
+    caller.wait(2 * S)
+    assert stopped(caller) == ["limit-exceeded"]
+    assert not caller.core.budgets._named
+
+
+def test_a_limit_of_one_call_takes_the_place_of_the_functions():
+    caller = begin(Limit("", lease_us=20 * S), inputs=1, function=limited("f"))
+    caller.wait(19 * S)
+    assert not stopped(caller)
+    caller.wait(2 * S)
+    assert stopped(caller) == ["limit-exceeded"]
+
+
+def nest(caller, asked, limit=None, call="n", function=None):
+    """What runs calls another function, which runs as well."""
+    inner = function or msgspec.structs.replace(caller.function, qualname="inner", limit=None)
+    caller.send(ev.CallOpened(call, inner, limit, asked))
+    caller.send(ev.InputAdded(call, 0, b"x"))
+    opened = caller.all(ev.OpenLease)
+    if not opened:
+        return ""
+    lease = opened[0].lease
+    caller.send(ev.InputsEnded(call))
+    caller.send(ev.LeaseAccepted(lease, 1))
+    caller.send(ev.InputBegan(lease, caller.only(ev.SendInput).input, "w2"))
+    return lease
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_what_a_function_calls_counts_for_the_call_that_it_runs_in(known):
+    """Also where a worker does not say which of its inputs asks: that is no way around the limit."""
+    caller = begin(Limit("", lease_us=10 * S), inputs=1)
+    number = caller.sent[0].input if known else 0
+    nest(caller, (caller.lease_name, number))
+    caller.wait(4 * S)
+    assert not stopped(caller)
+    caller.wait(2 * S)
+    assert sorted(each.call for each in caller.all(ev.Deliver)) == ["c", "n"]
+    assert stopped(caller) == ["limit-exceeded"] * 2
+
+
+def test_what_was_called_counts_when_it_is_over():
+    caller = begin(Limit("", lease_us=10 * S), inputs=1)
+    lease = nest(caller, (caller.lease_name, caller.sent[0].input))
+    (number,) = caller.core._leases[lease].inputs
+    caller.finish(lease, ev.SendInput(lease, number, 1, b"x", False, ""), run_us=8 * S, payload=b"result")
+    assert caller.only(ev.Deliver).payload == b"result"
+    caller.wait(1 * S)
+    assert not stopped(caller)
+    caller.wait(2 * S)
+    assert stopped(caller) == ["limit-exceeded"]
+
+
+def test_a_function_called_by_another_keeps_its_own_limit_and_that_of_the_call():
+    caller = begin(None, inputs=1)
+    asked = caller.lease_name, caller.sent[0].input
+    inner = msgspec.structs.replace(caller.function, qualname="inner", limit=Limit("", lease_us=5 * S))
+    nest(caller, asked, Limit("", lease_us=50 * S), function=inner)
+    caller.wait(6 * S)
+    assert [each.call for each in caller.all(ev.Deliver)] == ["n"]
+    assert stopped(caller) == ["limit-exceeded"]
