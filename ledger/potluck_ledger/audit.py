@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import statistics
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import combinations
+from types import MappingProxyType
 from typing import NamedTuple
 
 from potluck_ledger.entries import Dispute, Receipt
@@ -37,13 +38,18 @@ class Finding(NamedTuple):
 
 
 Journals = Sequence[tuple[str, list[VerifiedEntry]]]
+# Owners of whose journals there are only the entries about one peer, and which.
+Parts = Mapping[str, str]
+NO_PARTS: Parts = MappingProxyType({})
 
 
-def audit(journals: Journals) -> list[Finding]:
-    """All that there is to say of these, each given with its owner."""
+def audit(journals: Journals, parts: Parts = NO_PARTS) -> list[Finding]:
+    """All that there is to say of these, each given with its owner. Of those in `parts` nothing is said that what they
+    do not show could answer."""
     receipts = list(agreed(journals))
-    found = [*_disagreements(journals), *_doubled(journals), *outliers(receipts)]
-    found += [*_washed(receipts), *_rings(receipts), *_disputes(journals, receipts)]
+    shown = [each for each in receipts if not {each.provider, each.caller} & parts.keys()]
+    found = [*_disagreements(journals, parts), *_doubled(journals), *outliers(receipts)]
+    found += [*_washed(shown), *_rings(shown), *_disputes(journals, receipts)]
     return sorted(set(found))
 
 
@@ -74,9 +80,11 @@ def _doubled(journals: Journals) -> Iterator[Finding]:
             yield Finding("double", f"lease {lease}: {provider} and {caller} signed {len(found)} receipts; one counts")
 
 
-def _disagreements(journals: Journals) -> Iterator[Finding]:
+def _disagreements(journals: Journals, parts: Parts) -> Iterator[Finding]:
     between = {owner: _by_other(owner, entries) for owner, entries in journals}
     for (one, _), (other, _) in combinations(journals, 2):
+        if (parts.get(one, other), parts.get(other, one)) != (other, one):
+            continue
         for text in compare((one, between[one][other]), (other, between[other][one])):
             yield Finding("disagreement", text)
 

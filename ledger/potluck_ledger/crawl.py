@@ -19,20 +19,23 @@ FRESH_US = 10_000_000
 
 class Shown(NamedTuple):
     """One journal. `problem` says why there are no entries to audit; "" where they hold. `proof` is that of a fork,
-    where it shows one."""
+    where it shows one. Of `hidden` entries it does not show what they record: they are between others."""
 
     owner: str
     entries: list[VerifiedEntry]
     problem: str = ""
     findings: tuple[Finding, ...] = ()
     proof: bytes = b""
+    hidden: int = 0
 
 
 def examine(owner: str, records: Sequence[Record], checkpoint: bytes = b"") -> Shown:
     """Verify a journal that was asked for after `checkpoint` was heard, the owner's own; b"" where none was."""
+    hidden = sum(not record.content for record in records)
     try:
-        entries = verify(owner, records)
-        return _compared(owner, records, entries, checkpoint) if checkpoint else Shown(owner, entries)
+        entries = verify(owner, records, partly=True)
+        found = _compared(owner, records, entries, checkpoint) if checkpoint else Shown(owner, entries)
+        return found._replace(hidden=hidden)
     except (JournalError, EnvelopeError) as error:
         return Shown(owner, [], str(error))
 
@@ -43,8 +46,7 @@ def _compared(owner: str, records: Sequence[Record], entries: list[VerifiedEntry
     if not stated.sequence:
         return Shown(owner, entries)
     if not records:
-        why = "it names no ledger_admins, or hides them"
-        return Shown(owner, [], f"it shows none of its {stated.sequence} entries: {why}")
+        return Shown(owner, [], f"it shows none of its {stated.sequence} entries")
     if len(records) < stated.sequence:
         text = f"{owner} shows {len(records)} entries, and signed that there are {stated.sequence}"
         return Shown(owner, entries, findings=(Finding("withheld", text),))

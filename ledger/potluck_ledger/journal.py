@@ -367,28 +367,34 @@ class VerifiedEntry:
         return len(self.envelope.signatures) == 2
 
 
-def follow(owner: str, sequence: int, previous: bytes, records: Iterable[Record]) -> Iterator[VerifiedEntry]:
+def follow(
+    owner: str, sequence: int, previous: bytes, records: Iterable[Record], *, partly: bool = False
+) -> Iterator[VerifiedEntry]:
     """Check the entries behind one of a sequence number and digest: every signature, the chain, and what is recorded.
-    Raises `JournalError`."""
+    With `partly`, entries without what they record (b"") are checked alone, and left out. Raises `JournalError`."""
     for record in records:
         sequence += 1
+        is_hidden = partly and not record.content
         try:
             entry = read(record.entry, Entry, owner)
-            envelope, content = read_content(record.content)
+            read_now = None if is_hidden else read_content(record.content)
         except EnvelopeError as error:
             raise JournalError(f"entry {sequence} of {owner}: {error}") from None
         if entry.sequence != sequence or entry.previous != previous:
             raise JournalError(
                 f"entry {sequence} of {owner} does not follow the one before: something was cut or added"
             )
+        previous = digest(record.entry)
+        if read_now is None:
+            continue
+        envelope, content = read_now
         if entry.content != digest(record.content):
             raise JournalError(f"entry {sequence} of {owner} records something else than is shown")
         if owner not in parties(content):
             raise JournalError(f"entry {sequence} of {owner} is about other peers")
-        previous = digest(record.entry)
         yield VerifiedEntry(entry, envelope, content)
 
 
-def verify(owner: str, records: Iterable[Record]) -> list[VerifiedEntry]:
-    """Check a whole journal. Raises `JournalError`."""
-    return list(follow(owner, 0, GENESIS, records))
+def verify(owner: str, records: Iterable[Record], *, partly: bool = False) -> list[VerifiedEntry]:
+    """Check a whole journal, as `follow`. Raises `JournalError`."""
+    return list(follow(owner, 0, GENESIS, records, partly=partly))

@@ -71,6 +71,10 @@ class JournalSync:
         """Of each peer that keeps two journals, those found last last."""
         return dict(self._follower.convicted)
 
+    def proved(self, proof: bytes) -> None:
+        """Somebody found that a peer keeps two journals. Raises `EnvelopeError` for what proves nothing."""
+        self._do(self._follower.proved(proof))
+
     async def serve(self, *, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Tell and follow until cancelled. The transport must be serving."""
         async with trio.open_nursery() as self._nursery:

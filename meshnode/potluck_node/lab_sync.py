@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING
 
 import trio
@@ -11,7 +11,7 @@ import trio
 from potluck import wire
 from potluck.errors import RemoteProtocolError
 from potluck.wire.accounts import RECORDS_MAX, RULES_MAX, RUNNING_MAX, AccountsTold, AskAccounts, RunningLease
-from potluck_ledger.entries import read_voucher
+from potluck_ledger.entries import parsed, parties, read_voucher
 from potluck_ledger.envelope import EnvelopeError
 from potluck_ledger.journal import Journal, JournalError, Record
 from potluck_ledger.usage import Running, What
@@ -35,11 +35,13 @@ SILENT_S = 600.0
 
 
 class LabSync:
-    """Does nothing where the owner has named no admins. `running` are our own open leases."""
+    """Asks nobody where the owner has named no admins. `running` are our own open leases."""
 
     def __init__(self, transport: Transport, journal: Journal, lab: Lab) -> None:
         self._transport, self._journal, self._lab = transport, journal, lab
         self.running: Callable[[], tuple[RunningLease, ...]] = lambda: ()
+        # Who has an admin's certificate of the mesh.
+        self.is_admin: Callable[[str], bool] = lambda peer: False
         self._heard: dict[str, float] = {}
         self._places = trio.CapacityLimiter(AT_ONCE_MAX)
         # Vouchers that were verified, by their bytes: most have not changed since.
@@ -99,16 +101,23 @@ class LabSync:
         """Answer one question."""
         with trio.move_on_after(ANSWER_TIMEOUT_S):
             question = wire.decode(await stream.receive(), AskAccounts)
-            await stream.send(wire.encode(self._told(question)))
+            await stream.send(wire.encode(self._told(question, stream.peer)))
         await stream.aclose()
 
-    def _told(self, question: AskAccounts) -> AccountsTold:
+    def _told(self, question: AskAccounts, peer: str) -> AccountsTold:
+        records = self._journal.records(max(0, question.after), RECORDS_MAX)
         if not self._lab.admins:
-            return AccountsTold()
+            return AccountsTold(tuple(self._shown(records, peer))) if question.audit else AccountsTold()
         self._lab.catch_up()
-        records = tuple(self._journal.records(max(0, question.after), RECORDS_MAX))
         rules = () if question.rules == self._lab.rules_digest() else tuple(self._lab.rules())
-        return AccountsTold(records, self.running(), rules)
+        return AccountsTold(tuple(records), self.running(), rules)
+
+    def _shown(self, records: Iterable[Record], peer: str) -> Iterator[Record]:
+        """To an admin of the mesh all; to anybody else what it signed itself, or may be asked about."""
+        is_admin = self.is_admin(peer)
+        for record in records:
+            is_shown = is_admin or peer in parties(parsed(record.content)[1])
+            yield record if is_shown else Record(record.entry, b"")
 
 
 async def ask_accounts(transport: Transport, peer: str, question: AskAccounts) -> AccountsTold:

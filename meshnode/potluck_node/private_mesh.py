@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from potluck_ledger.membership import CALLER
+from potluck_ledger.membership import ADMIN, CALLER
 from potluck_node.core import events as ev
 from potluck_node.membership import Membership
 from potluck_node.transport.interface import Stream, StreamHandler
@@ -24,6 +24,7 @@ def wire(node: Node, membership: Membership) -> None:
             node.book.forget(peer)
         node.caller.submit(ev.OffersChanged())
 
+    node.lab_sync.is_admin = lambda peer: ADMIN in membership.roles(peer)
     membership.transport, node.state.members = node.transport, membership.ask
     membership.changed, node.book.may_offer = changed, membership.may_offer
 

@@ -110,3 +110,31 @@ def test_what_cannot_be_is_said(mesh):
     cli(other, "mesh", "create", "lab", fails="mesh leave")
     assert "left lab" in cli(other, "mesh", "leave")
     cli(other, "mesh", "invite", "--expires", "never", fails="no length of time")
+
+
+def audited(node, who):
+    (found,) = [
+        each
+        for each in json.loads(cli(node, "ledger", "audit", who, "--json"))["journals"]
+        if each["hidden"] or each["entries"]
+    ]
+    return found["entries"], found["hidden"], found["verified"]
+
+
+def test_an_admin_reads_all_journals_and_others_what_is_about_them(mesh, lab, use_node, monkeypatch):
+    monkeypatch.setattr(calls, "_connection", None)
+    ann, token = lab
+    bob = joined(mesh, token, "bob")
+    cli(Node(mesh.folder, "eve"), "join", "--name", "eve", stdin=token)
+    eve = mesh.caller("eve")
+    wait_until(lambda: peers(eve) == {"bob"} == peers(ann), "finding the provider")
+    use_node(eve)
+    with sample.app.run():
+        assert sample.add.remote(1, 2) == 3
+    wait_until(lambda: bob.status().entries == 1, "the receipt")
+    more = cli(Node(mesh.folder, "max"), "join", "--name", "max", stdin=cli(ann, "mesh", "invite"))
+    assert "a member" in more
+    other = mesh.caller("max")
+    wait_until(lambda: peers(other) == {"bob"}, "finding the provider")
+    assert audited(ann, "bob") == (1, 0, True)
+    assert audited(other, "bob") == (0, 1, True)

@@ -119,3 +119,15 @@ def test_two_that_do_not_agree_are_named():
     assert kind == "disagreement"
     assert isinstance(one.receipt, Receipt)
     assert one.receipt.lease in text
+
+
+def test_nothing_is_said_that_the_hidden_rest_of_a_journal_could_answer():
+    """Bob and Cy show Ann what is about her: what they gave each other, and what others got, is not to be seen."""
+    much = WASH_MIN_US / 1e6 + 1
+    there, back, elsewhere = used(ANN, BOB, much), used(BOB, ANN, much), used(BOB, DEE, 5)
+    shown = [(ANN.peer, [there, back]), (BOB.peer, [there, back]), (DEE.peer, [elsewhere])]
+    assert [each.kind for each in audit(shown)] == ["disagreement", "wash"]
+    assert audit(shown, {BOB.peer: ANN.peer}) == []
+    # What it should show, it is missed for.
+    (finding,) = audit([(ANN.peer, [there]), (BOB.peer, [])], {BOB.peer: ANN.peer})
+    assert (finding.kind, f"only {ANN.peer} has it" in finding.text) == ("disagreement", True)

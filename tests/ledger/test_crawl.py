@@ -7,7 +7,7 @@ from tests.ledger.test_journal import CALLER, signed
 from potluck_ledger.crawl import FRESH_US, examine, settled
 from potluck_ledger.entries import Checkpoint, Dispute, sign
 from potluck_ledger.forks import prove, read_both, read_fork, tell
-from potluck_ledger.journal import Journal, Record, digest
+from potluck_ledger.journal import Journal, JournalError, Record, digest, verify
 
 OWNER = CALLER.peer
 
@@ -27,6 +27,22 @@ def test_what_is_shown_in_whole_holds_also_when_it_has_grown_since(journal):
     shown = examine(OWNER, list(journal.records()), heard)
     assert (len(shown.entries), shown.problem, shown.findings) == (4, "", ())
     assert examine(OWNER, []).problem == ""
+
+
+def test_what_is_between_others_is_checked_as_far_as_it_is_shown(journal):
+    heard, records = journal.checkpoint(9).encode(), list(journal.records())
+    records[1] = Record(records[1].entry, b"")
+    shown = examine(OWNER, records, heard)
+    assert ([each.receipt.lease for each in shown.entries], shown.hidden) == (["lease-1", "lease-3"], 1)
+    assert (shown.problem, shown.findings) == ("", ())
+    with pytest.raises(JournalError, match="not an envelope"):
+        verify(OWNER, records)
+    # Nothing can be left out behind it.
+    del records[1]
+    assert "does not follow" in examine(OWNER, records, heard).problem
+    other = sign(CALLER, Checkpoint(OWNER, 2, bytes(32), 9, 0, 0)).encode()
+    (finding,) = examine(OWNER, list(journal.records()), other).findings
+    assert finding.kind == "fork"
 
 
 def test_who_shows_less_than_it_signed_is_named(journal):

@@ -161,7 +161,7 @@ async def test_a_peer_cannot_show_a_part_of_its_journal_as_the_whole(autojump_cl
 def test_a_node_without_admins_tells_and_refuses_nothing(tmp_path):
     outside = Node(tmp_path, ANN, MemoryNetwork(), admins=())
     outside.gave(BOB, 10)
-    assert outside.sync._told(messages.AskAccounts(0, b"")) == messages.AccountsTold()
+    assert outside.sync._told(messages.AskAccounts(0, b""), "somebody") == messages.AccountsTold()
     assert outside.gate.opens("lease", BOB.peer, SPEC) is None
     assert outside.gate.share(BOB.peer) == 0
     with pytest.raises(RefusedError, match="no lab"):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from potluck.cli.ledger_crawl import Crawl, known
+from potluck.cli.ledger_crawl import Crawl, known, spread
 from potluck.cli.quota import peer_id
 from potluck.cli.show import as_json, print_json, print_table
 from potluck.errors import NotFoundError
@@ -27,8 +27,9 @@ def audit(who: tuple[str, ...], mesh: bool, as_json: bool) -> None:
     """Look at this node's journal and others together, those of peers, by name or id, or exported ones.
 
     Says who keeps two journals, where two disagree, who bills more than others for the same, who works for whom alone,
-    which disputes nobody answered, and whose receipts do not fit what they say of their speed. Peers show their
-    journals where they name admins (`ledger_admins`).
+    which disputes nobody answered, and whose receipts do not fit what they say of their speed. Peers show their whole
+    journals where they name admins (`ledger_admins`), and to those who have a mesh's admin certificate; to others what
+    is about them. A fork that is found is told to all.
     """
     began_us = int(time.time() * 1e6)
     files = [Path(each) for each in who if Path(each).is_file()]
@@ -38,6 +39,7 @@ def audit(who: tuple[str, ...], mesh: bool, as_json: bool) -> None:
     heads, here = dict(told.peers), {each.owner for each in shown}
     wanted = [peer for peer in dict.fromkeys([*peers, *(heads if mesh else ())]) if peer not in here]
     shown += Crawl(heads).run(wanted)
+    spread([each.proof for each in shown if each.proof])
     findings = _findings(shown, began_us if peers or mesh else None) + _proved(told.proofs)
     more = f"{told.left_out} more peers are known and were not asked; name them" if mesh and told.left_out else ""
     if as_json:
@@ -53,7 +55,10 @@ def audit(who: tuple[str, ...], mesh: bool, as_json: bool) -> None:
 
 
 def _state(shown: Shown) -> str:
-    return shown.problem or ("chain and signatures hold" if shown.entries else "shows no entries")
+    if shown.problem or not (shown.entries or shown.hidden):
+        return shown.problem or "shows no entries"
+    more = f"; {shown.hidden} entries more are between others" if shown.hidden else ""
+    return f"chain and signatures hold{more}"
 
 
 def _named(who: str) -> str:
@@ -86,7 +91,9 @@ def _findings(shown: Sequence[Shown], began_us: int | None) -> list[Finding]:
     if began_us is not None:
         whole = {owner: settled(entries, began_us) for owner, entries in whole.items()}
     journals = list(whole.items())
-    return [*found, *audit(journals), *misfits(claimed_speeds(), list(agreed(journals)))]
+    # What comes first is our own.
+    parts = {each.owner: shown[0].owner for each in shown if each.hidden}
+    return [*found, *audit(journals, parts), *misfits(claimed_speeds(), list(agreed(journals)))]
 
 
 def _proved(proofs: Sequence[bytes]) -> list[Finding]:
@@ -102,7 +109,13 @@ def _facts(shown: Sequence[Shown], findings: Sequence[Finding], proofs: Sequence
     both = [read_both(proof) for proof in proofs]
     return {
         "journals": [
-            {"owner": each.owner, "entries": len(each.entries), "verified": not each.problem, "problem": each.problem}
+            {
+                "owner": each.owner,
+                "entries": len(each.entries),
+                "hidden": each.hidden,
+                "verified": not each.problem,
+                "problem": each.problem,
+            }
             for each in shown
         ],
         "findings": [finding._asdict() for finding in findings],

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from potluck.cli.connect import client
 from potluck.wire import audit as messages
+from potluck.wire.control import Done
 
 if TYPE_CHECKING:
     from potluck.client import Client
@@ -28,6 +29,16 @@ def known() -> messages.JournalsKnown:
     connection = client()
     try:
         return connection.ask(messages.AskJournals, messages.JournalsKnown)
+    finally:
+        connection.close()
+
+
+def spread(proofs: Sequence[bytes]) -> None:
+    """Have the node tell all others."""
+    connection = client()
+    try:
+        for proof in proofs:
+            connection.ask(lambda number, proof=proof: messages.TellFork(number, proof), Done)  # type: ignore[misc]
     finally:
         connection.close()
 

@@ -21,14 +21,16 @@ class RunningLease(msgspec.Struct, frozen=True, array_like=True):
 
 class AskAccounts(Message, frozen=True):
     """The asked peer's journal behind number `after`, and its rules unless `rules`, a digest of all, is that of its
-    own. Answered by `AccountsTold`."""
+    own. For an `audit` also nodes of no lab answer. Answered by `AccountsTold`."""
 
     after: int
     rules: bytes
+    audit: bool = False
 
 
 class AccountsTold(Message, frozen=True):
-    """`records` are pairs as in `JournalAnswer`. A node of no lab tells nothing."""
+    """`records` are pairs as in `JournalAnswer`. A node of no lab tells nothing but to an audit: all to an admin of the
+    mesh, to others b"" in place of what its entries record that are not about them."""
 
     records: tuple[tuple[bytes, bytes], ...] = ()
     running: tuple[RunningLease, ...] = ()

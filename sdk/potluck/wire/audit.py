@@ -42,5 +42,12 @@ class PeerJournal(Message, frozen=True):
     problem: str = ""
 
 
-AuditQuestion = AskJournals | AskPeerJournal
+class TellFork(Message, frozen=True):
+    """An audit found a proof (`potluck_ledger.forks`): to be kept, acted on and told to others. Answered by `Done`."""
+
+    question: int
+    proof: bytes
+
+
+AuditQuestion = AskJournals | AskPeerJournal | TellFork
 AuditReply = JournalsKnown | PeerJournal
