@@ -23,6 +23,7 @@ from potluck.wire.apps import AppQuestion, RunCommand, WantFunction
 from potluck.wire.audit import AuditQuestion
 from potluck.wire.bench import RunBench
 from potluck.wire.contents import join, split
+from potluck.wire.doings import AskMeshDoings
 from potluck.wire.lease import InputLog
 from potluck.wire.secrets import SecretQuestion
 from potluck.wire.spawned import SpawnCall, SpawnQuestion
@@ -52,7 +53,7 @@ SHOWN_BYTES_MAX = 1 << 20
 # What a call waits for is told at most so often, seconds: most calls are over before that.
 NOTICE_S = 0.05
 # What the node's desk answers itself.
-ForDesk = AppQuestion | RunCommand | TokenQuestion | QuotaQuestion | RunBench | AuditQuestion
+ForDesk = AppQuestion | RunCommand | TokenQuestion | QuotaQuestion | RunBench | AuditQuestion | AskMeshDoings
 _CREDENTIALS = struct.Struct("3i")
 
 

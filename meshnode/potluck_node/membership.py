@@ -75,6 +75,10 @@ class Membership:
         found = self.own if peer == self._key.peer else self.member(peer)
         return found.roles if found else ()
 
+    def names(self) -> dict[str, str]:
+        """Of the members that this node has met, by peer id."""
+        return {each.peer: each.name for each in self._roster.members(self._clock.now_us())}
+
     def may_offer(self, peer: str) -> bool:
         """Whether a peer's offer is worth keeping. One that was not met yet shows what it is when it is reached."""
         found = self.member(peer)

@@ -24,6 +24,7 @@ from potluck.wire.accounts import QuotaQuestion
 from potluck.wire.apps import RunCommand
 from potluck.wire.audit import AuditQuestion
 from potluck.wire.bench import RunBench
+from potluck.wire.doings import AskMeshDoings
 from potluck.wire.lease import InputLog
 from potluck.wire.metrics import exposition
 from potluck.wire.offer import Offer
@@ -53,6 +54,7 @@ from potluck_node.deployed_images import DeployedImages
 from potluck_node.deployments import Deployments
 from potluck_node.devices.interface import Binding, Devices
 from potluck_node.discovery import Discovery
+from potluck_node.doings import DoingsDesk
 from potluck_node.fetch import Caps, Fetcher
 from potluck_node.gateway import Gateway
 from potluck_node.gateway_guests import Guests
@@ -187,6 +189,7 @@ class Node:
         self.lab_sync = LabSync(self.transport, self.journal, self.lab)
         self.quotas = QuotaDesk(self.lab, self.key, settings.mesh, self._clock)
         self.audit = AuditDesk(self.transport, self.journal_sync, self.lab, self._offering)
+        self.doings = DoingsDesk(self, self.transport, self._clock)
         self.gateway = Gateway(settings, GATEWAY, self.caller, self.tokens.admits)
         self.gateway.owners = Owners(settings.forward, self.transport, self._clock)
         self.guests = Guests(self.gateway, self.caller, self._clock, lambda: self.gateway.heard)
@@ -453,6 +456,8 @@ class Node:
             return self.quotas.answer(question)
         if isinstance(question, AuditQuestion):
             return await self.audit.answer(question)
+        if isinstance(question, AskMeshDoings):
+            return await self.doings.answer(question)
         if isinstance(question, TokenQuestion):
             return await self.tokens.answer(question)
         if isinstance(question, RunBench):

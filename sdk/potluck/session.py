@@ -19,6 +19,7 @@ from potluck.wire.audit import AuditReply
 from potluck.wire.bench import BenchDone
 from potluck.wire.common import Limit
 from potluck.wire.contents import join, split
+from potluck.wire.doings import MeshDoings
 from potluck.wire.secrets import SecretReply
 from potluck.wire.spawned import SpawnReply
 from potluck.wire.state import StateAnswered
@@ -225,7 +226,8 @@ class Session:
                 | TokenReply
                 | QuotaReply
                 | BenchDone
-                | AuditReply,
+                | AuditReply
+                | MeshDoings,
             )
             self._answer(message.question, message)
 

@@ -24,17 +24,17 @@ class Asks:
 
     def __init__(self, node: str, capacity: Capacity, staff: Staff, gpus: GpuDesk) -> None:
         self._node, self._capacity, self._staff, self._gpus = node, capacity, staff, gpus
-        self._waiting: dict[str, tuple[int, FunctionSpec]] = {}
+        self.waiting: dict[str, tuple[int, FunctionSpec]] = {}
 
     def refuse(self, caller: str, request: LeaseRequest, paused: str, now_us: int) -> LeaseRefused | None:
         """The refusal, or None when the lease is to be granted."""
         machine = self._machine(caller, request.function, paused, now_us)
         refusal = refuse(request, machine, now_us)
-        self._waiting.pop(caller, None)
+        self.waiting.pop(caller, None)
         if refusal and refusal.reason == "busy":
-            self._waiting[caller] = (now_us, request.function)
-            if len(self._waiting) > WAITING_MAX:
-                del self._waiting[next(iter(self._waiting))]
+            self.waiting[caller] = (now_us, request.function)
+            if len(self.waiting) > WAITING_MAX:
+                del self.waiting[next(iter(self.waiting))]
         return refusal
 
     def _machine(self, caller: str, spec: FunctionSpec, paused: str, now_us: int) -> Machine:
@@ -54,7 +54,7 @@ class Asks:
         room, share = self._staff.room, self._staff.room.share(caller)
         ahead = [
             other
-            for other, (asked_us, spec) in self._waiting.items()
+            for other, (asked_us, spec) in self.waiting.items()
             if other != caller and now_us - asked_us < WAIT_US and room.share(other) < share and room.possible(spec)
         ]
         return len(ahead) if places <= len(ahead) else 0

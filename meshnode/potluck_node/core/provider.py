@@ -51,7 +51,7 @@ class ProviderCore:
         self._staff = Staff(node, capacity, idle_us, self._gpus, self._act, self._begin, self._close_leases)
         self._pools, self.room, self.gpus = self._staff.pools, self._staff.room, self._gpus.desk
         self._us, self._vouching = us, Vouching(us)
-        self._asks = Asks(node, capacity, self._staff, self.gpus)
+        self.asks = Asks(node, capacity, self._staff, self.gpus)
         self.paused = ""
         self.wake_us: int | None = None
         self._handlers: dict[type, Callable[..., None]] = {
@@ -105,6 +105,10 @@ class ProviderCore:
         """(worker, function, caller, state, busy since) of each worker."""
         return self._staff.workers()
 
+    def queued(self) -> int:
+        """Inputs that were taken and wait for a worker."""
+        return sum(len(pool.queue) for pool in self._pools.values())
+
     def leases_of(self, pool: str) -> list[str]:
         """Leases that use a pool."""
         found = self._pools.get(pool)
@@ -121,7 +125,7 @@ class ProviderCore:
 
     def _lease_asked(self, event: ev.LeaseAsked, now_us: int) -> None:
         request = event.request
-        refusal = self._asks.refuse(event.caller, request, self.paused, now_us)
+        refusal = self.asks.refuse(event.caller, request, self.paused, now_us)
         if refusal:
             self._act(ev.Post(event.lease, refusal))
             self._act(ev.Hangup(event.lease))

@@ -13,11 +13,13 @@ import msgspec
 
 from potluck import paths
 from potluck.asking import Steps, drive
+from potluck.cli.connect import client
 from potluck.cli.node import require_node
 from potluck.cli.show import ago, as_json, named, print_json, print_table
 from potluck.client import Client
 from potluck.errors import ConnectionError, ExecutionError, InvalidError, from_kind
 from potluck.output import PlainOutput
+from potluck.wire import doings
 from potluck.wire import membership as messages
 
 # Joining dials a few addresses, of which each is given up within 5 seconds.
@@ -74,6 +76,52 @@ def members(as_json: bool) -> None:
     print_table(("name", "peer", "roles", "since", "until", "here"), rows, "Nobody was met yet.")
     if found.revoked:
         click.echo(f"{found.revoked} were revoked.")
+
+
+@mesh.command()
+@as_json
+def status(as_json: bool) -> None:
+    """Who does what on which machine, and who waits: of each node that tells this one."""
+    connection = client()
+    try:
+        found = connection.ask(doings.AskMeshDoings, doings.MeshDoings)
+    finally:
+        connection.close()
+    if as_json:
+        print_json(named(found))
+        return
+    click.echo(f"{found.mesh}: {len(found.nodes)} nodes lend something")
+    rows = [row for node in found.nodes for row in _doings_rows(node, found.names)]
+    print_table(("machine", "state", "GPUs free", "CPUs free", "who", "what", "for"), rows, "")
+    if found.left_out:
+        click.echo(f"{found.left_out} more nodes are not shown.")
+
+
+def _doings_rows(node: doings.NodeDoings, names: dict[str, str]) -> list[tuple[str, ...]]:
+    """A line for the machine, with what runs and waits on it below each other."""
+    told = node.doings
+    queued = f", {told.queued} inputs wait" if told.queued else ""
+    head = (
+        node.name,
+        (told.problem or told.state) + queued,
+        f"{node.gpus_free}/{len(node.gpus)}" if node.gpus else "",
+        f"{node.cpu_free_milli / 1000:g}/{node.cpu_milli / 1000:g}",
+    )
+    body = [
+        (_called(each.caller, names), each.function + (f" ({each.gpus} GPU)" if each.gpus else ""), _span(each))
+        for each in told.workers
+    ]
+    body += [(_called(each.caller, names), each.function, "waits for room") for each in told.waiting]
+    lines = body or [("", "", "")]
+    return [(*(head if number == 0 else ("",) * len(head)), *line) for number, line in enumerate(lines)]
+
+
+def _called(peer: str, names: dict[str, str]) -> str:
+    return names.get(peer, f"…{peer[-8:]}")
+
+
+def _span(worker: doings.Running) -> str:
+    return f"{worker.state}, {worker.age_us // 1_000_000} s"
 
 
 @mesh.command("list")

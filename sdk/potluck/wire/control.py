@@ -13,6 +13,7 @@ from potluck.wire.apps import AppQuestion, AppReply, RunCommand, WantFunction
 from potluck.wire.audit import AuditQuestion, AuditReply
 from potluck.wire.bench import BenchDone, RunBench
 from potluck.wire.common import Failure, FunctionSpec, Limit, Message, RemoteException, Scaling
+from potluck.wire.doings import AskMeshDoings, MeshDoings
 from potluck.wire.offer import GpuOffer, Score
 from potluck.wire.secrets import SecretQuestion, SecretReply
 from potluck.wire.spawned import SpawnQuestion, SpawnReply
@@ -442,6 +443,7 @@ ToNode = (
     | QuotaQuestion
     | RunBench
     | AuditQuestion
+    | AskMeshDoings
 )
 FromNode = (
     Welcome
@@ -466,4 +468,5 @@ FromNode = (
     | QuotaReply
     | BenchDone
     | AuditReply
+    | MeshDoings
 )
