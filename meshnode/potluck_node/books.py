@@ -47,6 +47,8 @@ class CallerBooks:
         self._vouchers = CallerVouchers(lease, key.peer, provider)
         self._is_receipted = False
         self._waiting = 0
+        # Whether the provider has claimed more than we saw.
+        self.overbilled = False
 
     def voucher(self, data: bytes, now_us: int, answer: Answer) -> None:
         """The voucher with our signature, if it fits our own clock."""
@@ -70,13 +72,16 @@ class CallerBooks:
             return None, "the receipt of this lease is signed already"
         if self._waiting >= VOUCHERS_WAITING_MAX:
             return None, "those before wait for the disk here"
-        return self._vouchers.check(data, self.meter.bound_us(now_us), now_us)
+        found = self._vouchers.check(data, self.meter.bound_us(now_us), now_us)
+        self.overbilled |= found[0] is None
+        return found
 
     def receipt(self, data: bytes, now_us: int, answer: Answer) -> None:
         """The receipt with our signature, if it fits our own figures and is the first."""
         try:
             envelope = self._agreed(data)
         except EnvelopeError as error:
+            self.overbilled = True
             answer(b"", str(error))
             return
         signed = countersign(self._key, envelope).encode()

@@ -6,7 +6,7 @@ import logging
 import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import trio
 
@@ -18,6 +18,7 @@ from potluck.wire.common import Limit
 from potluck.wire.nested import CALLS
 from potluck.wire.offer import Offer
 from potluck.wire.state import StateAsked, StateDropped, StateTold
+from potluck.wire.verify import EvidenceFacts, Verification
 from potluck.wire.worker import TROUBLE_MAX
 from potluck_ledger.journal import Journal, Problem
 from potluck_ledger.keys import PrivateKey
@@ -25,6 +26,7 @@ from potluck_node.books import CallerBooks, at_once
 from potluck_node.clock import Clock
 from potluck_node.core import events as ev
 from potluck_node.core.calls import CallCore
+from potluck_node.core.levels import TRUSTED, Standing
 from potluck_node.core.offers import OfferBook
 from potluck_node.engine import Engine
 from potluck_node.lease_secrets import sealed_for
@@ -57,6 +59,7 @@ FromClients = (
     | ev.FunctionKept
     | ev.FunctionLeft
     | ev.ScalingSet
+    | ev.ResultsJudged
 )
 
 
@@ -71,6 +74,13 @@ class CallSink(Protocol):
     def notice(self, action: ev.Notice) -> None: ...
     def log(self, call: str, index: int, message: messages.InputLog) -> None: ...
     async def drained(self) -> None: ...
+
+
+@runtime_checkable
+class Judge(Protocol):
+    """A sink whose program compares results."""
+
+    def judge(self, action: ev.AskJudge) -> None: ...
 
 
 @dataclass
@@ -93,17 +103,22 @@ class _Lease:
 class Caller:
     """`open_local` joins a lease with this node's own provider; None when it offers nothing."""
 
-    def __init__(self, transport: Transport, key: PrivateKey, book: OfferBook, journal: Journal, clock: Clock) -> None:
+    def __init__(
+        self, transport: Transport, key: PrivateKey, book: OfferBook, journal: Journal, clock: Clock,
+        standing: Callable[[str], Standing] = lambda peer: TRUSTED,
+    ) -> None:  # fmt: skip
         self._transport, self._key, self._book, self._journal, self._clock = transport, key, book, journal, clock
         # How what is signed is kept: one by one, unless the node knows better.
         self.keep = at_once(journal)
         self.own_offer: Callable[[], Offer | None] = lambda: None
         self.open_local: Callable[[str], LocalLink] | None = None
-        self.trusts: Callable[[str], bool] = lambda peer: True
+        self._standing = standing
+        self.on_judged: Callable[[EvidenceFacts], None] = lambda evidence: None
+        self.on_billed: Callable[[str, bool], None] = lambda peer, honest: None
         self.state: State | None = None
         self.nested: Nested | None = None
         self.on_standing: Callable[[ev.Standing], None] = lambda standing: None
-        self.core = CallCore(book, random.SystemRandom(), lambda: self.own_offer(), lambda peer: self.trusts(peer))
+        self.core = CallCore(book, random.SystemRandom(), lambda: self.own_offer(), standing)
         self._engine = Engine[ev.Event, ev.Action](self.core, self._do, ev.Tick(), clock)
         self._sinks: dict[str, CallSink] = {}
         self._leases: dict[str, _Lease] = {}
@@ -117,11 +132,12 @@ class Caller:
 
     def open(
         self, call: str, function: wire.FunctionSpec, sink: CallSink, limit: Limit | None = None,
-        asked: tuple[str, int] | None = None,
+        asked: tuple[str, int] | None = None, verify: Verification | None = None,
     ) -> None:  # fmt: skip
-        """Begin a call; outcomes go to `sink`. The rest as in `ev.CallOpened`."""
+        """Begin a call; outcomes go to `sink`. The rest as in `ev.CallOpened`. Only those of a `Judge` may have results
+        compared by their program."""
         self._sinks[call] = sink
-        self._engine.submit(ev.CallOpened(call, function, limit, asked))
+        self._engine.submit(ev.CallOpened(call, function, limit, asked, verify))
 
     def submit(self, event: FromClients) -> None:
         self._engine.submit(event)
@@ -183,6 +199,11 @@ class Caller:
                 self._sinks[action.call].notice(action)
         elif isinstance(action, ev.OpenLease):
             self._open(action)
+        elif isinstance(action, ev.AskJudge):
+            if isinstance(sink := self._sinks.get(action.call), Judge):
+                sink.judge(action)
+        elif isinstance(action, ev.Judged):
+            self.on_judged(action.evidence)
         elif isinstance(action, ev.DeliverItem):
             if action.call in self._sinks:
                 self._sinks[action.call].item(action)
@@ -388,7 +409,7 @@ class Caller:
                 def tell(number: int, payload: bytes, failure: Failure | None) -> None:
                     self._post(name, StateTold(number, payload, failure))
 
-                lease.calls = self.nested.desk(name, spec, self.trusts(lease.action.peer), tell)
+                lease.calls = self.nested.desk(name, spec, self._standing(lease.action.peer).secrets, tell)
             lease.calls.ask(message.number, message.input, message.payload)
         else:
             failure = Failure.of(RefusedError("The caller's node does not answer this.", fix="Upgrade it."))
@@ -400,7 +421,7 @@ class Caller:
             assert self.state
             name, spec = lease.action.lease, lease.action.function
             peer = lease.action.peer
-            asker = Asker(f"lease {name}", spec.app, self.trusts(peer), peer)
+            asker = Asker(f"lease {name}", spec.app, self._standing(peer).secrets, peer)
 
             async def ready() -> None:
                 if lease.link:
@@ -429,6 +450,8 @@ class Caller:
         def answer(signed: bytes, why: str) -> None:
             if why:
                 log.warning("not signing the receipt of %s: %s", self._who(lease), why)
+            if signed or lease.books.overbilled:
+                self.on_billed(lease.action.peer, not lease.books.overbilled)
             self._post(lease.action.lease, messages.ReceiptSigned(signed, why))
             lease.settled.set()
 

@@ -13,8 +13,10 @@ import msgspec
 
 from potluck.errors import InvalidError
 from potluck.network import ANYWHERE, checked_names
+from potluck.verify import parsed
 from potluck_ledger.keys import is_ed25519
 from potluck_ledger.witness import WITNESSES_MAX
+from potluck_node.core.levels import LevelName
 from potluck_node.machine import cores, memory_mib
 
 CONFIG_FILE = "config.toml"
@@ -37,6 +39,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     build_for_others: bool = False
     without_limits: bool = False
     trust: str | tuple[str, ...] = "none"
+    trust_levels: dict[str, LevelName] = {}
+    strangers_sandbox: Literal["", "bwrap", "gvisor"] = ""
+    verify_strangers: str = "none"
     gpus: str | tuple[str | int, ...] = "all"
     gpu_share: bool = False
     idle_s: float = 60.0
@@ -75,10 +80,6 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         words: dict[str, tuple[str, ...]] = {"none": (), "public": ANYWHERE}
         return words[self.network] if isinstance(self.network, str) else self.network
 
-    def trusts(self, peer: str) -> bool:
-        """Whether pickles of this peer are unpickled."""
-        return self.trust == "mesh" or (self.trust != "none" and peer in self.trust)
-
 
 HELP = {
     "name": "The name others see; the host name unless given.",
@@ -95,6 +96,9 @@ HELP = {
     "network": "Where functions that ask for it may connect to: none, public (every public address), or names.",
     "build_for_others": "Whether peers may have their images built here, one at a time, in sandboxes.",
     "trust": "Peers whose results are unpickled, which lets them run code here: none, mesh (all), or a list of ids.",
+    "trust_levels": "Levels of single peers, by id, which go before `trust`: owner, lab, known or stranger.",
+    "strangers_sandbox": "The weakest sandbox for functions of strangers; nothing: as `sandbox` says.",
+    "verify_strangers": "How results of strangers are verified unless a function says: none, adaptive, quorum:2of3.",
     "without_limits": "Whether others' functions run here even where their memory and processes cannot be limited.",
     "idle_s": "Seconds that a worker without work stays warm.",
     "zygote_mib": "Memory for what functions have imported, kept while nobody calls them, in MiB; 0 keeps nothing.",
@@ -181,6 +185,11 @@ def _complete(settings: Settings) -> Settings:
     for admin in settings.ledger_admins:
         if not is_ed25519(admin):
             raise InvalidError(f"{admin!r:.80} in ledger_admins is no peer id.", fix="`potluck status` shows a node's.")
+    for peer in settings.trust_levels:
+        if not is_ed25519(peer):
+            raise InvalidError(f"{peer!r:.80} in trust_levels is no peer id.", fix="`potluck mesh peers` shows them.")
+    if settings.verify_strangers != "none":
+        parsed(settings.verify_strangers)
     gpus = settings.gpus
     if isinstance(gpus, str) and gpus not in ("all", "none"):
         gpus = _parts(gpus)

@@ -29,6 +29,7 @@ from potluck.wire.secrets import SecretQuestion
 from potluck.wire.spawned import SpawnCall, SpawnQuestion
 from potluck.wire.state import AskState, LeaveState, StateAnswered
 from potluck.wire.tokens import TokenQuestion
+from potluck.wire.verify import JudgeResults, ResultsJudged, StrangerQuestion
 from potluck_node.apps import AppClient, ClientApps
 from potluck_node.caller import Caller
 from potluck_node.core import events as ev
@@ -53,7 +54,16 @@ SHOWN_BYTES_MAX = 1 << 20
 # What a call waits for is told at most so often, seconds: most calls are over before that.
 NOTICE_S = 0.05
 # What the node's desk answers itself.
-ForDesk = AppQuestion | RunCommand | TokenQuestion | QuotaQuestion | RunBench | AuditQuestion | AskMeshDoings
+ForDesk = (
+    AppQuestion
+    | RunCommand
+    | TokenQuestion
+    | QuotaQuestion
+    | RunBench
+    | AuditQuestion
+    | AskMeshDoings
+    | StrangerQuestion
+)
 _CREDENTIALS = struct.Struct("3i")
 
 
@@ -243,6 +253,9 @@ class _Client:
             self._open_call(message)
         elif isinstance(message, control.ItemsTaken):
             caller.submit(ev.ItemsTaken(self._name(message.call), message.index, message.items))
+        elif isinstance(message, ResultsJudged):
+            name, case = self._name(message.call), message.case
+            caller.submit(ev.ResultsJudged(name, case, message.agrees, message.failure))
         elif isinstance(message, control.EndInputs):
             self._stopped.pop(message.call, None)
             caller.submit(ev.InputsEnded(self._name(message.call)))
@@ -276,7 +289,7 @@ class _Client:
             return
         self._open[name] = message.call
         self._functions[message.call] = function
-        self._desk.caller.open(name, function, self, message.limit)
+        self._desk.caller.open(name, function, self, message.limit, verify=message.verify)
 
     def _take_input(self, message: control.CallInput) -> None:
         if failure := self._stopped.get(message.call):
@@ -408,6 +421,11 @@ class _Client:
         call = self._open.get(action.call)
         if call is not None:
             self._post(control.CallItem(call, action.index, action.item, action.payload))
+
+    def judge(self, action: ev.AskJudge) -> None:
+        call = self._open.get(action.call)
+        if call is not None:
+            self._post(JudgeResults(call, action.case, action.payloads))
 
     def began(self, action: ev.Began) -> None:
         """Clients send no requests: they have the gateway for it."""

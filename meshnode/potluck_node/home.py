@@ -53,6 +53,10 @@ class Home:
         return self.path / "scores.json"
 
     @property
+    def strangers(self) -> Path:
+        return self.path / "strangers.sqlite"
+
+    @property
     def lab(self) -> Path:
         return self.path / "lab.sqlite"
 

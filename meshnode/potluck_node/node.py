@@ -30,11 +30,12 @@ from potluck.wire.metrics import exposition
 from potluck.wire.offer import Offer
 from potluck.wire.spawned import SpawnQuestion
 from potluck.wire.tokens import TokenQuestion
+from potluck.wire.verify import StrangerQuestion
 from potluck_images.disk import DiskStore
 from potluck_ledger.journal import Journal
 from potluck_ledger.keys import KeyFileError, load_or_create
 from potluck_ledger.sealing import Vault
-from potluck_node import private_mesh
+from potluck_node import private_mesh, strangers
 from potluck_node.apps import AppClient, Apps
 from potluck_node.audit_desk import AuditDesk
 from potluck_node.bench_desk import BenchDesk
@@ -162,7 +163,9 @@ class Node:
             settings.name,
             settings.build_for_others and not self._own_only(),
         )
-        self.caller = Caller(self.transport, self.key, self.book, self.journal, self._clock)
+        self.levels = private_mesh.levels(self.key.peer, settings, self.membership)
+        self.caller = Caller(self.transport, self.key, self.book, self.journal, self._clock, self.levels.of)
+        self.strangers = strangers.of(self, self._clock)
         place, state_bytes = settings.state or self.home.state, int(settings.state_gib * (1 << 30))
         self.state = State(place, self.key.peer, self._clock, state_bytes, settings.tunnels)
         self._spawned_store = SpawnedStore(self.home.spawned, vault)
@@ -184,7 +187,7 @@ class Node:
         self.control = ControlServer(parts.socket, self)
         self.metrics = Metrics(settings.metrics, lambda: exposition(self.status(0)))
         self.secrets = SecretStore(self.home.secrets, vault, self._clock)
-        app_key = AppKey(self.key, settings.trusts)
+        app_key = AppKey(self.key, self.levels.secrets)
         self.tokens = Tokens(self.state, app_key, self.home.tokens)
         self.lab_sync = LabSync(self.transport, self.journal, self.lab)
         self.quotas = QuotaDesk(self.lab, self.key, settings.mesh, self._clock)
@@ -212,7 +215,7 @@ class Node:
 
     def _trusted_peers(self) -> list[str]:
         """Those that are up, the nearest first."""
-        peers = [peer for peer in self._offering() if self.settings.trusts(peer)]
+        peers = [peer for peer in self._offering() if self.levels.secrets(peer)]
         rtt_us = self.caller.core.rtt_us
         return sorted(peers, key=lambda peer: (rtt_us.get(peer, sys.maxsize), peer))
 
@@ -234,7 +237,7 @@ class Node:
         assert self._parts.launcher
         capacity = Capacity(
             round(settings.cpus * 1000), settings.memory_mib, self._parts.launcher.tiers, settings.gpu_share,
-            settings.lent_network, settings.zygote_mib,
+            settings.lent_network, settings.zygote_mib, lambda caller: self.levels.of(caller).tier,
         )  # fmt: skip
         provider = Provider(
             settings.name, self.key, capacity, self.images, self._parts.launcher, self.journal, self._clock,
@@ -255,7 +258,6 @@ class Node:
             private_mesh.wire(self, self.membership)
         self.caller.own_offer = self.own_offer
         self.caller.core.weighs = self.lab.quotas.weighs = weigher(self.settings.gpu_weights)
-        self.caller.trusts = lambda peer: peer == self.key.peer or self.settings.trusts(peer)
         self.spawned.on_outcome = self.schedules.ended
         self.deployments.changed.append(self.deployed_images.changed)
         self.deployments.changed.append(lambda app, deployment: self.schedules.look())
@@ -270,7 +272,7 @@ class Node:
         self.volumes.changed, self.volumes.copies = self.copying.poke, self.copying.count
         self.volumes.sources, self.volumes.mend = self.copying.sources, self.copying.mend
         self.volumes.lost = self.copying.lost
-        self.keeper.trusts = self.settings.trusts
+        self.keeper.trusts = self.levels.secrets
         self.transport.handle(VOLUMES_PROTOCOL, self.keeper.on_stream)
         self.transport.handle(CHUNKS_PROTOCOL, self.images.fetcher.serve)
         self.transport.handle(BUILD_PROTOCOL, self.build_peers.on_stream)
@@ -358,6 +360,7 @@ class Node:
             self.images.close()
             self.journal.close()
             self.lab.close()
+            self.strangers.close()
             self._spawned_store.close()
             self.state.close()
             self.secrets.close()
@@ -432,7 +435,7 @@ class Node:
         if question.on in ("", self.settings.name, self.key.peer):
             return await self.images.build(question.definition, question.secrets, progress)
         builder = find_builder(self.book.fresh(self._clock.now_us()), question.on)
-        if question.secrets and not self.settings.trusts(builder.peer):
+        if question.secrets and not self.levels.secrets(builder.peer):
             raise RefusedError(
                 f"{builder.name} is not trusted with the secrets of this image.",
                 fix="Name it in the setting `trust`, or build without --build-on.",
@@ -458,6 +461,8 @@ class Node:
             return await self.audit.answer(question)
         if isinstance(question, AskMeshDoings):
             return await self.doings.answer(question)
+        if isinstance(question, StrangerQuestion):
+            return self.strangers.answer(question)
         if isinstance(question, TokenQuestion):
             return await self.tokens.answer(question)
         if isinstance(question, RunBench):

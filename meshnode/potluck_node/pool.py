@@ -214,7 +214,7 @@ class Pool:
         return SandboxSpec(
             tree, spec, image.python, image.workdir, env, limits, binding.binds, binding.devices,
             network=network, owner=self._action.caller, volumes=volumes.binds if volumes else (),
-            overlay=root.place if root else None,
+            overlay=root.place if root else None, tier=self._action.tier,
         )  # fmt: skip
 
     def _say(self, worker: str, text: str) -> None:

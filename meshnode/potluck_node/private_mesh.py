@@ -6,7 +6,9 @@ import logging
 from typing import TYPE_CHECKING
 
 from potluck_ledger.membership import ADMIN, CALLER
+from potluck_node.config import Settings
 from potluck_node.core import events as ev
+from potluck_node.core.levels import Levels
 from potluck_node.membership import Membership
 from potluck_node.transport.interface import Stream, StreamHandler
 
@@ -27,6 +29,18 @@ def wire(node: Node, membership: Membership) -> None:
     node.lab_sync.is_admin = lambda peer: ADMIN in membership.roles(peer)
     membership.transport, node.state.members = node.transport, membership.ask
     membership.changed, node.book.may_offer = changed, membership.may_offer
+
+
+def levels(us: str, settings: Settings, membership: Membership | None) -> Levels:
+    """How far each peer is trusted here."""
+    return Levels(
+        us,
+        settings.trust,
+        settings.trust_levels,
+        (lambda peer: membership.member(peer) is not None) if membership else (lambda peer: False),
+        settings.strangers_sandbox,
+        settings.verify_strangers,
+    )
 
 
 def for_callers(membership: Membership | None, handler: StreamHandler) -> StreamHandler:

@@ -19,6 +19,7 @@ from potluck.server import Server
 from potluck.sharing import batched, concurrent
 from potluck.tunnels import Tunnel, forward
 from potluck.variants import Cls
+from potluck.verify import Verify
 from potluck.volume import Volume
 from potluck.web import asgi_app, fastapi_endpoint, web_server, wsgi_app
 
@@ -40,6 +41,7 @@ __all__ = [
     "Secret",
     "Server",
     "Tunnel",
+    "Verify",
     "Volume",
     "__version__",
     "asgi_app",

@@ -5,15 +5,20 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from potluck import __version__, wire
-from potluck.client import HELLO_TIMEOUT_S, READ_BYTES, answer_of, connect
+from potluck.client import HELLO_TIMEOUT_S, READ_BYTES, _next, answer_of, connect
 from potluck.errors import ConnectionError, RemoteProtocolError
-from potluck.session import Call, Listener, Question, Session
+from potluck.session import Call, Listener, Question, Session, answered
 from potluck.wire import FunctionSpec, control
 from potluck.wire.common import Limit
+from potluck.wire.verify import JudgeResults
+
+if TYPE_CHECKING:
+    from potluck.verify import Prepared
 
 T = TypeVar("T")
 AnswerT = TypeVar("AnswerT", bound=wire.Message)
@@ -88,8 +93,8 @@ class AsyncClient:
         await self._flush()
         return answer_of(await self._wait(question, lambda: question.answer), kind)
 
-    def open_call(self, function: FunctionSpec, limit: Limit | None = None) -> Call:
-        return self._session.open_call(function, limit)
+    def open_call(self, function: FunctionSpec, limit: Limit | None = None, verify: Prepared | None = None) -> Call:
+        return self._session.open_call(function, limit, verify)
 
     async def add_input(self, call: Call, payload: bytes, last: bool = False) -> int:
         """Send one input, `last` of all or not; returns its index."""
@@ -115,7 +120,14 @@ class AsyncClient:
 
     async def take(self, call: Call) -> control.CallOutcome:
         """Wait for the call's next outcome."""
-        return await self._wait(call, call.take)
+        while True:
+            found: JudgeResults | control.CallOutcome = await self._wait(call, partial(_next, call))
+            if not isinstance(found, JudgeResults):
+                return found
+            # In a thread: the caller's own code may take its time.
+            agrees, failure = await asyncio.to_thread(answered, call, found)
+            self._session.judged(found, agrees, failure)
+            await self._flush()
 
     async def take_item(self, call: Call) -> bytes | control.CallOutcome:
         """Wait for the next item of a generator; its outcome comes after the last."""

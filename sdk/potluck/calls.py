@@ -200,6 +200,11 @@ def record(function: Function[Any, R], inputs: Iterator[bytes]) -> FunctionCall[
     from potluck.wire.spawned import AddSpawned, SpawnCall, Spawned
 
     function._check_returns("spawn")
+    if function._options.verify:
+        raise InvalidError(
+            f"{function.name} has verify=, which only calls of a program that waits can have.",
+            fix="Call it with .remote() or .map(), or have the node verify: its setting verify_strangers.",
+        )
     spec = function._link().spec(function)
     client, batches = _client(), _batches(inputs)
     batch, following = next(batches, ()), next(batches, ())

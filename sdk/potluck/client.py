@@ -12,14 +12,18 @@ from collections import deque
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar, cast
 
 from potluck import __version__, wire
 from potluck.errors import ConnectionError, RemoteProtocolError
 from potluck.frames import ANCILLARY_BYTES, Piece
-from potluck.session import Call, Listener, Question, Session
+from potluck.session import Call, Listener, Question, Session, answered
 from potluck.wire import FunctionSpec, control
 from potluck.wire.common import Limit
+from potluck.wire.verify import JudgeResults
+
+if TYPE_CHECKING:
+    from potluck.verify import Prepared
 
 T = TypeVar("T")
 AnswerT = TypeVar("AnswerT", bound=wire.Message)
@@ -87,9 +91,9 @@ class Client:
         self._flush()
         return answer_of(self._wait(lambda: question.answer), kind)
 
-    def open_call(self, function: FunctionSpec, limit: Limit | None = None) -> Call:
+    def open_call(self, function: FunctionSpec, limit: Limit | None = None, verify: Prepared | None = None) -> Call:
         with self._turn:
-            return self._session.open_call(function, limit)
+            return self._session.open_call(function, limit, verify)
 
     def add_input(self, call: Call, payload: bytes, last: bool = False) -> int:
         """Send one input, `last` of all or not; returns its index."""
@@ -112,7 +116,11 @@ class Client:
 
     def take(self, call: Call) -> control.CallOutcome:
         """Wait for the call's next outcome."""
-        return self._wait(call.take)
+        while True:
+            found = cast("JudgeResults | control.CallOutcome", self._wait(partial(_next, call)))
+            if not isinstance(found, JudgeResults):
+                return found
+            self._judge(call, found)
 
     def take_item(self, call: Call) -> bytes | control.CallOutcome:
         """Wait for the next item of a generator; its outcome comes after the last."""
@@ -123,8 +131,19 @@ class Client:
 
     def take_nowait(self, call: Call) -> control.CallOutcome | None:
         """The call's next outcome if it has arrived."""
+        while True:
+            with self._turn:
+                found = _next(call)
+            if not isinstance(found, JudgeResults):
+                return found
+            self._judge(call, found)
+
+    def _judge(self, call: Call, question: JudgeResults) -> None:
+        """The caller's own code may take its time, and call functions itself: nobody else waits for it."""
+        agrees, failure = answered(call, question)
         with self._turn:
-            return call.take()
+            self._session.judged(question, agrees, failure)
+        self._flush()
 
     def _flush(self) -> None:
         with self._sending:
@@ -173,6 +192,10 @@ class Client:
         except RemoteProtocolError as error:
             self._session.connection_lost(str(error))
         self._session.news.clear()
+
+
+def _next(call: Call) -> JudgeResults | control.CallOutcome | None:
+    return call.questions.popleft() if call.questions else call.take()
 
 
 def send_piece(connection: socket.socket, piece: Piece) -> None:

@@ -161,6 +161,9 @@ def _detached(app: str) -> Registration:
 class MethodFunction(Function[P, R]):
     """A method of one object. All methods of equal objects share their workers."""
 
+    # The method's name.
+    _leading = 1
+
     def __init__(self, registration: Registration, method: Method[P, R], name: str, instance: object) -> None:
         self._method, self._instance, self._is_generator = name, instance, method.yields
         self._parameters: bytes = vars(instance)[PARAMETERS]

@@ -73,6 +73,12 @@ class DataFolderBusyError(Error):
     kind = "data-folder-busy"
 
 
+class VerificationError(Error):
+    """Peers that are not trusted did not agree on a result, or too few could be asked."""
+
+    kind = "verification"
+
+
 class NoPeerError(Error):
     """No peer has what the function asks for."""
 

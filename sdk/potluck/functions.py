@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from potluck.app import App
     from potluck.options import CallSettings, Options
     from potluck.running import Link
+    from potluck.verify import Prepared
 
 P = ParamSpec("P")
 R = TypeVar("R", covariant=True)
@@ -36,6 +37,10 @@ class Function(Absent, Generic[P, R]):
 
     # Packed parameters of the object, for the methods of a class.
     _parameters = b""
+    # How many arguments of an input go before the function's own.
+    _leading = 0
+    # How its results are verified, once a call needed it.
+    _prepared: Prepared | None = None
     # Whether it has other settings than it was registered with; and whether it was found by name.
     _changed = _is_found = False
 
@@ -45,6 +50,13 @@ class Function(Absent, Generic[P, R]):
         self._prepare(app, options)
         if options.sharing.batch_size and self._yields:
             raise InvalidError(f"{self.name} is a generator, which cannot be batched.", fix="Return a list.")
+        # Of a class, methods that cannot be are not.
+        if options.verify and not self._leading and (self._web or self._yields or options.sharing.batch_size):
+            raise InvalidError(
+                f"{self.name} cannot be verified.",
+                why="it answers requests, is a generator or batched, whose results are not compared",
+                fix="Leave verify= out, or return one value.",
+            )
         if options.schedule and (self._web or self._yields or _needs_arguments(raw)):
             raise InvalidError(
                 f"{self.name} cannot run by itself.",

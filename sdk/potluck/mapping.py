@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from potluck import outcomes
 from potluck.session import Call
+from potluck.verify import prepared
 from potluck.wire.control import CallOutcome
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ def run(
     """Yield results. Inputs are read from their iterator only as far as the mesh takes them."""
     running = function._app._require_run(function.name)
     client, order = running.client, _Order(ordered)
-    call = client.open_call(running.spec(function), running.limit(function, most))
+    call = client.open_call(running.spec(function), running.limit(function, most), prepared(function))
     try:
         while not call.finished:
             outcome = client.take_nowait(call)
@@ -88,7 +89,7 @@ async def run_async(
     """As `run`, for asyncio."""
     running = function._app._require_run(function.name)
     client, order = await running.async_client(), _Order(ordered)
-    call = client.open_call(await running.spec_async(function), running.limit(function, most))
+    call = client.open_call(await running.spec_async(function), running.limit(function, most), prepared(function))
     try:
         while not call.finished:
             outcome = client.take_nowait(call)

@@ -38,6 +38,7 @@ from potluck.wire.spawned import SpawnCall
 if TYPE_CHECKING:
     from potluck.functions import Function
     from potluck.options import Most
+    from potluck.verify import Prepared
 
 T = TypeVar("T")
 Steps = Generator[NestedRequest, Any, T]
@@ -184,7 +185,7 @@ def _close(call: NestedCall) -> bytes:
 
 
 class _Common:
-    def open_call(self, callee: Callee, limit: Limit | None = None) -> NestedCall:
+    def open_call(self, callee: Callee, limit: Limit | None = None, verify: Prepared | None = None) -> NestedCall:
         return NestedCall(callee, limit)
 
     def close_call(self, call: NestedCall, reason: str) -> None:

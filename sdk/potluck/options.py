@@ -16,6 +16,7 @@ from potluck.schedule import Schedule
 from potluck.secret import Secret
 from potluck.sharing import ALONE, Sharing
 from potluck.tiers import checked_tier
+from potluck.verify import Verify, checked_verify
 
 if TYPE_CHECKING:
     from potluck.volume import Volume
@@ -47,6 +48,7 @@ class CallSettings(TypedDict, total=False):
     several; Potluck's own are `labels`, all of which a machine must have, `sandbox`, the weakest that will do, such as
     "gvisor", and two limits on what all calls of one run may use, on all machines together: `max_gpu_seconds` of
     workers, and `max_cost`, in seconds times the weight of the machine (the node's setting `gpu_weights`).
+    `verify` says how results of peers that nobody here trusts are checked: "quorum:2of3", "adaptive" or a `Verify`.
     """
 
     cpu: float | tuple[float, float] | None
@@ -65,6 +67,7 @@ class CallSettings(TypedDict, total=False):
     volumes: Mapping[str | PurePosixPath, Volume] | None
     max_gpu_seconds: float | None
     max_cost: float | None
+    verify: Verify | str | None
     cloud: object
     routing_region: object
 
@@ -190,6 +193,7 @@ class Options:
         self.volumes = checked_mounts(get("volumes"))
         self.max_gpu_seconds = checked_most("max_gpu_seconds", get("max_gpu_seconds"))
         self.max_cost = checked_most("max_cost", get("max_cost"))
+        self.verify = checked_verify(get("verify"))
         self.region = _regions(get("region"))
         self.labels = _labels(get("labels"))
         self.snapshot, self.single_use = bool(get("enable_memory_snapshot")), bool(get("single_use_containers"))

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from potluck import wire
-from potluck.errors import ConnectionError, LocalProtocolError, RemoteProtocolError
+from potluck.errors import ConnectionError, Error, LocalProtocolError, RemoteProtocolError
 from potluck.frames import MessageReader, Outbox
-from potluck.wire import FunctionSpec, control
+from potluck.wire import Failure, FunctionSpec, control
 from potluck.wire.accounts import QuotaReply
 from potluck.wire.apps import AppReply, WantFunction
 from potluck.wire.audit import AuditReply
@@ -24,6 +24,10 @@ from potluck.wire.secrets import SecretReply
 from potluck.wire.spawned import SpawnReply
 from potluck.wire.state import StateAnswered
 from potluck.wire.tokens import TokenReply
+from potluck.wire.verify import JudgeResults, ResultsJudged, StrangerReply
+
+if TYPE_CHECKING:
+    from potluck.verify import Prepared
 
 # Every so many items a generator is told that they were taken: a few times within what it may be ahead.
 ITEMS_ACKED = 16
@@ -45,10 +49,12 @@ class Listener(Protocol):
 
 
 class Call:
-    """One open call: what was sent, what came back, in order of arrival."""
+    """One open call: what was sent, what came back, in order of arrival. `judge` answers what the node asks to verify
+    results."""
 
-    def __init__(self, number: int) -> None:
-        self.number = number
+    def __init__(self, number: int, judge: Callable[[tuple[bytes, ...]], int] | None = None) -> None:
+        self.number, self.judge = number, judge
+        self.questions: deque[JudgeResults] = deque()
         self.sent = 0
         self.taken = 0
         self.inputs_ended = False
@@ -89,6 +95,15 @@ class Call:
         if not 0 <= outcome.index < self.sent:
             raise RemoteProtocolError("The node sent an outcome for an input that it was not given.")
         self._outcomes.append(outcome)
+
+
+def answered(call: Call, question: JudgeResults) -> tuple[int, Failure | None]:
+    """What the call's judge says of some results; runs the caller's own code."""
+    assert call.judge, "the node asks nothing of a call without a judge"
+    try:
+        return call.judge(question.payloads), None
+    except Error as error:
+        return -1, Failure.of(error)
 
 
 class Question:
@@ -140,11 +155,16 @@ class Session:
         """Nobody waits for an answer any more; it still comes."""
         self._send(make(question.number))
 
-    def open_call(self, function: FunctionSpec, limit: Limit | None = None) -> Call:
+    def open_call(self, function: FunctionSpec, limit: Limit | None = None, verify: Prepared | None = None) -> Call:
         self._numbers += 1
-        call = self._calls[self._numbers] = Call(self._numbers)
-        self._send(control.OpenCall(call.number, function, limit))
+        call = self._calls[self._numbers] = Call(self._numbers, verify.judge if verify else None)
+        self._send(control.OpenCall(call.number, function, limit, verify.wire if verify else None))
         return call
+
+    def judged(self, question: JudgeResults, agrees: int, failure: Failure | None) -> None:
+        """Tell what a call's judge said."""
+        if question.call in self._calls and not self.lost:
+            self._send(ResultsJudged(question.call, question.case, agrees, failure))
 
     def add_input(self, call: Call, payload: bytes) -> int:
         """Send one input; returns its index. Raises `LocalProtocolError` without `call.room`."""
@@ -198,6 +218,11 @@ class Session:
             if call:
                 call.put(message)
                 self.news.add(call)
+        elif isinstance(message, JudgeResults):
+            call = self._calls.get(message.call)
+            if call:
+                call.questions.append(message)
+                self.news.add(call)
         elif isinstance(message, control.CallNotice):
             self._listener.notice(message)
         elif isinstance(message, control.CallLog):
@@ -227,7 +252,8 @@ class Session:
                 | QuotaReply
                 | BenchDone
                 | AuditReply
-                | MeshDoings,
+                | MeshDoings
+                | StrangerReply,
             )
             self._answer(message.question, message)
 

@@ -23,10 +23,11 @@ class Remote(Generic[P, R]):
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         from potluck import outcomes
+        from potluck.verify import prepared
 
         running, payload = self._function._begin(args, kwargs)
         client = running.client
-        call = client.open_call(running.spec(self._function), running.limit(self._function))
+        call = client.open_call(running.spec(self._function), running.limit(self._function), prepared(self._function))
         try:
             client.add_input(call, payload, last=True)
             return cast(R, outcomes.value(client.take(call)))
@@ -35,10 +36,13 @@ class Remote(Generic[P, R]):
 
     async def aio(self, *args: P.args, **kwargs: P.kwargs) -> R:
         from potluck import outcomes
+        from potluck.verify import prepared
 
         running, payload = self._function._begin(args, kwargs)
         client = await running.async_client()
-        call = client.open_call(await running.spec_async(self._function), running.limit(self._function))
+        call = client.open_call(
+            await running.spec_async(self._function), running.limit(self._function), prepared(self._function)
+        )
         try:
             await client.add_input(call, payload, last=True)
             return cast(R, outcomes.value(await client.take(call)))

@@ -57,8 +57,9 @@ def refuse(request: LeaseRequest, machine: Machine, now_us: int) -> LeaseRefused
     if problem := nonsense(request.function):
         return _refused("function", InvalidError(f"{name} cannot run this function.", why=problem))
     if at_least(machine.tiers, request.function.tier) is None:
-        what = f"{name} has no {request.function.tier} sandbox."
-        return _refused("sandbox", RefusedError(what, why=f"it runs functions in {', '.join(machine.tiers)}"))
+        what = f"{name} has no {request.function.tier or 'strict enough'} sandbox."
+        tiers = ", ".join(machine.tiers) or "none, by its owner's settings strangers_sandbox and trust"
+        return _refused("sandbox", RefusedError(what, why=f"it runs functions in {tiers}"))
     if lacking := not_lent(machine.network, request.function.network):
         return _refused("policy", RefusedError(f"{name} {lacking}.", why="the owner's setting `network` says so"))
     if machine.no_gpu:

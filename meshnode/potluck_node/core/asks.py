@@ -46,7 +46,7 @@ class Asks:
         waits = "; ".join(why for why in (waits, room.why_held()) if why)
         first = self._first(caller, now, now_us) if now else 0
         most = room.workers_max(spec)
-        return Machine(self._node, paused, most, now, never, waits, lent.tiers, lent.network, first)
+        return Machine(self._node, paused, most, now, never, waits, lent.allowed(caller, spec), lent.network, first)
 
     def _first(self, caller: str, places: int, now_us: int) -> int:
         """How many others come first: they wait, used less of their share, and could have what is free; 0 where it is

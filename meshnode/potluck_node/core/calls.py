@@ -16,11 +16,15 @@ from potluck.wire.lease import InputDone
 from potluck.wire.offer import Offer
 from potluck_node.core import events as ev
 from potluck_node.core.budgets import Budgets
+from potluck_node.core.checking import Checking
 from potluck_node.core.demand import AHEAD_MAX, Call, Function, Input
 from potluck_node.core.hiring import BUSY_RETRY_US, LINGER_US, NO_PEER_GRACE_US, Hiring
+from potluck_node.core.keeping import Keeping
+from potluck_node.core.levels import TRUSTED, Standing
 from potluck_node.core.offers import OfferBook, skew_text
 from potluck_node.core.placement import Dice, misfit, no_peer
-from potluck_node.core.trust import is_data, only_data
+from potluck_node.core.streams import Streams
+from potluck_node.core.trust import only_data
 
 __all__ = ["AHEAD_MAX", "BUSY_RETRY_US", "LINGER_US", "NO_PEER_GRACE_US", "CallCore"]
 
@@ -31,29 +35,33 @@ REFUSALS_MAX = 4
 # So many peers must say that a function would fail anywhere.
 VERDICTS_NEEDED = 2
 
-# Failures that say something about the machine or the moment, not the function; `retries` applies.
-_RETRIED_KINDS = frozenset({"timeout", "resource-exceeded", "execution"})
-
 
 class CallCore:
     """Drive with `handle(event, now_us)`; send `Tick` when `wake_us` has come. Times are Unix microseconds.
 
-    What a peer that `trusts` does not name returns or raises must be data: anything else is refused here.
+    What a peer returns or raises whose `standing` allows no code must be data: anything else is refused here.
     """
 
     def __init__(
         self, book: OfferBook, dice: Dice, own_offer: Callable[[], Offer | None],
-        trusts: Callable[[str], bool] = lambda peer: True,
+        standing: Callable[[str], Standing] = lambda peer: TRUSTED,
     ) -> None:  # fmt: skip
         self._book = book
         self._calls: dict[str, Call] = {}
         self._inputs: dict[int, Input] = {}
-        self._kept: dict[str, set[str]] = {}
         self._named: dict[int, str] = {}
         self._numbers = 0
         self._actions: list[ev.Action] = []
-        self._hiring = Hiring(book, dice, own_offer, self._inputs, self._act, self._give_up, self._hedgeable)
-        self._hiring.trusts = self._trusts = trusts
+        self._hiring = Hiring(
+            book, dice, own_offer, self._inputs, self._act, self._give_up, self._hedgeable,
+            lambda case, now_us: self.checking.nobody(case, now_us),
+        )  # fmt: skip
+        self._hiring.standing = self._standing = standing
+        self.checking = Checking(
+            self._hiring, self._calls, self._inputs, dice, self._act, self._number, self._deliver, self._part
+        )
+        self.reputation = self._hiring.reputation
+        self._keeping = Keeping(self._hiring, self._act, self._function)
         self._functions, self._leases = self._hiring.functions, self._hiring.leases
         self.rtt_us = self._hiring.rtt_us
         # What a second costs on a GPU model, in thousandths; and when the next limit may be reached.
@@ -62,30 +70,28 @@ class CallCore:
         self._look_us: int | None = None
         self._handlers: dict[type, Callable[..., None]] = {
             ev.CallOpened: self._call_opened,
+            ev.ResultsJudged: self.checking.judged,
             ev.InputAdded: self._input_added,
-            ev.ItemsTaken: self._items_taken,
-            ev.PieceAdded: self._piece_added,
             ev.InputsEnded: self._inputs_ended,
             ev.CallCancelled: self._call_cancelled,
-            ev.FunctionKept: self._function_kept,
-            ev.FunctionLeft: self._function_left,
-            ev.ScalingSet: self._scaling_set,
             ev.LeaseAccepted: self._lease_accepted,
             ev.LeaseDenied: self._lease_denied,
             ev.LeaseStage: self._lease_stage,
             ev.LeaseWarm: self._lease_warm,
             ev.InputBegan: self._input_began,
-            ev.ItemYielded: self._item_yielded,
-            ev.PiecesTaken: self._pieces_taken,
             ev.InputFinished: self._input_finished,
             ev.LeaseLost: self._lease_lost,
             ev.OffersChanged: self._pump_all,
             ev.Tick: self._pump_all,
+            **Streams(self._hiring, self._calls, self._inputs, self._act, self._deliver).handlers(),
+            **self._keeping.handlers(),
         }
 
     def handle(self, event: ev.Event, now_us: int) -> list[ev.Action]:
         """Take one event and return what to do, in order."""
         self._handlers[type(event)](event, now_us)
+        for name in self.checking.late(now_us):
+            self._finish_call(name, now_us)
         self._look_us = self._stop_spent(now_us) if self.budgets else None
         actions, self._actions = self._actions, []
         return actions
@@ -95,8 +101,8 @@ class CallCore:
 
     @property
     def wake_us(self) -> int | None:
-        wake_us = self._hiring.wake_us
-        return wake_us if self._look_us is None else min(self._look_us, wake_us or self._look_us)
+        times = (self._hiring.wake_us, self._look_us, self.checking.late_us)
+        return min((time for time in times if time is not None), default=None)
 
     # What the outside may ask
 
@@ -104,7 +110,7 @@ class CallCore:
         """(call, function name, inputs, waiting inputs, what it waits for) of each open call."""
         for name, call in self._calls.items():
             function = self._functions[call.function]
-            yield name, function.spec.name, call.total, len(call.waiting), function.note[1]
+            yield name, function.spec.name, call.total, self.checking.awaited(call), function.note[1]
 
     def heard(self, peer: str, rtt_us: int) -> None:
         """A round trip was measured: the mean of the last few counts."""
@@ -157,7 +163,8 @@ class CallCore:
         if not function.calls:
             function.since_us, function.refusals, function.verdicts, function.used_us = now_us, 0, {}, 0
         function.calls.add(event.call)
-        self._calls[event.call] = Call(function.name, self.budgets.opened(event, self._leases))
+        rule = self.checking.rule(event.function, event.verify)
+        self._calls[event.call] = Call(function.name, self.budgets.opened(event, self._leases), rule)
 
     def _input_added(self, event: ev.InputAdded, now_us: int) -> None:
         call = self._calls.get(event.call)
@@ -166,16 +173,23 @@ class CallCore:
         if spent := next((each for each in call.budgets if each.left(0, 0) <= 0), None):
             self._act(ev.Deliver(event.call, event.index, failure=spent.failure()))
             return
-        self._numbers += 1
-        self._inputs[self._numbers] = Input(
-            self._numbers, event.call, event.index, event.payload, worker=event.worker, budgets=call.budgets
-        )
-        call.waiting.add(self._numbers)
+        item = Input(
+            self._number(), event.call, event.index, event.payload, worker=event.worker, budgets=call.budgets
+        )  # fmt: skip
+        self._inputs[item.number] = item
+        call.waiting.add(item.number)
         call.total += 1
         function = self._functions[call.function]
         function.added(now_us)
-        function.queue.append(self._numbers)
+        if call.rule:
+            self.checking.open(item, call, function)
+        else:
+            function.queue.append(item.number)
         self._hiring.pump(function, now_us)
+
+    def _number(self) -> int:
+        self._numbers += 1
+        return self._numbers
 
     def _inputs_ended(self, event: ev.InputsEnded, now_us: int) -> None:
         call = self._calls.get(event.call)
@@ -196,8 +210,7 @@ class CallCore:
             call = self._calls[name]
             failure, function, stopped = spent.failure(), self._functions[call.function], set(call.waiting)
             function.drop(stopped)
-            for number in sorted(stopped):
-                item = self._inputs[number]
+            for item in [self._inputs[number] for number in sorted(stopped)]:
                 self._deliver(item, ev.Deliver(item.call, item.index, failure=failure), now_us)
             self._hiring.pump(function, now_us)
         return look_us
@@ -207,39 +220,17 @@ class CallCore:
         if call is None:
             return
         self.budgets.closed(event.call)
+        self.checking.ends.pop(event.call, None)
         function = self._functions[call.function]
         function.calls.discard(event.call)
         for number in call.waiting:
-            self._inputs.pop(number, None)
+            if (item := self._inputs.pop(number, None)) and item.case and item.case.number == number:
+                function.cases -= 1
         function.drop(call.waiting)
         for lease in sorted(function.leases):
             for number in sorted(self._leases[lease].inputs.keys() & call.waiting):
                 self._act(ev.AbortInput(lease, number, event.reason))
         self._hiring.pump(function, now_us)
-
-    # Scaling
-
-    def _function_kept(self, event: ev.FunctionKept, now_us: int) -> None:
-        function = self._function(event.function, now_us)
-        function.scaling = event.function.scaling
-        function.keepers.add(event.holder)
-        if warm := [lease for lease in self._hiring.of(function) if lease.warm]:
-            self._stands(function, min(lease.trouble for lease in warm))
-        self._kept.setdefault(event.holder, set()).add(function.name)
-        self._hiring.pump(function, now_us)
-
-    def _function_left(self, event: ev.FunctionLeft, now_us: int) -> None:
-        for name in sorted(self._kept.pop(event.holder, ())):
-            function = self._functions.get(name)
-            if function:
-                function.keepers.discard(event.holder)
-                self._hiring.pump(function, now_us)
-
-    def _scaling_set(self, event: ev.ScalingSet, now_us: int) -> None:
-        function = self._functions.get(function_id(event.function))
-        if function:
-            function.scaling = event.scaling
-            self._hiring.pump(function, now_us)
 
     # Leases
 
@@ -288,11 +279,7 @@ class CallCore:
         if lease and not lease.warm:
             lease.warm, lease.trouble = True, event.trouble
             if self._functions[lease.function].keepers:
-                self._stands(self._functions[lease.function], event.trouble)
-
-    def _stands(self, function: Function, trouble: str) -> None:
-        failed = Failure.of(ExecutionError(f"{function.spec.name} cannot start.", why=trouble)) if trouble else None
-        self._act(ev.Standing(function.name, failed))
+                self._keeping.stands(self._functions[lease.function], event.trouble)
 
     def _input_began(self, event: ev.InputBegan, now_us: int) -> None:
         lease = self._leases.get(event.lease)
@@ -316,48 +303,6 @@ class CallCore:
                 self._hiring.homes.note(event.worker, self._leases[event.lease].peer)
                 self._act(ev.Began(item.call, item.index, event.worker))
 
-    def _item_yielded(self, event: ev.ItemYielded, now_us: int) -> None:
-        lease, message = self._leases.get(event.lease), event.message
-        item = self._inputs.get(message.input)
-        sent = lease.inputs.get(message.input) if lease else None
-        if not sent or not lease or not item or message.attempt != sent.attempt:
-            return
-        # What answers a request is only ever passed on.
-        code = not self._functions[lease.function].spec.web and not is_data(message.payload)
-        if code and not self._trusts(lease.peer):
-            refused = InputDone(message.input, message.attempt, 0, payload=message.payload)
-            failure = only_data(refused, lease.peer).failure
-            self._deliver(item, ev.Deliver(item.call, item.index, failure=failure), now_us)
-            return
-        if message.item == item.items:
-            item.items += 1
-            self._act(ev.DeliverItem(item.call, item.index, message.item, message.payload))
-        elif message.item < item.items:
-            # It runs again, and this one was delivered before.
-            self._act(ev.AckItems(event.lease, message.input, message.item + 1))
-
-    def _items_taken(self, event: ev.ItemsTaken, _now_us: int) -> None:
-        for lease, number in self._sent(event.call, event.index):
-            self._act(ev.AckItems(lease, number, event.items))
-
-    def _piece_added(self, event: ev.PieceAdded, _now_us: int) -> None:
-        for lease, number in self._sent(event.call, event.index):
-            self._act(ev.SendPiece(lease, number, event.payload))
-
-    def _pieces_taken(self, event: ev.PiecesTaken, _now_us: int) -> None:
-        lease, item = self._leases.get(event.lease), self._inputs.get(event.input)
-        if lease and item and event.input in lease.inputs:
-            self._act(ev.DeliverTaken(item.call, item.index, event.bytes))
-
-    def _sent(self, name: str, index: int) -> Iterator[tuple[str, int]]:
-        """(lease, number) wherever an input is."""
-        call = self._calls.get(name)
-        for number in call.waiting if call else ():
-            if self._inputs[number].index == index:
-                for lease in self._functions[call.function].leases if call else ():
-                    if number in self._leases[lease].inputs:
-                        yield lease, number
-
     def _input_finished(self, event: ev.InputFinished, now_us: int) -> None:
         lease, done = self._leases.get(event.lease), event.done
         sent = lease.inputs.get(done.input) if lease else None
@@ -373,9 +318,12 @@ class CallCore:
         self._hiring.worked(lease)
         item = self._inputs.get(done.input)
         if item:
-            data = function.spec.web or self._trusts(lease.peer)
+            data = function.spec.web or self._standing(lease.peer).code
             done = done if data else only_data(done, lease.peer)
-            self._settle(function, item, done, now_us)
+            if item.case and not done.lost:
+                self.checking.answered(function, item, lease, event.lease, done, now_us)
+            else:
+                self._settle(function, item, done, now_us)
         self._hiring.pump(function, now_us)
 
     def _lease_lost(self, event: ev.LeaseLost, now_us: int) -> None:
@@ -416,18 +364,13 @@ class CallCore:
             return  # it runs a second time elsewhere, which may go better
         elif done.lost:
             self._lost(function, item, done.lost, now_us)
-        elif self._may_retry(function, item, done):
+        elif function.may_retry(item, done):
             self._retry_later(function, item, now_us)
         elif done.exception is not None:
             self._deliver(item, ev.Deliver(item.call, item.index, exception=done.exception), now_us)
         else:
             failure = done.failure or Failure.of(RemoteProtocolError("The provider reported no outcome."))
             self._deliver(item, ev.Deliver(item.call, item.index, failure=failure), now_us)
-
-    def _may_retry(self, function: Function, item: Input, done: InputDone) -> bool:
-        if function.spec.web or item.failures >= function.spec.retries.max_retries:
-            return False
-        return done.exception is not None or (done.failure is not None and done.failure.kind in _RETRIED_KINDS)
 
     def _retry_later(self, function: Function, item: Input, now_us: int) -> None:
         item.retry_later(function.spec.retries, now_us)
@@ -440,6 +383,9 @@ class CallCore:
             cut = ExecutionError(f"{function.spec.name} was lost while it answered.", why=why, fix="Send it again.")
             self._deliver(item, ev.Deliver(item.call, item.index, failure=Failure.of(cut)), now_us)
             return
+        if item.losses > LOSSES_MAX and item.case:
+            self.checking.gave_up(function, item, now_us)
+            return
         if item.losses > LOSSES_MAX:
             error = ExecutionError(
                 f"{function.spec.name} was lost on {item.losses} machines in a row.",
@@ -451,21 +397,55 @@ class CallCore:
         function.queue.appendleft(item.number)
 
     def _deliver(self, item: Input, action: ev.Deliver, now_us: int) -> None:
-        del self._inputs[item.number]
-        self._act(action)
+        """The one outcome of an input, and of all its replicas."""
+        if item.number not in self._inputs:
+            return
         call = self._calls[item.call]
-        for name in sorted(self._functions[call.function].leases):
-            if item.number in self._leases[name].inputs:
-                self._act(ev.AbortInput(name, item.number, "it is over"))
-        call.waiting.discard(item.number)
+        function = self._functions[call.function]
+        if not (item.case and item.case.is_canary):
+            self._act(action)
+        for number in self._dropped(function, item):
+            del self._inputs[number]
+            for name in sorted(function.leases):
+                if number in self._leases[name].inputs:
+                    self._act(ev.AbortInput(name, number, "it is over"))
+            call.waiting.discard(number)
         self._finish_call(item.call, now_us)
 
+    def _dropped(self, function: Function, item: Input) -> list[int]:
+        """An input with its replicas, which are queued no more."""
+        case = item.case
+        if case is None:
+            return [item.number]
+        case.over = True
+        function.cases -= 1
+        function.drop(case.numbers)
+        return sorted({case.number, *case.numbers})
+
+    def _part(self, peer: str, why: str, now_us: int) -> None:
+        """End what a peer has of us; its inputs go elsewhere."""
+        for name in [name for name, lease in self._leases.items() if lease.peer == peer]:
+            lease = self._leases[name]
+            self.budgets.broke(lease, now_us)
+            function = self._hiring.drop(name)
+            self._act(ev.EndLease(name, f"not trusted: {why}"))
+            unsent = [number for number in lease.inputs if self._alone(function, number)]
+            function.queue.extendleft(sorted(unsent, reverse=True))
+        self._hiring.pump_all(now_us)
+
     def _finish_call(self, name: str, now_us: int) -> None:
-        call = self._calls[name]
+        call = self._calls.get(name)
+        if call is None:
+            return
+        function = self._functions[call.function]
+        if call.ended and (left := self.checking.useless(name, call, function, now_us)):
+            # Which finishes the call in turn.
+            self._deliver(left, ev.Deliver(name, left.index), now_us)
+            return
         if call.ended and not call.waiting:
             del self._calls[name]
             self.budgets.closed(name)
-            self._functions[call.function].calls.discard(name)
+            function.calls.discard(name)
             self._act(ev.CallEnded(name))
 
     def _fail_all(self, function: Function, failure: Failure, now_us: int) -> None:
@@ -485,9 +465,10 @@ class CallCore:
         if function.leases or now_us < function.since_us + NO_PEER_GRACE_US:
             return
         offers = self._hiring.offers(now_us)
-        if all(misfit(offer, function.spec, self._trusts) for offer in offers):
+        if all(misfit(offer, function.spec, self._hiring.secrets) for offer in offers):
             notes = [f"{peer[-8:]} is ignored: {skew_text(skew)}" for peer, skew in self._book.skewed.items()]
-            self._fail_all(function, Failure.of(no_peer(function.spec, offers, notes, self._trusts)), now_us)
+            notes += [f"{name} is not used: {why}" for name, why in self._hiring.liars(now_us)]
+            self._fail_all(function, Failure.of(no_peer(function.spec, offers, notes, self._hiring.secrets)), now_us)
 
     def _heed_verdicts(self, function: Function, now_us: int) -> None:
         """Fail what would fail anywhere: when two peers say so, or one and there is nobody else to ask. A single peer
@@ -495,6 +476,6 @@ class CallCore:
         if not function.verdicts:
             return
         others = [offer for offer in self._hiring.offers(now_us) if offer.peer not in function.verdicts]
-        alone = all(misfit(offer, function.spec, self._trusts) for offer in others)
+        alone = all(misfit(offer, function.spec, self._hiring.secrets) for offer in others)
         if alone or len(function.verdicts) >= VERDICTS_NEEDED:
             self._fail_all(function, next(iter(function.verdicts.values())), now_us)

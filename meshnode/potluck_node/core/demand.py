@@ -7,10 +7,15 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from potluck.wire import Failure, FunctionSpec, RetryPolicy, Scaling
+from potluck.wire.lease import InputDone
+from potluck.wire.verify import Verification
 
 if TYPE_CHECKING:
     from potluck_node.core.budgets import Budget
+    from potluck_node.core.verify import Case
 
+# Failures that say something about the machine or the moment, not the function; `retries` applies.
+_RETRIED_KINDS = frozenset({"timeout", "resource-exceeded", "execution"})
 # Inputs sent ahead per slot: about 20 ms of work, so that a slot never waits for the network, and at most 64.
 AHEAD_US, AHEAD_MAX = 20_000, 64
 # Until it is known how long a worker of a function takes to start: a sandbox with few imports.
@@ -20,7 +25,8 @@ START_GUESS_US = 300_000
 @dataclass(slots=True)
 class Input:
     """`items` is how many items of a generator were delivered: one that runs again elsewhere begins anew. `began` says
-    that a worker has had it; `worker` is the one that it is to have."""
+    that a worker has had it; `worker` is the one that it is to have. Of a `case` it is a replica, or, with the case's
+    own number, what stands for all of them and is never sent."""
 
     number: int
     call: str
@@ -34,6 +40,7 @@ class Input:
     began: bool = False
     worker: str = ""
     budgets: tuple[Budget, ...] = ()
+    case: Case | None = None
 
     def retry_later(self, policy: RetryPolicy, now_us: int) -> None:
         """Each time it waits longer."""
@@ -48,6 +55,7 @@ class Input:
 class Call:
     function: str
     budgets: tuple[Budget, ...] = ()
+    rule: Verification | None = None
     waiting: set[int] = field(default_factory=set)
     total: int = 0
     ended: bool = False
@@ -108,12 +116,30 @@ class Lease:
 
 
 @dataclass(slots=True)
+class Replicas:
+    """What verification costs: `inputs` were decided, of which one run each took `once_us`; all runs, canaries too, are
+    `runs`, and took `all_us`."""
+
+    inputs: int = 0
+    once_us: int = 0
+    runs: int = 0
+    all_us: int = 0
+
+    def text(self) -> str:
+        """For the progress line; "" where nothing is verified."""
+        if not self.inputs or not self.once_us:
+            return ""
+        return f"verified: {self.runs / self.inputs:.1f} replicas, {self.all_us / self.once_us:.1f}x GPU seconds"
+
+
+@dataclass(slots=True)
 class Function:
     """All that is known of one function's demand; `name` is its function id. `keepers` want `scaling` held up though
     nothing is called. `mean_us` is how long an input runs, `start_us` how long a worker takes until its first one
     begins, `gap_us` the time between two inputs that were added, the last at
     `added_us`. Inputs that ended since a call is open used
-    `used_us`. An input was last taken off the hands of the function at `progress_us`."""
+    `used_us`. An input was last taken off the hands of the function at `progress_us`. So many `cases` are open, whose
+    results are verified."""
 
     name: str
     spec: FunctionSpec
@@ -136,6 +162,8 @@ class Function:
     gap_us: int = 0
     added_us: int = 0
     progress_us: int = 0
+    cases: int = 0
+    replicas: Replicas = field(default_factory=Replicas)
 
     def drop(self, numbers: set[int]) -> None:
         """Some inputs wait no longer."""
@@ -149,6 +177,12 @@ class Function:
         if self.added_us:
             self.gap_us = (7 * self.gap_us + max(1, now_us - self.added_us)) // 8
         self.added_us = now_us
+
+    def may_retry(self, item: Input, done: InputDone) -> bool:
+        """Whether an input that failed is tried again, by the function's policy."""
+        if self.spec.web or item.failures >= self.spec.retries.max_retries:
+            return False
+        return done.exception is not None or (done.failure is not None and done.failure.kind in _RETRIED_KINDS)
 
     def ran(self, run_us: int, now_us: int) -> None:
         """An input has run: learn how long that takes."""

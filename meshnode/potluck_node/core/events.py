@@ -7,17 +7,29 @@ from dataclasses import dataclass
 from potluck.wire import Failure, FunctionSpec, RemoteException, Scaling
 from potluck.wire.common import Limit
 from potluck.wire.lease import InputDone, InputItem
+from potluck.wire.verify import EvidenceFacts, Verification
 
 
 @dataclass(frozen=True, slots=True)
 class CallOpened:
     """A `limit` takes the place of the function's. A call from inside a function is `asked` for by an input, (lease,
-    number): then both count, and those of what asked."""
+    number): then both count, and those of what asked. With `verify`, results of strangers are checked as it says."""
 
     call: str
     function: FunctionSpec
     limit: Limit | None = None
     asked: tuple[str, int] | None = None
+    verify: Verification | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ResultsJudged:
+    """The caller's program has compared results (`wire.verify.ResultsJudged`)."""
+
+    call: str
+    case: int
+    agrees: int
+    failure: Failure | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +174,7 @@ class Tick:
 
 Event = (
     CallOpened
+    | ResultsJudged
     | InputAdded
     | ItemsTaken
     | PieceAdded
@@ -307,6 +320,22 @@ class Standing:
     failure: Failure | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class AskJudge:
+    """Have the caller's program compare results (`wire.verify.JudgeResults`)."""
+
+    call: str
+    case: int
+    payloads: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """Peers were found right or wrong: keep why."""
+
+    evidence: EvidenceFacts
+
+
 Action = (
     OpenLease
     | SendInput
@@ -322,4 +351,6 @@ Action = (
     | CallEnded
     | Notice
     | Standing
+    | AskJudge
+    | Judged
 )

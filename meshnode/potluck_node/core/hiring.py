@@ -11,16 +11,20 @@ from collections.abc import Callable, Container, Iterator
 
 from potluck.wire.offer import Offer
 from potluck_node.core import events as ev
+from potluck_node.core.apart import Apart
 from potluck_node.core.autoscale import Demand, Place, allot, kept, wanted
 from potluck_node.core.bans import Bans
 from potluck_node.core.dealing import places, target
 from potluck_node.core.demand import Function, Input, Lease, Sent
 from potluck_node.core.explain import state, would
 from potluck_node.core.homes import Homes
+from potluck_node.core.levels import TRUSTED, Standing
 from potluck_node.core.offers import OfferBook
 from potluck_node.core.placement import Candidate, Dice, choose, slots
 from potluck_node.core.quotas import what_runs
+from potluck_node.core.reputation import Reputation
 from potluck_node.core.tail import moves
+from potluck_node.core.verify import Case
 
 # Offers reach a new node within a gossip round or two; only then does "nobody has it" mean something.
 NO_PEER_GRACE_US = 8_000_000
@@ -40,19 +44,25 @@ class Hiring:
     def __init__(
         self, book: OfferBook, dice: Dice, own_offer: Callable[[], Offer | None], inputs: dict[int, Input],
         act: Callable[[ev.Action], None], give_up: Callable[[Function, int], None],
-        hedgeable: Callable[[int], bool],
+        hedgeable: Callable[[int], bool], nobody: Callable[[Case, int], None] = lambda case, now_us: None,
     ) -> None:  # fmt: skip
         self._book, self._dice, self._own_offer, self._inputs = book, dice, own_offer, inputs
         self._act, self._give_up, self._hedgeable = act, give_up, hedgeable
         self.functions: dict[str, Function] = {}
         self.leases: dict[str, Lease] = {}
         self.bans = Bans()
+        self.reputation = Reputation()
+        self.apart = Apart(self, inputs, nobody)
         self.homes = Homes()
         self.rtt_us: dict[str, int] = {}
         self._recent: OrderedDict[str, str] = OrderedDict()
         self._looks: dict[str, int] = {}
         self.wake_us: int | None = None
-        self.trusts: Callable[[str], bool] = lambda peer: True
+        self.standing: Callable[[str], Standing] = lambda peer: TRUSTED
+
+    def secrets(self, peer: str) -> bool:
+        """Whether a peer gets secrets and volumes."""
+        return self.standing(peer).secrets
 
     def of(self, function: Function) -> list[Lease]:
         """The leases of a function."""
@@ -61,11 +71,24 @@ class Hiring:
     def offers(self, now_us: int) -> list[Offer]:
         """What can be had, our own first."""
         own = self._own_offer()
-        return [*([own] if own else []), *self._book.fresh(now_us)]
+        return [*([own] if own else []), *self._others(now_us)]
+
+    def _others(self, now_us: int) -> list[Offer]:
+        """Those of whom no lie is known that still counts."""
+        return [offer for offer in self._book.fresh(now_us) if not self.reputation.banned(offer.peer, now_us)]
+
+    def liars(self, now_us: int) -> list[tuple[str, str]]:
+        """The names of the others, and why nothing is sent to them."""
+        found = [(offer.name, self.reputation.banned(offer.peer, now_us)) for offer in self._book.fresh(now_us)]
+        return [(name, why) for name, why in found if why]
+
+    def offer(self, peer: str) -> Offer | None:
+        """What a peer last offered."""
+        return self._own_offer() if peer == self._book.us else self._book.offers.get(peer)
 
     def model(self, lease: Lease) -> str:
         """The GPU model on which a lease runs, as its peer last offered; empty without one."""
-        offer = self._own_offer() if lease.peer == self._book.us else self._book.offers.get(lease.peer)
+        offer = self.offer(lease.peer)
         function = self.functions.get(lease.function)
         return what_runs(function.spec, offer.gpus).model if offer and function else ""
 
@@ -121,6 +144,9 @@ class Hiring:
         self._plan_wake(now_us)
 
     def _assign(self, function: Function, now_us: int) -> None:
+        if function.cases:
+            self.apart.assign(function, now_us)
+            return
         held = self._assign_home(function, now_us) if function.spec.web else []
         open_leases = [(name, self.leases[name]) for name in sorted(function.leases) if self.leases[name].slots]
         while function.queue and open_leases:
@@ -164,7 +190,9 @@ class Hiring:
         item = self._inputs[number]
         item.attempt += 1
         self.leases[name].inputs[number] = Sent(item.attempt, now_us, budgets=item.budgets)
-        plain = not self.trusts(self.leases[name].peer)
+        if item.case:
+            self.apart.sent(item.case, self.leases[name])
+        plain = not self.standing(self.leases[name].peer).code
         self._act(ev.SendInput(name, number, item.attempt, item.payload, plain, worker))
 
     # How many
@@ -214,14 +242,25 @@ class Hiring:
 
     def _grow(self, function: Function, now_us: int) -> None:
         """Ask further peers until what is coming is enough for what waits."""
+        if function.cases and (case := self.apart.blocked(function)):
+            self._grow_apart(function, case, now_us)
         while self._short(function, now_us):
-            chosen = choose(self._candidates(function, now_us), function.name, function.spec, self._dice, self.trusts)
+            chosen = choose(self._candidates(function, now_us), function.name, function.spec, self._dice, self.secrets)
             if chosen is None:
                 break
             self._open(function, chosen.offer, now_us)
         else:
             return
         self._give_up(function, now_us)
+
+    def _grow_apart(self, function: Function, case: Case, now_us: int) -> None:
+        """Ask a peer that has not had an input yet."""
+        candidates = self.apart.fitting(case, self._candidates(function, now_us))
+        chosen = choose(candidates, function.name, function.spec, self._dice, self.secrets)
+        if chosen:
+            self._open(function, chosen.offer, now_us)
+        else:
+            self.apart.look(function, case, now_us)
 
     def _short(self, function: Function, now_us: int) -> bool:
         leases = [self.leases[name] for name in function.leases]
@@ -248,11 +287,15 @@ class Hiring:
         """Peers that may be asked now: no lease with them yet, and not told to wait."""
         leased = {self.leases[name].peer for name in function.leases}
         # Ours is made anew each time, and inputs come often.
-        offers = self._book.fresh(now_us) if self._book.us in leased else self.offers(now_us)
+        offers = self._others(now_us) if self._book.us in leased else self.offers(now_us)
         recent = self._recent.get(function.name)
         return [
             Candidate(
-                offer, self.rtt_us.get(offer.peer, 0), self.bans.left_us(offer.peer, now_us) > 0, offer.peer == recent
+                offer,
+                self.rtt_us.get(offer.peer, 0),
+                self.bans.left_us(offer.peer, now_us) > 0,
+                offer.peer == recent,
+                0 if self.standing(offer.peer).code else self.reputation.doubt(offer.peer, now_us),
             )
             for offer in offers
             if offer.peer not in leased
@@ -266,7 +309,7 @@ class Hiring:
         self._looks.pop(function.name, None)
         if function.queue or len(function.leases) < 2:
             return
-        found, look_us = moves(function, self.leases, now_us, self._movable(function), self._hedgeable)
+        found, look_us = moves(function, self.leases, now_us, self._movable(function), self._hedgeable, self.apart.may)
         for move in found:
             if move.drop:
                 self.leases[move.drop].inputs.pop(move.input)
@@ -306,10 +349,12 @@ class Hiring:
 
     def would(self, function: Function, now_us: int) -> tuple[str, ...]:
         """A line for each peer: why it runs the function, or does not."""
-        return would(function, self.leases, self.offers(now_us), self.bans, self.rtt_us, now_us, self.trusts)
+        return would(function, self.leases, self.offers(now_us), self.bans, self.rtt_us, now_us, self.secrets)
 
     def _note(self, function: Function, now_us: int) -> None:
-        note = state(function, self.of(function), lambda: self.offers(now_us), self.trusts)
+        note = state(function, self.of(function), lambda: self.offers(now_us), self.secrets)
+        if note[1] and (cost := function.replicas.text()):
+            note = note[0], f"{note[1]}; {cost}"
         if note != function.note:
             function.note = note
             for call in sorted(function.calls):

@@ -1,7 +1,8 @@
 """Placement: which peer gets a lease. Pure; the dice are handed in.
 
-Order: fits → warm worker → image present → round trip → load. Among near-equals two are drawn and the less loaded one
-wins (the power of two choices, Mitzenmacher 2001), so that callers do not all rush to the same best peer.
+Order: fits → not known for lies → warm worker → image present → round trip → reputation → load. Among near-equals
+two are drawn and the less loaded one wins (the power of two choices, Mitzenmacher 2001), so that callers do not all
+rush to the same best peer.
 """
 
 from __future__ import annotations
@@ -91,24 +92,28 @@ def slots(offer: Offer, resources: Resources) -> int:
 
 @dataclass(frozen=True)
 class Candidate:
-    """An offer with what we know of the peer ourselves: it is `recent` when it ran this function last."""
+    """An offer with what we know of the peer ourselves: it is `recent` when it ran this function last; `doubt` is 0 for
+    one whose results held, 1 when nothing is known, 2 for one that was wrong lately (`core.reputation`)."""
 
     offer: Offer
     rtt_us: int = 0
     banned: bool = False
     recent: bool = False
+    doubt: int = 0
 
 
-def _rank(candidate: Candidate, function: str, image: str, resources: Resources) -> tuple[bool, bool, bool, bool, int]:
+def _rank(candidate: Candidate, function: str, image: str, resources: Resources) -> tuple[int, ...]:
     offer = candidate.offer
     bucket = sum(candidate.rtt_us > edge for edge in _RTT_BUCKETS_US)
     warm = function in offer.warm
     return (
         candidate.banned,
+        candidate.doubt > 1,
         not warm and slots(offer, resources) == 0,
         not (warm or candidate.recent),
         image not in offer.images,
         bucket,
+        candidate.doubt,
     )
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-from potluck.tiers import at_least
+from potluck.tiers import NO_GPU_TIERS, at_least
 from potluck.wire import FunctionSpec
 from potluck.wire.lease import Input
 from potluck_node.core.meter import LeaseMeter
@@ -15,7 +15,7 @@ from potluck_node.core.meter import LeaseMeter
 @dataclass(frozen=True)
 class Capacity:
     """What the owner lends; which GPUs there are comes with `GpusSeen`. `zygote_mib` bounds sandboxes that are kept
-    with nothing but their imports."""
+    with nothing but their imports. `least` is the weakest tier for a caller's functions, "" for any."""
 
     cpu_milli: int
     memory_mib: int
@@ -23,10 +23,18 @@ class Capacity:
     gpu_share: bool = False
     network: tuple[str, ...] = ()
     zygote_mib: int = 2048
+    least: Callable[[str], str] = field(default=lambda caller: "", compare=False)
 
-    def tier(self, spec: FunctionSpec) -> str:
-        """The sandbox that a function gets, or "" when there is none that its caller accepts."""
-        return at_least(self.tiers, spec.tier) or ""
+    def allowed(self, caller: str, spec: FunctionSpec) -> tuple[str, ...]:
+        """The tiers in which a caller's function may run; with GPUs those that have them."""
+        least = self.least(caller)
+        if not least or (least in NO_GPU_TIERS and spec.resources.gpu):
+            return self.tiers
+        return tuple(tier for tier in self.tiers if at_least((tier,), least))
+
+    def tier(self, spec: FunctionSpec, caller: str = "") -> str:
+        """The sandbox that a function gets, or "" when there is none that both sides accept."""
+        return at_least(self.allowed(caller, spec), spec.tier) or ""
 
 
 @dataclass(slots=True)

@@ -138,7 +138,9 @@ class ProviderCore:
         self._leases[event.lease] = Lease(event.caller, pool.name, slots, now_us, meter)
         self._vouching.opened(event.lease, event.caller)
         self._rescale(pool)
-        granted = LeaseGranted(event.lease, slots, self._capacity.tier(request.function), now_us, self._version)
+        granted = LeaseGranted(
+            event.lease, slots, self._capacity.tier(request.function, event.caller), now_us, self._version
+        )
         self._act(ev.Post(event.lease, granted))
         self._tell_ready(pool)
 
@@ -187,7 +189,7 @@ class ProviderCore:
 
     def _settle(self, name: str, lease: Lease, spec: FunctionSpec | None, reason: str) -> None:
         use = self._gpus.meters.close(name)
-        tier = self._capacity.tier(spec) if spec else ""
+        tier = self._capacity.tier(spec, lease.caller) if spec else ""
         voucher = self._vouching.closed(name)
         self._act(ev.SettleLease(name, lease.caller, spec, lease.meter, lease.started_us, reason, use, tier, voucher))
 

@@ -277,13 +277,15 @@ class Hangup:
 class PreparePool:
     """Have the image, start the sandbox; then `PoolReady` or `PoolFailed`, and in the end `PoolGone`.
 
-    A function with GPUs, or that listens on a port, has a sandbox for each worker, made by `SpawnWorker`.
+    A function with GPUs, or that listens on a port, has a sandbox for each worker, made by `SpawnWorker`. `tier` is
+    the kind of sandbox; "" leaves it to the function.
     """
 
     pool: str
     caller: str
     function: FunctionSpec
     workers_max: int
+    tier: str = ""
 
 
 @dataclass(frozen=True, slots=True)

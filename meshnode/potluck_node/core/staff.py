@@ -63,7 +63,9 @@ class Staff:
         self._make_pool_room()
         pool = Pool(f"pool-{next(self._numbers)}", caller, function, spec, used_us=now_us)
         self.pools[pool.name] = pool
-        self._act(ev.PreparePool(pool.name, caller, spec, self.room.workers_max(spec)))
+        self._act(
+            ev.PreparePool(pool.name, caller, spec, self.room.workers_max(spec), self._capacity.tier(spec, caller))
+        )
         return pool
 
     def may_pool(self, caller: str, spec: FunctionSpec) -> bool:

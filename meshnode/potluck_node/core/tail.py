@@ -30,9 +30,10 @@ class Move:
 
 def moves(
     function: Function, leases: Mapping[str, Lease], now_us: int, awaited: Container[int],
-    hedgeable: Callable[[int], bool],
+    hedgeable: Callable[[int], bool], may: Callable[[int, str], bool] = lambda number, name: True,
 ) -> tuple[list[Move], int | None]:  # fmt: skip
-    """What to do now, and when to look again. Only called when nothing is queued."""
+    """What to do now, and when to look again; `may` says whether a lease may have an input. Only called when nothing is
+    queued."""
     idle = [name for name in sorted(function.leases) if leases[name].up and leases[name].free() > 0]
     if not idle or len(function.leases) < 2:
         return [], None
@@ -42,7 +43,9 @@ def moves(
     for donor in sorted(function.leases):
         for number, sent in leases[donor].inputs.items():
             due_us = _due_us(function, sent.sent_us, sent.began_us, hedgeable(number))
-            to = next((name for name in idle if free[name] and name != donor and number not in leases[name].inputs), "")
+            to = next(
+                (name for name in idle if free[name] and number not in leases[name].inputs and may(number, name)), ""
+            )
             if due_us is None or not to or number not in awaited or _copies(function, leases, number) > 1:
                 continue
             if due_us > now_us:

@@ -80,7 +80,7 @@ class SandboxSpec:
     `overlay` is a folder (see `overlay.make`) in which is kept what the code writes to its root, which it then can;
     the code's user must own the root.
     `env` comes on top of the launcher's few variables, the function's own `env` on top of it. `owner` is the caller,
-    who never shares a sandbox with another.
+    who never shares a sandbox with another. `tier` is the kind of sandbox; "" leaves it to the function.
     """
 
     root: Path
@@ -95,6 +95,7 @@ class SandboxSpec:
     owner: str = ""
     volumes: tuple[tuple[Path, str, bool], ...] = ()
     overlay: Path | None = None
+    tier: str = ""
 
 
 def device_place(device: Path) -> str:

@@ -63,9 +63,10 @@ class Tiers:
             task_status.started()
 
     async def start(self, nursery: trio.Nursery, spec: SandboxSpec) -> Zygote:
-        tier = at_least(self.tiers, spec.function.tier)
+        wanted = spec.tier or spec.function.tier
+        tier = at_least(self.tiers, wanted)
         if tier is None:
-            raise SandboxError(f"This machine has no {spec.function.tier} sandbox.", fix="Ask another node for it.")
+            raise SandboxError(f"This machine has no {wanted} sandbox.", fix="Ask another node for it.")
         return await self._launchers[tier].start(nursery, spec)
 
 

@@ -52,6 +52,7 @@ def _register() -> None:
         serve,
         shared,
         shell,
+        strangers,
         token,
         volume,
     )
@@ -61,6 +62,8 @@ def _register() -> None:
     for command in (node.up, node.down, node.status, node.pause, node.resume, node.tui, node.config):
         main.add_command(command)
     main.add_command(ledger.ledger)
+    # Its commands are those of the mesh.
+    assert strangers.peers.name in mesh.mesh.commands
     main.add_command(mesh.mesh)
     main.add_command(mesh.join)
     main.add_command(estimate.estimate)

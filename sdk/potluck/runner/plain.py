@@ -186,6 +186,19 @@ def _ordered(value: Iterable[Any]) -> list[Any]:
     return list(value)
 
 
+def _sorted(value: Iterable[Any]) -> list[Any]:
+    """A set has no order that two processes share: with this, equal sets are equal bytes."""
+    return sorted(value, key=_bytes_or_nothing)
+
+
+def _bytes_or_nothing(value: Any) -> bytes:
+    """What cannot be written is refused later, by its path."""
+    try:
+        return dumps(value)
+    except Refusal:
+        return b""
+
+
 _SIMPLE: dict[type, Any] = {
     type(None): lambda _: b"\xc0",
     bool: lambda value: b"\xc3" if value else b"\xc2",
@@ -197,8 +210,8 @@ _SIMPLE: dict[type, Any] = {
 _PLAIN: dict[type, tuple[int, Any]] = {
     tuple: (Kind.TUPLE, _ordered),
     dict: (Kind.PAIRS, lambda value: [[key, each] for key, each in value.items()]),
-    set: (Kind.SET, _ordered),
-    frozenset: (Kind.FROZENSET, _ordered),
+    set: (Kind.SET, _sorted),
+    frozenset: (Kind.FROZENSET, _sorted),
     complex: (Kind.COMPLEX, lambda value: [value.real, value.imag]),
     bytearray: (Kind.BYTEARRAY, bytes),
     range: (Kind.RANGE, lambda value: [value.start, value.stop, value.step]),

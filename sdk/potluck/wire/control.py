@@ -19,6 +19,7 @@ from potluck.wire.secrets import SecretQuestion, SecretReply
 from potluck.wire.spawned import SpawnQuestion, SpawnReply
 from potluck.wire.state import AskState, LeaveState, StateAnswered
 from potluck.wire.tokens import TokenQuestion, TokenReply
+from potluck.wire.verify import JudgeResults, ResultsJudged, StrangerQuestion, StrangerReply, Verification
 from potluck_images.definition import ImageDefinition
 from potluck_images.keep_facts import Change, ImageDetails, ImageFacts, Pruned, StoreFacts
 
@@ -53,11 +54,12 @@ class BuildImage(Message, frozen=True):
 
 
 class OpenCall(Message, frozen=True):
-    """A `limit` takes the place of the function's own."""
+    """A `limit` takes the place of the function's own. With `verify`, results of strangers are checked as it says."""
 
     call: int
     function: FunctionSpec
     limit: Limit | None = None
+    verify: Verification | None = None
 
 
 class CallInput(Message, frozen=True):
@@ -444,6 +446,8 @@ ToNode = (
     | RunBench
     | AuditQuestion
     | AskMeshDoings
+    | ResultsJudged
+    | StrangerQuestion
 )
 FromNode = (
     Welcome
@@ -469,4 +473,6 @@ FromNode = (
     | BenchDone
     | AuditReply
     | MeshDoings
+    | JudgeResults
+    | StrangerReply
 )

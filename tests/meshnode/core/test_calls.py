@@ -9,6 +9,7 @@ from potluck_node.core import bans
 from potluck_node.core import calls as limits
 from potluck_node.core import events as ev
 from potluck_node.core.calls import CallCore
+from potluck_node.core.levels import Levels
 from potluck_node.core.offers import OFFER_LIFE_US, OfferBook
 
 BUSY = Failure.of(RefusedError("busy"))
@@ -354,7 +355,7 @@ class Wary(Caller):
 
     def __init__(self, *peers, **more):
         super().__init__(*peers, **more)
-        self.core = CallCore(self.book, dice(), lambda: None, lambda peer: peer == "bob")
+        self.core = CallCore(self.book, dice(), lambda: None, Levels("us", ("bob",)).of)
 
 
 def test_peers_that_are_not_trusted_are_told_to_send_data_and_their_pickles_are_refused():

@@ -330,6 +330,28 @@ def test_a_sandbox_that_is_not_here_is_refused_and_the_granted_one_named():
     assert provider.posts(LeaseGranted)[-1].tier == "bwrap"
 
 
+def stricter(*tiers):
+    """A provider where strangers, here everybody but bob, run in gvisor."""
+    provider = Provider()
+    lent = Capacity(2000, 4096, tiers, least=lambda caller: "" if caller == "bob" else "gvisor")
+    provider.core = ProviderCore("mira", lent)
+    return provider
+
+
+def test_strangers_get_the_sandbox_that_the_owner_has_set_for_them():
+    provider = stricter("bwrap", "gvisor")
+    provider.ask("l1", "cas")
+    assert (provider.only(ev.PreparePool).tier, provider.posts(LeaseGranted)[0].tier) == ("gvisor", "gvisor")
+    provider.ask("l2", "bob")
+    assert (provider.only(ev.PreparePool).tier, provider.posts(LeaseGranted)[0].tier) == ("bwrap", "bwrap")
+    bare = stricter("bwrap")
+    bare.ask("l1", "cas")
+    (refused,) = bare.posts(LeaseRefused)
+    assert (refused.reason, "strangers_sandbox" in refused.failure.why) == ("sandbox", True)
+    bare.ask("l2", "bob")
+    assert bare.posts(LeaseGranted)
+
+
 def test_the_network_is_granted_as_far_as_the_owner_lends_it():
     provider = Provider(network=("*.example.org",))
     provider.ask(function=spec(network=("a.example.org", "pypi.org")))

@@ -18,6 +18,7 @@ from potluck_node.core import provider_events as pev
 from potluck_node.core import staff
 from potluck_node.core import web as core
 from potluck_node.core.admission import nonsense
+from potluck_node.core.levels import Standing
 from potluck_node.core.provider import PIECE_BYTES_AHEAD_MAX
 
 SITE = spec(web=Web("asgi", "site"))
@@ -208,7 +209,7 @@ def test_one_that_has_not_begun_goes_elsewhere():
 
 def test_answers_of_peers_that_are_not_trusted_are_passed_on_as_they_are():
     caller = Caller("ann", function=SITE)
-    caller.core._trusts = caller.core._hiring.trusts = lambda peer: False
+    caller.core._standing = caller.core._hiring.standing = lambda peer: Standing("stranger", "")
     lease = caller.lease()
     sent = caller.only(ev.SendInput)
     caller.send(ev.ItemYielded(lease, InputItem(sent.input, sent.attempt, 0, b"any bytes")))

@@ -1,0 +1,154 @@
+"""Which peer may run which replica of an input: never two on one peer, and on different networks where there is a
+choice. Part of the call core."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from potluck.wire.offer import Offer
+from potluck_node.core.demand import Function, Input, Lease
+from potluck_node.core.placement import Candidate, misfit
+
+if TYPE_CHECKING:
+    from potluck_node.core.hiring import Hiring
+    from potluck_node.core.verify import Case
+
+# How long an input waits for a peer that has not had it yet, when none is there: offers come and go within that.
+NOBODY_ELSE_US = 20_000_000
+# One owner's machines are often in one network: a provider hands out no less than these. Bits.
+_PREFIX_V4, _PREFIX_V6 = 24, 48
+
+
+class Apart:
+    """`give_up` fails an input for which there are not enough peers."""
+
+    def __init__(self, hiring: Hiring, inputs: dict[int, Input], give_up: Callable[[Case, int], None]) -> None:
+        self._hiring, self._inputs, self._give_up = hiring, inputs, give_up
+
+    def may(self, number: int, name: str) -> bool:
+        """Whether a lease may have an input: of a replica, when its peer has and had no other of the same."""
+        item = self._inputs.get(number)
+        case = item.case if item else None
+        if case is None:
+            return True
+        lease = self._hiring.leases[name]
+        return self._may_peer(case, lease.peer) and not (case.numbers - {number}) & lease.inputs.keys()
+
+    def _may_peer(self, case: Case, peer: str) -> bool:
+        if case.is_canary and self._hiring.standing(peer).code:
+            return False
+        return not case.has_answered(peer)
+
+    def assign(self, function: Function, now_us: int) -> None:
+        """Send what is queued where it may run; the rest waits in its order."""
+        kept: deque[int] = deque()
+        while function.queue:
+            free = {name for name in function.leases if self._hiring.leases[name].slots and self._room(name)}
+            if not free:
+                break
+            number = function.queue.popleft()
+            name = self._best(number, free)
+            if name:
+                self._hiring.send(name, number, now_us)
+            else:
+                kept.append(number)
+        function.queue.extendleft(reversed(kept))
+
+    def _room(self, name: str) -> bool:
+        return self._hiring.leases[name].room() > 0
+
+    def _best(self, number: int, free: set[str]) -> str:
+        case = self._inputs[number].case
+        fitting = [name for name in sorted(free) if self.may(number, name) and self._fits_model(case, name)]
+        if not fitting:
+            return ""
+        near = self._networks_of(case)
+        leases = self._hiring.leases
+
+        def rank(name: str) -> tuple[bool, float]:
+            lease = leases[name]
+            return bool(near & self._networks(lease.peer)), len(lease.inputs) / lease.slots
+
+        return min(fitting, key=rank)
+
+    def _fits_model(self, case: Case | None, name: str) -> bool:
+        if case is None or not case.rule.same_gpu or case.model is None:
+            return True
+        return self._hiring.model(self._hiring.leases[name]) == case.model
+
+    def sent(self, case: Case, lease: Lease) -> None:
+        """A replica went to a lease: the others run on the same model, if that is wanted."""
+        case.stuck_us = 0
+        if case.model is None:
+            case.model = self._hiring.model(lease)
+
+    # More peers
+
+    def blocked(self, function: Function) -> Case | None:
+        """The first that waits for a peer which nobody has asked yet. Canaries wait for nobody."""
+        for number in function.queue:
+            item = self._inputs.get(number)
+            case = item.case if item else None
+            if case is None or case.is_canary:
+                continue
+            if not any(self.may(number, name) and self._fits_model(case, name) for name in function.leases):
+                return case
+        return None
+
+    def fitting(self, case: Case, candidates: list[Candidate]) -> list[Candidate]:
+        """Of peers that may be asked, those for a replica; of other networks than the rest, if there are such."""
+        fitting = [each for each in candidates if self._may_peer(case, each.offer.peer)]
+        near = self._networks_of(case)
+        return [each for each in fitting if not near & networks(each.offer)] or fitting
+
+    def look(self, function: Function, case: Case, now_us: int) -> None:
+        """Nobody can be asked now: fail the input when that has lasted, and nobody else is there at all."""
+        held = {lease.peer for lease in self._hiring.of(function) if case.numbers & lease.inputs.keys()}
+        others = [
+            offer
+            for offer in self._hiring.offers(now_us)
+            if offer.peer not in held | function.verdicts.keys()
+            and self._may_peer(case, offer.peer)
+            and not misfit(offer, function.spec, self._hiring.secrets)
+        ]
+        if others or held:
+            case.stuck_us = 0
+        elif not case.stuck_us:
+            case.stuck_us = now_us
+        elif now_us - case.stuck_us >= NOBODY_ELSE_US:
+            self._give_up(case, now_us)
+
+    # Networks
+
+    def _networks_of(self, case: Case | None) -> frozenset[str]:
+        """Those of all who have or had a replica."""
+        if case is None:
+            return frozenset()
+        leases = self._hiring.leases.values()
+        peers = {each.peer for each in case.answers}
+        peers |= {lease.peer for lease in leases if case.numbers & lease.inputs.keys()}
+        return frozenset().union(*(self._networks(peer) for peer in peers))
+
+    def _networks(self, peer: str) -> frozenset[str]:
+        offer = self._hiring.offer(peer)
+        return networks(offer) if offer else frozenset()
+
+
+def networks(offer: Offer) -> frozenset[str]:
+    """The networks in which a peer says that it can be reached; loopback is none."""
+    found = set()
+    for address in offer.addresses[:16]:
+        parts = address.split("/")
+        if len(parts) < 3 or parts[1] not in ("ip4", "ip6"):
+            continue
+        try:
+            ip = ipaddress.ip_address(parts[2])
+        except ValueError:
+            continue
+        if not ip.is_loopback:
+            prefix = _PREFIX_V4 if ip.version == 4 else _PREFIX_V6
+            found.add(str(ipaddress.ip_network((ip, prefix), strict=False)))
+    return frozenset(found)
