@@ -165,7 +165,6 @@ class Node:
         )
         self.levels = private_mesh.levels(self.key.peer, settings, self.membership)
         self.caller = Caller(self.transport, self.key, self.book, self.journal, self._clock, self.levels.of)
-        self.strangers = strangers.of(self, self._clock)
         place, state_bytes = settings.state or self.home.state, int(settings.state_gib * (1 << 30))
         self.state = State(place, self.key.peer, self._clock, state_bytes, settings.tunnels)
         self._spawned_store = SpawnedStore(self.home.spawned, vault)
@@ -256,6 +255,7 @@ class Node:
         self.caller.keep = self.witnesses.keep = self.keeping.keep
         if self.membership:
             private_mesh.wire(self, self.membership)
+        self.strangers = strangers.of(self, self._clock)
         self.caller.own_offer = self.own_offer
         self.caller.core.weighs = self.lab.quotas.weighs = weigher(self.settings.gpu_weights)
         self.spawned.on_outcome = self.schedules.ended
