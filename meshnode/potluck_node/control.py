@@ -10,7 +10,7 @@ import struct
 from collections import defaultdict, deque
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import trio
 
@@ -18,26 +18,18 @@ from potluck import __version__, wire
 from potluck.errors import DataFolderBusyError, Error, InvalidError, RemoteProtocolError, VersionError
 from potluck.frames import MessageReader, Outbox, Piece
 from potluck.wire import Failure, FunctionSpec, control
-from potluck.wire.accounts import QuotaQuestion
-from potluck.wire.apps import AppQuestion, RunCommand, WantFunction
-from potluck.wire.audit import AuditQuestion
-from potluck.wire.bench import RunBench
+from potluck.wire.apps import WantFunction
 from potluck.wire.contents import join, split
-from potluck.wire.doings import AskMeshDoings
 from potluck.wire.lease import InputLog
 from potluck.wire.secrets import SecretQuestion
 from potluck.wire.spawned import SpawnCall, SpawnQuestion
 from potluck.wire.state import AskState, LeaveState, StateAnswered
-from potluck.wire.tokens import TokenQuestion
-from potluck.wire.verify import JudgeResults, ResultsJudged, StrangerQuestion
+from potluck.wire.verify import JudgeResults, ResultsJudged
 from potluck_node.apps import AppClient, ClientApps
-from potluck_node.caller import Caller
 from potluck_node.core import events as ev
 from potluck_node.core.admission import nonsense
+from potluck_node.desk import Desk, ForDesk
 from potluck_node.payloads import NodeSpool, digest_all, receive, send_piece
-from potluck_node.secret_store import SecretStore
-from potluck_node.spawned import Show
-from potluck_node.state.service import State
 from potluck_node.state.work import Asker
 
 if TYPE_CHECKING:
@@ -53,45 +45,7 @@ OUTBOX_BYTES_MAX = 16 << 20
 SHOWN_BYTES_MAX = 1 << 20
 # What a call waits for is told at most so often, seconds: most calls are over before that.
 NOTICE_S = 0.05
-# What the node's desk answers itself.
-ForDesk = (
-    AppQuestion
-    | RunCommand
-    | TokenQuestion
-    | QuotaQuestion
-    | RunBench
-    | AuditQuestion
-    | AskMeshDoings
-    | StrangerQuestion
-)
 _CREDENTIALS = struct.Struct("3i")
-
-
-class Desk(Protocol):
-    """What the node answers to its clients."""
-
-    @property
-    def caller(self) -> Caller: ...
-    @property
-    def state(self) -> State: ...
-    @property
-    def secrets(self) -> SecretStore: ...
-
-    def welcome(self) -> control.Welcome: ...
-    def status(self, question: int) -> control.Status: ...
-    def journal_answer(self, question: control.AskJournal) -> control.JournalAnswer: ...
-    async def build(self, question: control.BuildImage, progress: Progress) -> tuple[str, str]: ...
-    async def answer_images(self, question: control.ImageQuestion, say: Progress) -> wire.Message: ...
-    async def answer_spawned(self, question: SpawnQuestion, show: Show) -> wire.Message: ...
-    async def answer_apps(self, question: ForDesk, client: AppClient) -> wire.Message: ...
-    def heard(self, app: str, function: str, message: InputLog) -> None: ...
-    def pause(self, reason: str, now: bool) -> None: ...
-    def resume(self) -> None: ...
-    def stop(self) -> None: ...
-
-
-class Progress(Protocol):
-    def __call__(self, text: str, /) -> None: ...
 
 
 class ControlServer:

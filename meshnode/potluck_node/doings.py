@@ -50,7 +50,7 @@ class DoingsDesk:
     def _may_know(self, peer: str) -> bool:
         node = self._node
         is_member = node.membership is not None and node.membership.admits(peer)
-        return is_member or bool(node.lab.admins) or node.settings.trusts(peer)
+        return is_member or bool(node.lab.admins) or node.levels.secrets(peer)
 
     def _own(self) -> messages.Doings:
         provider = self._node.provider
@@ -108,7 +108,7 @@ def doings_of(provider: Provider, now_us: int) -> messages.Doings:
         f"paused: {core.paused}" if core.paused else "open",
         tuple(islice(workers, messages.WORKERS_MAX)),
         tuple(islice(waiting, messages.WAITING_MAX)),
-        core.queued(),
+        core.room.queued(),
     )
 
 

@@ -20,22 +20,15 @@ import trio
 from potluck import __version__, paths, wire
 from potluck.errors import InvalidError, RefusedError
 from potluck.wire import control
-from potluck.wire.accounts import QuotaQuestion
-from potluck.wire.apps import RunCommand
-from potluck.wire.audit import AuditQuestion
-from potluck.wire.bench import RunBench
-from potluck.wire.doings import AskMeshDoings
 from potluck.wire.lease import InputLog
 from potluck.wire.metrics import exposition
 from potluck.wire.offer import Offer
 from potluck.wire.spawned import SpawnQuestion
-from potluck.wire.tokens import TokenQuestion
-from potluck.wire.verify import StrangerQuestion
 from potluck_images.disk import DiskStore
 from potluck_ledger.journal import Journal
 from potluck_ledger.keys import KeyFileError, load_or_create
 from potluck_ledger.sealing import Vault
-from potluck_node import private_mesh, strangers
+from potluck_node import desk, private_mesh, strangers
 from potluck_node.apps import AppClient, Apps
 from potluck_node.audit_desk import AuditDesk
 from potluck_node.bench_desk import BenchDesk
@@ -45,7 +38,7 @@ from potluck_node.chunks import CHUNKS_PROTOCOL
 from potluck_node.clock import Clock
 from potluck_node.commands import Commands
 from potluck_node.config import GATEWAY, Settings
-from potluck_node.control import ControlServer, ForDesk, Progress
+from potluck_node.control import ControlServer
 from potluck_node.core import events as ev
 from potluck_node.core import provider_events as pev
 from potluck_node.core.offers import OFFER_LIFE_US, OfferBook, rank_offer
@@ -53,6 +46,7 @@ from potluck_node.core.pools import Capacity
 from potluck_node.core.quotas import weigher
 from potluck_node.deployed_images import DeployedImages
 from potluck_node.deployments import Deployments
+from potluck_node.desk import ForDesk, Progress
 from potluck_node.devices.interface import Binding, Devices
 from potluck_node.discovery import Discovery
 from potluck_node.doings import DoingsDesk
@@ -155,14 +149,8 @@ class Node:
         store_bytes = int(settings.store_gib * (1 << 30))
         self.images = ImageService(home, store_bytes, self._make_fetcher, settings.lazy)
         self.image_desk = ImageDesk(self.images, home)
-        self.build_peers = BuildPeers(
-            self.images,
-            self.transport,
-            self._clock,
-            home,
-            settings.name,
-            settings.build_for_others and not self._own_only(),
-        )
+        for_others = settings.build_for_others and not self._own_only()
+        self.build_peers = BuildPeers(self.images, self.transport, self._clock, home, settings.name, for_others)
         self.levels = private_mesh.levels(self.key.peer, settings, self.membership)
         self.caller = Caller(self.transport, self.key, self.book, self.journal, self._clock, self.levels.of)
         place, state_bytes = settings.state or self.home.state, int(settings.state_gib * (1 << 30))
@@ -455,21 +443,7 @@ class Node:
         return await self.spawned.answer(question, show)
 
     async def answer_apps(self, question: ForDesk, client: AppClient) -> wire.Message:
-        if isinstance(question, QuotaQuestion):
-            return self.quotas.answer(question)
-        if isinstance(question, AuditQuestion):
-            return await self.audit.answer(question)
-        if isinstance(question, AskMeshDoings):
-            return await self.doings.answer(question)
-        if isinstance(question, StrangerQuestion):
-            return self.strangers.answer(question)
-        if isinstance(question, TokenQuestion):
-            return await self.tokens.answer(question)
-        if isinstance(question, RunBench):
-            return await self.bench.answer(question)
-        if isinstance(question, RunCommand):
-            return await self.commands.run(question)
-        return await self.apps.answer(question, client)
+        return await desk.answer(self, question, client)
 
     def heard(self, app: str, function: str, message: InputLog) -> None:
         self.apps.heard(app, function, message)

@@ -20,6 +20,7 @@ from potluck_netsim.world import START_US, World
 from potluck_node.core.bans import Bans
 from potluck_node.core.offers import OFFER_REPEAT_US, OfferBook, read_offer, repeat_us, sign_offer
 from potluck_node.core.placement import Candidate, choose
+from potluck_node.core.reputation import Reputation
 from potluck_node.discovery import SETTLE_S
 from potluck_node.transport.interface import CONNECT_TIMEOUT_S
 
@@ -99,6 +100,7 @@ class _Peer:
     # Of watchers.
     book: OfferBook | None = None
     bans: Bans = field(default_factory=Bans)
+    reputation: Reputation = field(default_factory=Reputation)
     ways: dict[int, int] = field(default_factory=dict)
     ways_us: int = -WAYS_US
 
@@ -274,7 +276,14 @@ class OfferWorld:
         if now_us - since_us > LOOKUP_US:
             return
         offers = watcher.book.fresh(now_us)
-        candidates = [Candidate(each, 0, watcher.bans.left_us(each.peer, now_us) > 0) for each in offers]
+        candidates = [
+            Candidate(
+                each,
+                banned=watcher.bans.left_us(each.peer, now_us) > 0,
+                doubt=watcher.reputation.doubt(each.peer, now_us),
+            )
+            for each in offers
+        ]
         chosen = choose(candidates, FUNCTION, SPEC, self.world.dice)
         if chosen is None:
             return
@@ -283,6 +292,7 @@ class OfferWorld:
         self.found.expired += chosen.offer.expires_us <= now_us
         if peer.alive and peer.warm and not peer.hostile:
             watcher.bans.forgive(chosen.offer.peer)
+            watcher.reputation.billed(chosen.offer.peer, True, now_us)
             self.found.served += 1
             self.found.first += now_us == since_us
             return

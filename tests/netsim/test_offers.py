@@ -3,7 +3,7 @@
 import pytest
 
 from potluck_netsim.offers import Mesh, OfferWorld, run
-from potluck_node.core import bans
+from potluck_node.core import bans, reputation
 
 SMALL = {"nodes": 200, "minutes": 4.0}
 
@@ -26,8 +26,9 @@ def test_changes_are_heard_within_seconds_and_warm_peers_are_found():
 def test_hostile_nodes_slow_a_lookup_down_and_bans_find_the_way(monkeypatch):
     hostile = Mesh(**SMALL, hostile_milli=300, lying_milli=1000)
     with_bans = run(hostile)
-    # The same mesh, in which nobody remembers who refused.
+    # The same mesh, in which nobody remembers who refused, and who did what it said.
     monkeypatch.setattr(bans.Bans, "left_us", lambda self, peer, now_us: 0)
+    monkeypatch.setattr(reputation.Reputation, "doubt", lambda self, peer, now_us: 1)
     without = run(hostile)
     assert with_bans["first_try"] > without["first_try"]
     assert with_bans["used_after_expiry"] == without["used_after_expiry"] == 0

@@ -105,10 +105,6 @@ class ProviderCore:
         """(worker, function, caller, state, busy since) of each worker."""
         return self._staff.workers()
 
-    def queued(self) -> int:
-        """Inputs that were taken and wait for a worker."""
-        return sum(len(pool.queue) for pool in self._pools.values())
-
     def leases_of(self, pool: str) -> list[str]:
         """Leases that use a pool."""
         found = self._pools.get(pool)

@@ -38,6 +38,10 @@ class Room:
         cpu = sum(each.cpu_milli for each, worker in workers if not worker.waits)
         return cpu, sum(each.memory_mib for each, _ in workers)
 
+    def queued(self) -> int:
+        """Inputs that were taken and wait for a worker."""
+        return sum(len(pool.queue) for pool in self._pools.values())
+
     def lends(self) -> bool:
         """Whether CPU of one worker is with another, or was and is reserved twice."""
         workers = [worker for pool in self._pools.values() for worker in pool.workers.values()]

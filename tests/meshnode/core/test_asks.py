@@ -78,9 +78,9 @@ def test_who_waits_is_remembered_within_bounds():
     full(provider, "eve")
     for number in range(WAITING_MAX + 5):
         provider.ask(f"l{number + 2}", f"c{number}", ONE)
-    asks = provider.core._asks
+    asks = provider.core.asks
     assert isinstance(asks, Asks)
-    assert len(asks._waiting) == WAITING_MAX
+    assert len(asks.waiting) == WAITING_MAX
 
 
 def two_waiting(**shares):
