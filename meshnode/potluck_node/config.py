@@ -36,6 +36,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     bootstrap: tuple[str, ...] = ()
     mdns: bool = False
     lane: bool = True
+    relay: bool = True
     build_for_others: bool = False
     without_limits: bool = False
     trust: str | tuple[str, ...] = "none"
@@ -93,6 +94,7 @@ HELP = {
     "bootstrap": "Addresses of nodes to join, each ending in /p2p/<peer id>.",
     "mdns": "Whether to find nodes on the local network by multicast DNS.",
     "lane": "Whether leases and images travel on TLS connections of their own where peers can be dialled; faster.",
+    "relay": "Whether small traffic is passed on, slowly, to peers that nobody can reach directly.",
     "network": "Where functions that ask for it may connect to: none, public (every public address), or names.",
     "build_for_others": "Whether peers may have their images built here, one at a time, in sandboxes.",
     "trust": "Peers whose results are unpickled, which lets them run code here: none, mesh (all), or a list of ids.",

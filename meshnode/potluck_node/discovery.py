@@ -62,6 +62,7 @@ class Discovery:
     async def serve(self, *, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Advertise and listen until cancelled. The transport must be serving."""
         await self._transport.subscribe(self._topic, self._heard)
+        self._transport.moved = self.touch
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._advertise)
             nursery.start_soon(self._record)
@@ -78,12 +79,12 @@ class Discovery:
         except RemoteProtocolError as error:
             log.info("ignoring an offer: %s", error)
             return
-        known = offer.peer in self._book.offers
+        known = self._book.offers.get(offer.peer)
         rejected = self._book.add(offer, self._clock.now_us())
         if rejected:
             log.debug("not using an offer of %s: %s", offer.name, rejected.reason)
             return
-        if offer.addresses and not known:
+        if offer.addresses and (known is None or known.addresses != offer.addresses):
             self._transport.learn(offer.peer, offer.addresses)
         self.changed()
 

@@ -70,7 +70,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--gpu-share", action=yes_or_no, default=None, help=config.HELP["gpu_share"])
     parser.add_argument("--offer", action=argparse.BooleanOptionalAction, default=None, help=config.HELP["offer"])
     parser.add_argument("--mdns", action=argparse.BooleanOptionalAction, default=None, help=config.HELP["mdns"])
-    parser.add_argument("--lane", action=yes_or_no, default=None, help=config.HELP["lane"])
+    for name in ("lane", "relay"):
+        parser.add_argument(f"--{name}", action=yes_or_no, default=None, help=config.HELP[name])
     parser.add_argument("--build-for-others", action=yes_or_no, default=None, help=config.HELP["build_for_others"])
     parser.add_argument("--without-limits", action=yes_or_no, default=None, help=config.HELP["without_limits"])
     for name in ("gateway", "gateway-cert", "gateway-key", "metrics"):
@@ -140,6 +141,7 @@ def _libp2p(key: PrivateKey, settings: Settings, rank: RecordRank, membership: M
     return Libp2pTransport(
         key, settings.listen, settings.bootstrap, rank,
         mdns=settings.mdns, psk=psk, lane=settings.lane, admission=membership,
+        relay=settings.relay,
     )  # fmt: skip
 
 

@@ -25,6 +25,8 @@ class Node:
     """One node process. `flags` as for `potluck-node`."""
 
     module = "potluck_node.main"
+    # What runs the program, such as `nsenter`.
+    prefix: tuple[str, ...] = ()
 
     def __init__(self, folder: Path, name: str, *flags: str, env: Mapping[str, str] | None = None) -> None:
         self.home, self.name, self.flags, self._env = folder / name, name, flags, env or {}
@@ -42,7 +44,7 @@ class Node:
     def start(self) -> Node:
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", self.module, "--name", self.name, *self.flags],
+                [*self.prefix, sys.executable, "-m", self.module, "--name", self.name, *self.flags],
                 env=self.env,
                 stdout=subprocess.PIPE,
                 stderr=log,
@@ -129,7 +131,7 @@ def wait_until(condition: Callable[[], object], what: str) -> None:
 def run_cli(node: Node, *arguments: str, cwd: Path | None = None, stdin: str = "") -> subprocess.CompletedProcess[str]:
     """Run `potluck …` against a node."""
     return subprocess.run(
-        [sys.executable, "-m", "potluck.cli.main", *arguments],
+        [*node.prefix, sys.executable, "-m", "potluck.cli.main", *arguments],
         env=node.env,
         cwd=cwd,
         input=stdin,

@@ -97,6 +97,9 @@ class Admission(Protocol):
 class Transport(Protocol):
     """One node's presence on the mesh."""
 
+    # Called when `addresses` changed.
+    moved: Callable[[], None]
+
     @property
     def peer(self) -> str:
         """Our own peer id."""

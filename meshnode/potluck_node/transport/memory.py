@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING
 
 import trio
@@ -174,6 +174,7 @@ class MemoryTransport:
         self._handlers: dict[str, StreamHandler] = {}
         self._nursery: trio.Nursery | None = None
         self._known: set[str] = set()
+        self.moved: Callable[[], None] = lambda: None
         self.inboxes: dict[str, TopicInbox] = {}
         self.records: dict[str, bytes] = {}
         self.provided: set[str] = set()

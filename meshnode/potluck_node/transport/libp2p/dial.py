@@ -2,27 +2,37 @@
 
 from __future__ import annotations
 
+import ipaddress
 import logging
 import socket
 from collections import OrderedDict
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any
+from weakref import WeakSet
 
 import trio
+from libp2p.connection_types import ConnectionType
 from libp2p.custom_types import TProtocol
 from libp2p.peer.id import ID
+from libp2p.protocol_muxer.multiselect_client import MultiselectClient
+from libp2p.protocol_muxer.multiselect_communicator import MultiselectCommunicator
 from multiaddr import Multiaddr
 
+from potluck_node.core.reach import CIRCUIT, address_of, ways
 from potluck_node.transport.interface import (
     CONNECT_TIMEOUT_S,
     PeerUnreachableError,
     TransportError,
 )
+from potluck_node.transport.libp2p.guards import BufferedTcp
 
 log = logging.getLogger("potluck.transport")
 
 # Addresses of one peer, and peers whose addresses are kept: what a hostile offer can make us remember.
 ADDRESSES_PER_PEER_MAX = 8
+# Of them, those that lead through relays.
+RELAYS_PER_PEER_MAX = 2
 PEERS_KNOWN_MAX = 10_000
 
 # How long the addresses of a peer that we reached are known to the library's own services, seconds.
@@ -41,7 +51,11 @@ class Dialer:
         self._host = host
         self._swarm = host.get_network()
         self._known: OrderedDict[str, tuple[str, ...]] = OrderedDict()
+        # Brings us to a peer with the help of relays; raises `PeerUnreachableError`.
+        self.through: Callable[[str, tuple[str, ...]], Awaitable[None]] = _no_relays
         self._reached: OrderedDict[str, str] = OrderedDict()
+        # Connections that nobody else gets in the same way: punched ones, and those through relays.
+        self._met: WeakSet[Any] = WeakSet()
 
     def peers(self) -> tuple[str, ...]:
         """Peers with a live connection."""
@@ -55,11 +69,13 @@ class Dialer:
 
     async def disconnect(self, peer: str) -> None:
         """Close all connections with a peer."""
-        for connection in tuple(self._swarm.connections.get(_peer_id(peer), ())):
+        for connection in tuple(self._swarm.connections.get(peer_id(peer), ())):
             await _close(connection)
 
     def learn(self, peer: str, addresses: tuple[str, ...]) -> None:
-        self._known[peer] = addresses[:ADDRESSES_PER_PEER_MAX]
+        relayed = [each for each in addresses if CIRCUIT in each][:RELAYS_PER_PEER_MAX]
+        direct = [each for each in addresses if CIRCUIT not in each][: ADDRESSES_PER_PEER_MAX - len(relayed)]
+        self._known[peer] = (*direct, *relayed)
         self._known.move_to_end(peer)
         if len(self._known) > PEERS_KNOWN_MAX:
             self._known.popitem(last=False)
@@ -70,15 +86,112 @@ class Dialer:
         if peer == self._host.get_id():
             raise PeerUnreachableError(f"{address} is this node itself")
         if str(peer) not in self.peers():
-            await self._dial(peer, [maddr])
+            if CIRCUIT in address:
+                await self.through(str(peer), ways([address]).relays)
+            else:
+                await self._dial(peer, [maddr])
         return peer
 
     async def reach(self, peer: str) -> Any:
-        """Be connected to a peer, by racing all addresses known. Raises `PeerUnreachableError`."""
-        target = _peer_id(peer)
-        if peer not in self.peers():
+        """Be connected to a peer: over all addresses known, and soon also with the help of its relays, whichever comes
+        first. Raises `PeerUnreachableError`."""
+        target = peer_id(peer)
+        if peer in self.peers():
+            return target
+        found = ways(self._known.get(peer, ()))
+        if not found.relays:
             await self._dial(target, self._addresses(target))
+            return target
+        failures: list[str] = []
+
+        async def attempt(way: Callable[[], Awaitable[None]], after_s: float) -> None:
+            await trio.sleep(after_s)
+            try:
+                await way()
+                nursery.cancel_scope.cancel()
+            except PeerUnreachableError as error:
+                failures.append(str(error))
+
+        async with trio.open_nursery() as nursery:
+            if found.direct:
+                nursery.start_soon(attempt, lambda: self._dial(target, self._addresses(target)), 0.0)
+            nursery.start_soon(attempt, lambda: self.through(peer, found.relays), found.ask_after_s)
+        if peer not in self.peers():
+            raise PeerUnreachableError("; ".join(failures) or f"the connection with {peer} is gone again")
         return target
+
+    async def dial(self, peer: str, addresses: tuple[str, ...]) -> None:
+        """Dial these addresses of a peer. Raises `PeerUnreachableError`."""
+        await self._dial(peer_id(peer), [Multiaddr(each) for each in addresses])
+
+    async def upgrade(self, peer: str, tcp: trio.SocketStream) -> None:
+        """Make a connection with a peer of one by TCP, as whoever dialled it. Raises `PeerUnreachableError`."""
+        host, port = tcp.socket.getpeername()[:2]
+        await self.secure(peer, BufferedTcp(tcp), Multiaddr(address_of(host, port)), ConnectionType.DIRECT)
+
+    async def secure(self, peer: str, end: Any, maddr: Any, kind: Any = ConnectionType.RELAYED) -> None:
+        """As `upgrade`, over anything that carries bytes."""
+        try:
+            with trio.fail_after(CONNECT_TIMEOUT_S):
+                self._met.add(await self._swarm.dial_over(end, peer_id(peer), maddr, kind))
+        except BaseException as error:
+            with trio.CancelScope(shield=True), suppress(Exception):
+                await end.close()
+            if not isinstance(error, Exception):
+                raise
+            raise PeerUnreachableError(f"{peer} was reached at {maddr}, but: {reason(error)}") from error
+
+    async def until_connected(self, peer: str, seconds: float) -> bool:
+        """Wait so long for a peer to be connected; whether it is."""
+        with trio.move_on_after(seconds):
+            while peer not in self.peers():
+                await self._swarm.news.wait()
+        return peer in self.peers()
+
+    async def open_here(self, peer: str, protocol: str) -> Any:
+        """A raw stream over a direct connection that there is; nobody is dialled. Raises `PeerUnreachableError`."""
+        connection = self._direct(peer)
+        if connection is None or peer not in self.peers():
+            raise PeerUnreachableError(f"{peer} is not connected, or through a relay alone")
+        try:
+            with trio.fail_after(CONNECT_TIMEOUT_S):
+                raw = await connection.new_stream()
+                await MultiselectClient().select_one_of([TProtocol(protocol)], MultiselectCommunicator(raw))
+                return raw
+        except Exception as error:
+            raise PeerUnreachableError(f"{peer} does not open {protocol}: {reason(error)}") from error
+
+    def _direct(self, peer: str) -> Any:
+        """A connection that goes through no relay, or None."""
+        for connection in self._swarm.connections.get(peer_id(peer), ()):
+            if not connection.is_closed and connection.muxed_conn.get_remote_address() is not None:
+                return connection
+        return None
+
+    def remote_host(self, peer: str) -> str | None:
+        """Where the peer is connected from; None if only through a relay, or not at all."""
+        connection = self._direct(peer)
+        return connection.muxed_conn.get_remote_address()[0] if connection else None
+
+    def is_relayed(self, peer: str) -> bool:
+        """Whether all that goes to the peer goes through a relay."""
+        return self._direct(peer) is None and peer in self.connected()
+
+    def dialled_at(self, peer: str) -> tuple[str, int] | None:
+        """Host and port at which we dialled the peer, so that others may do that, too; None for all other
+        connections."""
+        connection = self._direct(peer)
+        muxed = connection.muxed_conn if connection else None
+        if muxed is None or not muxed.is_initiator or muxed in self._met:
+            return None
+        host, port = muxed.get_remote_address()
+        return host, port
+
+    def can_be_dialled(self, peer: str) -> bool:
+        """Whether the address at which the peer is connected is one of those that it is dialled at."""
+        host = self.remote_host(peer)
+        names = {name for name, _ in self._places(peer)}
+        return host is not None and (host in names or not names or not all(map(_is_ip, names)))
 
     async def open(self, peer: str, protocol: str) -> Any:
         """A raw libp2p stream. Raises `PeerUnreachableError`."""
@@ -89,21 +202,27 @@ class Dialer:
         except trio.TooSlowError:
             raise PeerUnreachableError(f"{peer} did not accept a stream within {CONNECT_TIMEOUT_S} s") from None
         except Exception as error:
-            raise PeerUnreachableError(f"{peer} does not open {protocol}: {_reason(error)}") from error
+            raise PeerUnreachableError(f"{peer} does not open {protocol}: {reason(error)}") from error
 
     def endpoints(self, peer: str) -> list[tuple[str, int]]:
         """Hosts and TCP ports at which the peer may be: the one that was dialled, or else all that are known."""
-        texts = (
-            [self._reached[peer]] if peer in self._reached else [str(each) for each in self._addresses(_peer_id(peer))]
-        )
+        return self._places(peer)
+
+    def _places(self, peer: str) -> list[tuple[str, int]]:
+        texts = [self._reached[peer]] if peer in self._reached else self._texts(peer_id(peer))
         return [found for text in texts if (found := _endpoint(text))]
 
-    def _addresses(self, peer: Any) -> list[Any]:
-        texts = list(self._known.get(str(peer), ()))
+    def _texts(self, peer: Any) -> list[str]:
+        """Addresses without relays, as text."""
+        texts = [each for each in self._known.get(str(peer), ()) if CIRCUIT not in each]
         with suppress(Exception):  # the library raises for peers that it does not know
             texts += [str(address) for address in self._host.get_peerstore().addrs(peer)]
+        return list(dict.fromkeys(text.partition("/p2p/")[0] for text in texts))
+
+    def _addresses(self, peer: Any) -> list[Any]:
+        texts = self._texts(peer)
         found = []
-        for text in dict.fromkeys(text.partition("/p2p/")[0] for text in texts):
+        for text in texts:
             with suppress(Exception):  # from others, so possibly nonsense
                 found.append(Multiaddr(text))
         if not found:
@@ -118,7 +237,7 @@ class Dialer:
             try:
                 await self._swarm.dial_addr(address, peer)
             except Exception as error:  # noqa: BLE001 - the library has no common base for what can go wrong here
-                failures[str(address)] = _reason(error)
+                failures[str(address)] = reason(error)
             else:
                 self._remember(peer, address)
                 nursery.cancel_scope.cancel()
@@ -131,12 +250,25 @@ class Dialer:
             raise PeerUnreachableError(_tried(peer, addresses, failures))
 
     def _remember(self, peer: Any, address: Any) -> None:
+        log.info("%s is reached at %s", peer, address)
         self._host.get_peerstore().add_addrs(peer, [address], ADDRESS_TTL_S)
         self._swarm.unblock_peer(peer)
         self._reached[str(peer)] = str(address)
         self._reached.move_to_end(str(peer))
         if len(self._reached) > PEERS_KNOWN_MAX:
             self._reached.popitem(last=False)
+
+
+async def _no_relays(peer: str, relays: tuple[str, ...]) -> None:
+    raise PeerUnreachableError("this node uses no relays")
+
+
+def _is_ip(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
 
 
 def _tried(peer: Any, addresses: list[Any], failures: dict[str, str]) -> str:
@@ -151,7 +283,7 @@ def parse(address: str) -> tuple[Any, Any]:
     try:
         if not mark:
             raise ValueError("it does not end in /p2p/<peer>")
-        return Multiaddr(transport), _peer_id(peer)
+        return Multiaddr(transport), peer_id(peer)
     except PeerUnreachableError:
         raise
     except Exception as error:  # noqa: BLE001 - parsers of others' text raise many kinds
@@ -166,14 +298,14 @@ def _endpoint(address: str) -> tuple[str, int] | None:
     return None
 
 
-def _peer_id(peer: str) -> Any:
+def peer_id(peer: str) -> Any:
     try:
         return ID.from_string(peer)
     except Exception as error:  # noqa: BLE001 - parsers of others' text raise many kinds
         raise PeerUnreachableError(f"{peer!r} is not a peer id: {error}") from None
 
 
-def _reason(error: BaseException) -> str:
+def reason(error: BaseException) -> str:
     """The innermost cause: the library wraps "connection refused" into three layers of its own."""
     while error.__cause__ is not None or isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0] if isinstance(error, BaseExceptionGroup) else error.__cause__  # type: ignore[assignment]

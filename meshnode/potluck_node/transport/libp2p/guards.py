@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
+from weakref import WeakSet
 
 import trio
 from libp2p.io.exceptions import ConnectionClosedError
@@ -89,12 +90,17 @@ def source(host: str) -> str:
     return str(ipaddress.ip_network((address, 64), strict=False))
 
 
+# All of them, so that those can be closed whose address of ours is gone.
+SOCKETS: WeakSet[trio.SocketStream] = WeakSet()
+
+
 class BufferedTcp(TrioTCPStream):  # type: ignore[misc]
     """A socket read in large pieces, with keepalive."""
 
     def __init__(self, stream: trio.SocketStream) -> None:
         super().__init__(stream)
         self._rest = memoryview(b"")
+        SOCKETS.add(stream)
         with suppress(OSError):
             stream.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
             for name, value in _KEEPALIVE.items():
@@ -134,19 +140,27 @@ class BufferedTcp(TrioTCPStream):  # type: ignore[misc]
             data += piece
         return data
 
-    async def begins_with(self, magic: bytes) -> bool:
-        """Whether `magic` comes first, which is then read; anything else is left for `read`. Raises as `read_exactly`.
+    async def begins_with(self, *magics: bytes) -> bytes:
+        """Which of these, of one length, comes first, and is then read; anything else is left for `read`: empty. Raises
+        as `read_exactly`.
 
         The library's own first words are longer, and it wants those of a private mesh (8 bytes) in one piece.
         """
-        seen = await self.read_exactly(len(magic))
-        if seen == magic:
-            return True
+        seen = await self.read_exactly(len(magics[0]))
+        if seen in magics:
+            return seen
         self._rest = memoryview(seen)
-        return False
+        return b""
+
+    def get_remote_address(self) -> tuple[str, int] | None:
+        """Host and port of the other side; the library's own knows no IPv6."""
+        with suppress(OSError):
+            host, port = self.stream.socket.getpeername()[:2]
+            return str(host), int(port)
+        return None
 
     def source(self) -> str:
-        """Where the peer connects from; the library's own `get_remote_address` knows no IPv6."""
+        """Where the peer connects from, as limits count it."""
         try:
             return source(self.stream.socket.getpeername()[0])
         except (OSError, ValueError):

@@ -9,6 +9,7 @@ from typing import Any
 
 import multiaddr
 import trio
+from libp2p.connection_types import ConnectionType
 from libp2p.crypto.ed25519 import Ed25519PrivateKey
 from libp2p.crypto.keys import KeyPair
 from libp2p.crypto.x25519 import create_new_key_pair
@@ -25,6 +26,8 @@ from libp2p.transport.upgrader import TransportUpgrader
 from libp2p.utils.address_validation import expand_wildcard_address
 
 from potluck.wire.lane import MAGIC
+from potluck.wire.reach import MAGIC as PROBE_MAGIC
+from potluck.wire.reach import NONCE_BYTES
 from potluck_ledger.keys import PrivateKey
 from potluck_node.transport.common import STREAMS_PER_PEER_MAX
 from potluck_node.transport.interface import CONNECT_TIMEOUT_S, Admission, NotAdmittedError
@@ -38,6 +41,8 @@ from potluck_node.transport.libp2p.guards import (
     Handshakes,
 )
 from potluck_node.transport.libp2p.lanes import Lane, LaneError, Lanes
+from potluck_node.transport.libp2p.library import protected
+from potluck_node.transport.libp2p.reach.ports import hold
 
 log = logging.getLogger("potluck.transport")
 
@@ -54,10 +59,14 @@ class GuardedSwarm(Swarm):  # type: ignore[misc]
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self._handshakes = Handshakes()
+        # Set at the next connection that is admitted.
+        self.news = trio.Event()
         self.lanes: Lanes | None = None
         # On a private mesh.
         self.door: Door | None = None
         self.serve_lane: Callable[[Lane], Awaitable[None]] = _no_lane
+        # Whether a probe with this nonce is waited for.
+        self.probed: Callable[[bytes, trio.SocketStream], bool] = lambda nonce, stream: False
         self.auto_connector.run_background_task = _nothing
 
     def _schedule_auto_connect(self) -> None:
@@ -69,6 +78,8 @@ class GuardedSwarm(Swarm):  # type: ignore[misc]
         if self.door is not None:
             await self.door.enter(conn)
         await super().notify_connected(conn)
+        news, self.news = self.news, trio.Event()
+        news.set()
 
     async def _handle_inbound_connection(self, read_write_closer: Any, maddr: Any) -> None:
         # Replaces the library's, which holds one of 250 tokens for each connection until the node stops, also
@@ -92,12 +103,16 @@ class GuardedSwarm(Swarm):  # type: ignore[misc]
     async def _serve_inbound(self, stream: BufferedTcp, address: str, maddr: Any) -> Lane | None:
         """Serve a connection to its end; or return the lane that it is, which counts by its peer alone."""
         connection = lane = None
+        probe = False
         with self._handshakes.slot(address) as scope:
-            scope.deadline = trio.current_time() + (CONNECT_TIMEOUT_S if self.door else HANDSHAKE_TIMEOUT_S)
+            scope.deadline = trio.current_time() + self._handshake_s
             try:
-                if self.lanes is not None and await stream.begins_with(MAGIC):
+                magic = await stream.begins_with(MAGIC, PROBE_MAGIC)
+                if magic == PROBE_MAGIC:
+                    probe = self.probed(await stream.read_exactly(NONCE_BYTES), stream.stream)
+                elif magic and self.lanes is not None:
                     lane = await self.lanes.accept(stream)
-                else:
+                elif not magic:
                     connection = await self.upgrade_inbound_raw_conn(RawConnection(stream, False), maddr)
             except (LaneError, ConnectionError) as error:
                 log.debug("no lane for a connection from %s: %s", address, error)
@@ -108,9 +123,32 @@ class GuardedSwarm(Swarm):  # type: ignore[misc]
         if scope.cancelled_caught:
             log.debug("handshake from %s took too long, or was pushed out by newer ones", address)
             return None
+        if probe:
+            await hold(stream.stream)
         if connection is not None:
             await connection.event_closed.wait()
         return lane
+
+    @property
+    def _handshake_s(self) -> float:
+        return CONNECT_TIMEOUT_S if self.door else HANDSHAKE_TIMEOUT_S
+
+    async def serve_circuit(self, end: Any, relay: str, maddr: Any) -> None:
+        """Secure what comes through a relay as what comes by TCP, and serve it to its end. Raises what the library
+        does."""
+        with self._handshakes.slot(f"relay {relay}") as scope:
+            scope.deadline = trio.current_time() + CONNECT_TIMEOUT_S
+            raw = RawConnection(end, False, ConnectionType.RELAYED, [maddr])
+            connection = await self.upgrade_inbound_raw_conn(raw, maddr)
+        if not scope.cancelled_caught:
+            await connection.event_closed.wait()
+
+    async def dial_over(self, end: Any, peer: Any, maddr: Any, kind: Any) -> Any:
+        """Secure what was opened to a peer, `kind` being direct or relayed: its muxer. Raises what the library
+        raises."""
+        raw: Any = RawConnection(end, True, kind, [maddr])
+        connection = await self.upgrade_outbound_raw_conn(protected(raw, self.psk) if self.psk else raw, peer)
+        return connection.muxed_conn
 
     def set_stream_handler(self, stream_handler: Any) -> None:
         async def guarded(stream: Any) -> None:

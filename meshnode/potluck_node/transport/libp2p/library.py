@@ -12,6 +12,8 @@ import libp2p.network.swarm as swarm
 import libp2p.stream_muxer.yamux.yamux as yamux
 from libp2p.custom_types import TProtocol
 from libp2p.kad_dht import common, kad_dht, peer_routing, provider_store, value_store
+from libp2p.network.connection.raw_connection import RawConnection
+from libp2p.security.pnet.psk_conn import PskConn
 
 # Our mesh's own DHT: nodes of the public IPFS network never get into our tables. The library has a
 # `protocol_prefix` parameter but does not use it.
@@ -26,10 +28,20 @@ RECORDS_STORED_MAX = 4096
 # behind one wait: this one takes 21 ms on 100 Mbit/s.
 YAMUX_FRAME_BYTES = 4 * 65_519
 
+
+def protected(raw: RawConnection, psk: str) -> PskConn:
+    """With the pre-shared key. The library's own forgets where the connection leads, and whether it is relayed."""
+    made = PskConn(raw, psk)
+    made.is_initiator = raw.is_initiator
+    made._connection_type, made._actual_addresses = raw.get_connection_type(), raw.get_transport_addresses()
+    return made
+
+
 for module in (common, kad_dht, peer_routing, provider_store, value_store):
     module.PROTOCOL_ID = KAD_PROTOCOL
 value_store.MAX_VALUE_STORE_SIZE = RECORDS_STORED_MAX
 yamux.MAX_MESSAGE_SIZE = YAMUX_FRAME_BYTES
+swarm.new_protected_conn = protected
 # Dials that the library makes by itself (DHT, gossip) would wait 250 ms after each success.
 swarm._HAPPY_EYEBALLS_DELAY = 0.0
 # It logs through the root logger, which installs a handler there and prints all of our own messages twice.

@@ -37,7 +37,10 @@ from potluck_node.transport.libp2p.dial import Dialer, listen, parse, shut_down
 from potluck_node.transport.libp2p.gossip import Gossip
 from potluck_node.transport.libp2p.host import build_host
 from potluck_node.transport.libp2p.lanes import LANE_PROTOCOL, Lane, Lanes
-from potluck_node.transport.libp2p.pipe import MuxedPipe
+from potluck_node.transport.libp2p.pipe import Budget, MuxedPipe, RelayedPipe
+from potluck_node.transport.libp2p.reach import roaming
+from potluck_node.transport.libp2p.reach.service import Reach
+from potluck_node.transport.libp2p.reach.talk import REACH_PROTOCOL
 from potluck_node.transport.libp2p.records import Records
 
 if TYPE_CHECKING:
@@ -48,6 +51,9 @@ log = logging.getLogger("potluck.transport")
 # The host is started again when the library fails inside; seconds before that. Long enough that a failure
 # which repeats does not fill the log, short enough that callers of this node do not give up.
 RESTART_S = 1.0
+
+# A connection through a relay without streams of ours is closed after so long, seconds.
+CIRCUIT_IDLE_S = 60.0
 
 
 class _Live:
@@ -63,7 +69,19 @@ class _Live:
         self.gossip = Gossip(self.host)
         self.streams: defaultdict[str, set[FramedStream]] = defaultdict(set)
         self.lanes: Lanes | None = None
+        self.reach: Reach
+        self.budgets: defaultdict[str, dict[str, Budget]] = defaultdict(dict)
         self.nursery: trio.Nursery
+
+    def check_budget(self, peer: str, protocol: str) -> None:
+        """Raises `PeerUnreachableError` when a relay carries no more of this to the peer."""
+        if not self.dialer.is_relayed(peer):
+            self.budgets.pop(peer, None)
+        elif protocol in self.budgets[peer]:
+            try:
+                self.budgets[peer][protocol].check()
+            except TransportError as error:
+                raise PeerUnreachableError(f"{peer} carries no more of {protocol}: {error}") from None
 
 
 class Libp2pTransport:
@@ -83,12 +101,14 @@ class Libp2pTransport:
         psk: bytes | None = None,
         lane: bool = True,
         admission: Admission | None = None,
+        relay: bool = True,
     ) -> None:
         for address in bootstrap:
             parse(address)
         self._key, self._listen, self._bootstrap = key, listen, bootstrap
         self._rank, self._mdns, self._psk, self._lane = rank_record, mdns, psk, lane
-        self._admission = admission
+        self._admission, self._relay = admission, relay
+        self.moved: Callable[[], None] = lambda: None
         self._handlers: dict[str, StreamHandler] = {}
         self._inboxes: dict[str, TopicInbox] = {}
         self._nursery: trio.Nursery | None = None
@@ -99,7 +119,10 @@ class Libp2pTransport:
         return self._key.peer
 
     def addresses(self) -> tuple[str, ...]:
-        return tuple(str(address) for address in self._live.host.get_addrs()) if self._live else ()
+        if self._live is None:
+            return ()
+        own = [str(address) for address in self._live.host.get_addrs()]
+        return tuple(dict.fromkeys((*own, *self._live.reach.addresses())))
 
     def peers(self) -> tuple[str, ...]:
         return self._live.dialer.peers() if self._live else ()
@@ -166,6 +189,7 @@ class Libp2pTransport:
                 live.host.set_stream_handler(INTRODUCTION, live.door.answer_again)
             if self._lane:
                 self._start_lanes(live)
+            self._start_reach(live)
             self._live = live
             task_status.started()
             await stop.wait()
@@ -196,7 +220,7 @@ class Libp2pTransport:
         if self._nursery is None or _is_full(live, peer):
             await raw.reset()
             return
-        stream = _adopt(live, MuxedPipe(raw), peer)
+        stream = _adopt(live, MuxedPipe(raw), peer, protocol)
         self._nursery.start_soon(run_handler, handler, stream, protocol)
         await stream.run()
 
@@ -215,12 +239,35 @@ class Libp2pTransport:
         live.host.set_stream_handler(TProtocol(LANE_PROTOCOL), answer)
         swarm.serve_lane = partial(self._serve_lane, live, lanes)
 
+    def _start_reach(self, live: _Live) -> None:
+        live.reach = reach = Reach(live.host, live.dialer, self._key, _port_for_others(self._listen), self._relay)
+
+        def moved() -> None:
+            reach.forget()
+            self.moved()
+
+        async def answer(raw: Any) -> None:
+            # Not counted as a stream, as those of lanes.
+            stream = FramedStream(MuxedPipe(raw), str(raw.muxed_conn.peer_id))
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(stream.run)
+                await reach.answer(stream)
+                await stream.aclose()
+
+        live.host.set_stream_handler(TProtocol(REACH_PROTOCOL), answer)
+        live.host.get_network().probed = reach.probes.arrived
+        reach.through.nursery, live.dialer.through = live.nursery, reach.through.bring
+        reach.changed = lambda: self.moved()
+        live.nursery.start_soon(reach.serve)
+        live.nursery.start_soon(roaming.serve, live.host, moved)
+        live.nursery.start_soon(_close_idle_circuits, live)
+
     async def _serve_lane(self, live: _Live, lanes: Lanes, lane: Lane) -> None:
         """Called by the swarm for a lane that a peer opened; it is over when this returns."""
         try:
             if self._nursery is None or not self._admits(lane.peer) or _is_full(live, lane.peer):
                 return
-            stream = _adopt(live, lane.pipe, lane.peer)
+            stream = _adopt(live, lane.pipe, lane.peer, lane.protocol)
             self._nursery.start_soon(run_handler, self._handlers[lane.protocol], stream, lane.protocol)
             await stream.run()
         finally:
@@ -255,8 +302,9 @@ class Libp2pTransport:
         await live.dialer.reach(peer)
         if not self._admits(peer):
             raise NotAdmittedError(f"{peer} is no member of this mesh, or not any more")
-        pipe = await live.lanes.open(peer, protocol) if live.lanes else None
-        stream = _adopt(live, pipe or MuxedPipe(await live.dialer.open(peer, protocol)), peer)
+        live.check_budget(peer, protocol)
+        pipe = await live.lanes.open(peer, protocol) if live.lanes and live.dialer.can_be_dialled(peer) else None
+        stream = _adopt(live, pipe or MuxedPipe(await live.dialer.open(peer, protocol)), peer, protocol)
         live.nursery.start_soon(stream.run)
         return stream
 
@@ -293,11 +341,38 @@ class Libp2pTransport:
         return self._live
 
 
+def _port_for_others(listen: tuple[str, ...]) -> int:
+    """The port on which we listen for other machines by IPv4, which is what has routers that translate; 0 if none."""
+    for address in listen:
+        match address.split("/")[1:5]:
+            case ["ip4", host, "tcp", port] if not host.startswith("127."):
+                return int(port)
+    return 0
+
+
+async def _close_idle_circuits(live: _Live) -> None:
+    """Relays are for what is under way: the next stream finds its way anew, and perhaps a direct one."""
+    idle: dict[str, float] = {}
+    while True:
+        await trio.sleep(CIRCUIT_IDLE_S / 4)
+        relayed = [
+            peer for peer in live.dialer.connected() if live.dialer.is_relayed(peer) and peer not in live.streams
+        ]
+        idle = {peer: idle.get(peer, trio.current_time()) for peer in relayed}
+        for peer, since in idle.items():
+            if trio.current_time() - since >= CIRCUIT_IDLE_S:
+                live.budgets.pop(peer, None)
+                await live.dialer.disconnect(peer)
+
+
 def _is_full(live: _Live, peer: str) -> bool:
     return len(live.streams.get(peer, ())) >= STREAMS_PER_PEER_MAX
 
 
-def _adopt(live: _Live, pipe: Pipe, peer: str) -> FramedStream:
+def _adopt(live: _Live, pipe: Pipe, peer: str, protocol: str) -> FramedStream:
+    if live.dialer.is_relayed(peer):
+        pipe = RelayedPipe(pipe, live.budgets[peer].setdefault(protocol, Budget()))
+
     def ended() -> None:
         live.streams[peer].discard(stream)
         if not live.streams[peer]:
