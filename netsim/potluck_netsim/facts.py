@@ -165,6 +165,55 @@ class Reckoned(Fact):
 
 
 @dataclass(frozen=True, slots=True)
+class Convicted(Fact):
+    """A node has the proof that another keeps two journals, and has banned it."""
+
+    node: str
+    peer: str
+
+
+@dataclass(frozen=True, slots=True)
+class Doubted(Fact):
+    """A node was told that its own journal is not what it signed."""
+
+    node: str
+
+
+@dataclass(frozen=True, slots=True)
+class Cosigned(Fact):
+    """A witness signed a head of an owner's journal."""
+
+    node: str
+    owner: str
+    sequence: int
+    head: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class NotCosigned(Fact):
+    node: str
+    owner: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Witnessed(Fact):
+    """Enough witnesses signed a head."""
+
+    owner: str
+    sequence: int
+    head: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Histories(Fact):
+    """At the end: the digests of the entries of each journal that a node kept."""
+
+    node: str
+    digests: tuple[frozenset[bytes], ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Quiet(Fact):
     """Faults have ceased, no call was placed since, and there was time enough for everything to end."""
 

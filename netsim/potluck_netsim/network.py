@@ -212,6 +212,11 @@ class Network:
             if peer != host.peer and not self.world.chance(self.faults.gossip_lost_milli):
                 self.world.after(self.latency_us(host.peer, peer), partial(_hear, other, data))
 
+    def reach(self, host: Host, peer: str, do: Do) -> None:
+        """Let something happen at a peer that is there when it arrives."""
+        other = self.hosts[peer]
+        self.world.after(self.latency_us(host.peer, peer), lambda: other.in_life(other.life, do))
+
 
 def _hear(host: Host, data: bytes) -> None:
     if host.alive:

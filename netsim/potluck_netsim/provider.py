@@ -81,6 +81,10 @@ class SimProvider:
             link.post(messages.LeaseRefused("busy", Failure.of(RefusedError("This node holds too many leases."))))
             link.finish()
             return ""
+        if why := self._node.book.banned.get(caller):
+            link.post(messages.LeaseRefused("policy", Failure.of(RefusedError(f"Nothing is run for you: {why}."))))
+            link.finish()
+            return ""
         owes = self._node.journal.accounts.account(caller).owes_too_much
         if owes or self._node.journal.knows_lease(caller, message.lease):
             link.post(messages.LeaseRefused("quota", Failure.of(RefusedError("It owes.")), UNSIGNED_RETRY_US))
