@@ -16,6 +16,7 @@ KINDS = {
     "potluck/voucher/1": (6, 192, (1, 2), (2, 1)),
     "potluck/grant/1": (10, 512, (0,), (0,)),
     "potluck/membership/1": (7, 512, (0, 3), (0,)),
+    "potluck/rule/1": (13, 512, (0,), (0,)),
     "potluck/transfer/1": (6, 512, (0, 1), (0,)),
     "potluck/dispute/1": (8, 512, (0, 1), (0,)),
     "potluck/checkpoint/1": (6, 160, (0,), (0,)),

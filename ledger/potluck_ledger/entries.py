@@ -15,6 +15,8 @@ NONCE_BYTES, DIGEST_BYTES = 16, 32
 LEASE_MAX, LABEL_MAX, GPU_MAX, MODEL_MAX, REASON_MAX, METHOD_MAX, QUALITY_MAX, TIER_MAX = 32, 32, 45, 26, 32, 38, 56, 8
 # Reasons of disputes and notes of transfers are for people.
 NOTE_MAX = 96
+# A rule's level for everybody: numbers on the wire are not negative. And what stands for no limit.
+PRIORITY_ZERO, NO_LIMIT = 100, 2**53 - 1
 
 
 def cut(text: str, most: int) -> str:
@@ -134,6 +136,40 @@ class Membership(Body, frozen=True):
             raise EnvelopeError("a membership's nonce has another size")
 
 
+class Rule(Body, frozen=True):
+    """What an admin of a mesh decided for a user or group, on the `machine` that is meant (a node's name or id, a label
+    as "lab=vision", empty: all), from `starts_us` until `expires_us`: that it is theirs alone (reserve), comes before
+    or behind others (priority: `level`, of which `PRIORITY_ZERO` is everybody's), or that all of the group together
+    have no more of it at once than `cpu_milli` and `gpus` (limit: `NO_LIMIT` for any). Signed by the admin."""
+
+    KIND: ClassVar[str] = "potluck/rule/1"
+    PEERS: ClassVar[tuple[str, ...]] = ("admin",)
+
+    admin: str
+    mesh: str
+    what: str
+    scope: str
+    name: str
+    machine: str
+    level: int
+    cpu_milli: int
+    gpus: int
+    at_us: int
+    starts_us: int
+    expires_us: int
+    nonce: bytes
+
+    def check(self) -> None:
+        if self.what not in ("reserve", "priority", "limit") or self.scope not in ("user", "group") or not self.name:
+            raise EnvelopeError("a rule reserves, sets a priority or a limit, for a user or a group")
+        if self.expires_us < self.starts_us:
+            raise EnvelopeError("a rule expires before it starts")
+        if self.level > 2 * PRIORITY_ZERO:
+            raise EnvelopeError("a rule has a priority that cannot be")
+        if len(self.nonce) != NONCE_BYTES:
+            raise EnvelopeError("a rule's nonce has another size")
+
+
 class Transfer(Body, frozen=True):
     """Time that a peer gives to another out of its balance. Signed by whoever gives it."""
 
@@ -216,9 +252,9 @@ class Entry(Body, frozen=True):
             raise EnvelopeError("an entry counts from 1, and its digests have 32 bytes")
 
 
-Content = Receipt | Voucher | Grant | Membership | Transfer | Dispute | Checkpoint
+Content = Receipt | Voucher | Grant | Membership | Rule | Transfer | Dispute | Checkpoint
 CONTENTS: dict[str, type[Content]] = {
-    kind.KIND: kind for kind in (Receipt, Voucher, Grant, Membership, Transfer, Dispute, Checkpoint)
+    kind.KIND: kind for kind in (Receipt, Voucher, Grant, Membership, Rule, Transfer, Dispute, Checkpoint)
 }
 
 
@@ -267,7 +303,7 @@ def _check_signers(envelope: Envelope, content: Content) -> None:
         if signers[0] != content.owner:
             raise EnvelopeError("a checkpoint is signed by its owner first")
     else:
-        signer = {Grant: "admin", Membership: "admin", Transfer: "giver", Dispute: "by"}[type(content)]
+        signer = {Grant: "admin", Membership: "admin", Rule: "admin", Transfer: "giver", Dispute: "by"}[type(content)]
         if signers != [getattr(content, signer)]:
             raise EnvelopeError("it is signed by somebody else than it says")
 

@@ -7,8 +7,9 @@ import sqlite3
 from collections.abc import Iterable
 from pathlib import Path
 
-from potluck_ledger.entries import Content, Grant, Membership, Receipt, Transfer, Voucher, parsed, read_content
+from potluck_ledger.entries import Content, Grant, Membership, Receipt, Rule, Transfer, Voucher, parsed, read_content
 from potluck_ledger.envelope import EnvelopeError
+from potluck_ledger.house_rules import HouseRules, rule_key
 from potluck_ledger.journal import GENESIS, Journal, Record, digest, follow
 from potluck_ledger.quotas import Quotas
 from potluck_ledger.usage import Usage
@@ -36,6 +37,7 @@ class Lab:
         self.admins = admins
         self.usage = Usage()
         self.quotas = Quotas(mesh, admins, self.usage, is_of)
+        self.house = HouseRules(mesh, admins, self.quotas.members)
         self._journal, self._own = journal, 0
         self._rules: dict[bytes, bytes] = {}
         self._db = sqlite3.connect(path if admins else ":memory:", isolation_level=None)
@@ -88,7 +90,7 @@ class Lab:
             except EnvelopeError as error:
                 log.info("ignoring a grant that does not hold: %s", error)
                 continue
-            if isinstance(content, Grant | Membership) and content.admin in self.admins:
+            if isinstance(content, Grant | Membership | Rule) and content.admin in self.admins:
                 self._keep(data)
 
     def sign(self, content: bytes, now_us: int) -> None:
@@ -114,7 +116,7 @@ class Lab:
     def _count(self, data: bytes) -> None:
         envelope, content = parsed(data)
         self.usage.record(envelope, content)
-        if self.quotas.record(content):
+        if self.quotas.record(content) or self.house.record(content):
             key = _key(content)
             self._rules = {known: each for known, each in self._rules.items() if _key(parsed(each)[1]) != key}
             self._rules[digest(data)] = data
@@ -127,5 +129,7 @@ def _key(content: Content) -> tuple[str, ...]:
     """What a later rule replaces."""
     if isinstance(content, Grant):
         return content.scope, content.name, content.gpu_class
+    if isinstance(content, Rule):
+        return rule_key(content)
     assert isinstance(content, Membership)
     return content.group, content.member

@@ -279,9 +279,10 @@ class Node:
     def _watch_quotas(self, provider: Provider) -> None:
         gate = QuotaGate(
             self.lab, self.journal, self._clock, self.settings.name, self.settings.quota_deficit_s,
-            lambda: provider.core.gpus.offers(),
+            lambda: provider.core.gpus.offers(), tuple(sorted(self.settings.labels.items())),
         )  # fmt: skip
         provider.quota, provider.core.room.share, self.lab_sync.running = gate, gate.share, gate.running
+        provider.core.room.caps = gate.caps
 
     def _own_only(self) -> bool:
         """Whether too little stands between functions and this machine: then others may not send any."""

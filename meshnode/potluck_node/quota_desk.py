@@ -9,7 +9,7 @@ from potluck.errors import InvalidError, LedgerError, RefusedError
 from potluck.wire import accounts as messages
 from potluck.wire.control import Done
 from potluck_ledger.bodies import Body
-from potluck_ledger.entries import NONCE_BYTES, NOTE_MAX, Grant, Membership, Transfer, cut, sign
+from potluck_ledger.entries import NONCE_BYTES, NOTE_MAX, Grant, Membership, Rule, Transfer, cut, sign
 from potluck_ledger.envelope import EnvelopeError
 from potluck_ledger.journal import JournalError
 from potluck_ledger.keys import PrivateKey
@@ -37,7 +37,7 @@ class QuotaDesk:
         self._keep(self._body(question))
         return Done(question.question)
 
-    def _body(self, question: messages.GrantTime | messages.SetMember | messages.GiveTime) -> Body:
+    def _body(self, question: messages.GrantTime | messages.SetMember | messages.GiveTime | messages.SetRule) -> Body:
         now_us, us, nonce = self._clock.now_us(), self._key.peer, secrets.token_bytes(NONCE_BYTES)
         if isinstance(question, messages.GiveTime):
             return Transfer(us, question.taker, question.lease_us, now_us, nonce, cut(question.note, NOTE_MAX))
@@ -50,6 +50,11 @@ class QuotaDesk:
         if isinstance(question, messages.SetMember):
             until_us = max(now_us, question.expires_us)
             return Membership(us, self._mesh, question.group, question.member, now_us, until_us, nonce)
+        if isinstance(question, messages.SetRule):
+            return Rule(
+                us, self._mesh, question.what, question.scope, question.name, question.machine, question.level,
+                question.cpu_milli, question.gpus, now_us, question.starts_us or now_us, question.expires_us, nonce,
+            )  # fmt: skip
         since_us = self._starts(question, now_us)
         return Grant(
             us, self._mesh, question.scope, question.name, question.gpu_class, question.lease_us, question.period_us,
@@ -82,7 +87,15 @@ class QuotaDesk:
         mine = {each.grant for each in quotas.of(self._key.peer, now_us)}
         lines = tuple(_line(each, each.grant in mine) for each in quotas.standings(now_us))
         groups = tuple((name, tuple(members)) for name, members in quotas.groups(now_us).items())
-        return messages.QuotasTold(question, tuple(sorted(self._lab.admins)), lines, groups)
+        rules = tuple(_rule_line(each) for each in self._lab.house.rules() if now_us < each.expires_us)
+        return messages.QuotasTold(question, tuple(sorted(self._lab.admins)), lines, groups, rules)
+
+
+def _rule_line(rule: Rule) -> messages.RuleLine:
+    return messages.RuleLine(
+        rule.what, rule.scope, rule.name, rule.machine, rule.level, rule.cpu_milli, rule.gpus, rule.starts_us,
+        rule.expires_us, rule.admin,
+    )  # fmt: skip
 
 
 def _line(standing: Standing, is_mine: bool) -> messages.QuotaLine:

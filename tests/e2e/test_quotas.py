@@ -115,3 +115,22 @@ def test_a_long_call_ends_when_its_quota_does_and_says_why(mesh, use_node):
     assert "students" in listed.stdout
     nobody = run_cli(boss, "ledger", "grant", "nobody", "--gpu-seconds", "4")
     assert "No node named nobody" in nobody.stderr
+
+
+def test_a_reserved_machine_takes_work_of_those_alone(mesh, use_node):
+    boss, cas, dan = lab(mesh)
+    for caller in (cas, dan):
+        assert run_cli(boss, "ledger", "grant", caller.status().peer, "--gpu-seconds", "600").returncode == 0
+        wait_until(lambda caller=caller: quota(caller), "the grant")
+    said = run_cli(boss, "mesh", "reserve", cas.status().peer, "--machine", "ann", "--to", "2099-01-01")
+    assert "ann is reserved for the user" in said.stdout, said.stderr
+    assert run_cli(boss, "mesh", "priority", dan.status().peer, "5").returncode == 0
+    assert run_cli(boss, "mesh", "limit", dan.status().peer, "--cpus", "4", "--gpus", "1").returncode == 0
+    for node in (dan, mesh.nodes[1]):
+        wait_until(lambda node=node: len(json.loads(run_cli(node, "mesh", "rules", "--json").stdout)) == 3, "the rules")
+    assert "alone" in run_cli(dan, "mesh", "rules").stdout
+    with pytest.raises(RefusedError, match="ann is reserved for the user"):
+        use(dan, use_node, 0.1)
+    assert use(cas, use_node, 0.1) == [0]
+    assert "is no time" in run_cli(boss, "mesh", "reserve", cas.status().peer, "--to", "soon").stderr
+    assert "a limit is of something" in run_cli(boss, "mesh", "limit", cas.status().peer).stderr.lower()

@@ -29,6 +29,9 @@ BODIES = {
     "voucher": entries.Voucher("lease-1", ONE.peer, TWO.peer, 2, 4_000_000, 5_000_000),
     "grant": entries.Grant(ONE.peer, "lab", "user", "maria", "H100", 3_600_000_000, 0, 0, 1 << 50, bytes(16)),
     "membership": entries.Membership(ONE.peer, "lab", "students", TWO.peer, 7, 1 << 50, bytes(16)),
+    "rule": entries.Rule(
+        ONE.peer, "lab", "limit", "group", "students", "lab=vision", 100, 8_000, 2, 7, 7, 1 << 50, bytes(16)
+    ),
     "transfer": entries.Transfer(ONE.peer, TWO.peer, 1_000_000, 7, bytes(16), "thanks"),
     "dispute": entries.Dispute(TWO.peer, ONE.peer, "lease-1", 9, 4, 7, bytes(32), "the caller is gone"),
     "checkpoint": entries.Checkpoint(ONE.peer, 12, bytes(32), 7, 1_000, 2_000),

@@ -106,6 +106,37 @@ async def test_grants_are_known_after_a_restart_without_their_admin(autojump_clo
     again.close()
 
 
+def say(node, what, name=ANN.peer, machine="", **fields):
+    told = {"level": 100, "cpu_milli": 2**53 - 1, "gpus": 2**53 - 1, "starts_us": 0, "expires_us": NOW_US + 10**12}
+    rule = messages.SetRule(7, what, "user", name, machine, **(told | fields))
+    assert node.desk.answer(rule) == Done(7)
+
+
+async def test_rules_reach_all_and_hold_on_the_machine_that_is_meant(autojump_clock, nodes):
+    admin, gpu, bob = nodes
+    grants(admin)
+    grants(admin, name=admin.key.peer)
+    await told()
+    assert gpu.gate.opens("l1", ANN.peer, SPEC) is None
+    say(admin, "reserve", admin.key.peer, machine=gpu.key.peer)
+    say(admin, "priority", level=103)
+    say(admin, "limit", cpu_milli=2000)
+    await told()
+    # What runs ends with its next voucher, nothing new begins, and elsewhere all is as before.
+    refused = gpu.gate.used("l1", 5 * S)
+    assert (refused.reason, gpu.gate.opens("l2", ANN.peer, SPEC).reason) == ("reserved", "reserved")
+    assert "is reserved for the user" in refused.failure.what
+    assert gpu.gate.opens("l3", admin.key.peer, SPEC) is None
+    assert bob.gate.opens("l4", ANN.peer, SPEC) is None
+    assert bob.gate.share(ANN.peer) < bob.gate.share(admin.key.peer)
+    assert [(cap.callers, cap.cpu_milli) for cap in bob.gate.caps(ANN.peer)] == [({ANN.peer}, 2000)]
+    assert bob.gate.caps(admin.key.peer) == []
+    lines = bob.desk.answer(messages.AskQuotas(1)).rules
+    assert {line.what for line in lines} == {"reserve", "priority", "limit"}
+    with pytest.raises(RefusedError):
+        say(bob, "priority", level=200)
+
+
 async def test_a_lease_ends_when_what_runs_here_and_elsewhere_is_too_much(autojump_clock, nodes):
     admin, gpu, bob = nodes
     grants(admin)
@@ -184,7 +215,7 @@ async def test_only_admins_grant_and_only_what_can_be_signed(autojump_clock, nod
 def test_the_owner_of_a_node_comes_first(tmp_path):
     node = Node(tmp_path, GPU, MemoryNetwork())
     assert node.gate.opens("lease", GPU.peer, SPEC) is None
-    assert node.gate.share(GPU.peer) == 0 < node.gate.share(ANN.peer)
+    assert node.gate.share(GPU.peer) < 0 < node.gate.share(ANN.peer)
     refused = node.gate.opens("lease", ANN.peer, SPEC)
     assert "no admin" in refused.failure.what
     assert member(ANN).group == "students"

@@ -43,6 +43,9 @@ class Asks:
         gpus, room, lent = spec.resources.gpu, self._staff.room, self._capacity
         now = (room.possible(spec) or room.due(caller, spec, now_us)) if self._staff.may_pool(caller, spec) else 0
         never, waits = (self._gpus.why_never(gpus), self._gpus.why_not_now(gpus)) if gpus else ("", "")
+        allowed, why = room.allowed(caller, spec)
+        if now and not allowed and not self._staff.has_worker(caller, spec):
+            now, waits = 0, why
         waits = "; ".join(why for why in (waits, room.why_held()) if why)
         first = self._first(caller, now, now_us) if now else 0
         most = room.workers_max(spec)

@@ -143,7 +143,8 @@ class ProviderCore:
     def _slots(self, pool: Pool) -> int:
         """Inputs that the workers of a pool may hold, those that could still be started included."""
         busy = sum(not worker.idle for worker in pool.workers.values())
-        workers = max(1, min(self.room.workers_max(pool.spec), busy + self.room.possible(pool.spec)))
+        more = min(self.room.possible(pool.spec), self.room.allowed(pool.caller, pool.spec)[0])
+        workers = max(1, min(self.room.workers_max(pool.spec), busy + more))
         return workers * places(pool.spec)
 
     def _lease_scaled(self, event: ev.LeaseScaled, _now_us: int) -> None:

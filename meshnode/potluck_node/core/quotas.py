@@ -12,6 +12,7 @@ from potluck.gpus import gpu_matches, parse_gpu
 from potluck.wire import Failure, FunctionSpec
 from potluck.wire.lease import LeaseRefused
 from potluck.wire.offer import GpuOffer
+from potluck_ledger.entries import Rule
 from potluck_ledger.quotas import CPU, Quotas, Standing, named
 from potluck_ledger.report import labelled
 from potluck_ledger.usage import What
@@ -74,6 +75,16 @@ def refusal(
         fix=_fix(standings),
     )
     return LeaseRefused("quota", Failure.of(error), RETRY_US)
+
+
+def reserved(node: str, rule: Rule, now_us: int) -> LeaseRefused:
+    """An admin has reserved a machine for others."""
+    until = f"{datetime.fromtimestamp(rule.expires_us / 1e6, UTC):%Y-%m-%d %H:%M} UTC"
+    error = RefusedError(
+        f"{node} is reserved for the {rule.scope} {rule.name[-24:]} until {until}.",
+        fix="Calls go to other machines meanwhile, if there are any; `potluck mesh rules` shows all reservations.",
+    )
+    return LeaseRefused("reserved", Failure.of(error), min(RETRY_US, rule.expires_us - now_us))
 
 
 def _fix(standings: list[Standing]) -> str:

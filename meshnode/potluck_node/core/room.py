@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping
+from typing import NamedTuple
 
+from potluck.gpus import parse_gpu
 from potluck.wire import FunctionSpec
 from potluck_node.core.gpus import GpuDesk
 from potluck_node.core.pools import Capacity, Pool, Worker
@@ -16,6 +18,19 @@ FAIR_GAP, TURN_US = 2, 5_000_000
 ALL = 1000
 
 
+# More workers than any machine has.
+NO_CAP = 1 << 30
+
+
+class Cap(NamedTuple):
+    """What some callers together may have at once: CPU in thousandths, and GPUs."""
+
+    name: str
+    callers: frozenset[str]
+    cpu_milli: int
+    gpus: int
+
+
 class Room:
     """Looks at the pools of a node, which it does not change."""
 
@@ -23,6 +38,8 @@ class Room:
         self._capacity, self._pools, self._desk = capacity, pools, desk
         # How much of its share a caller has used, in thousandths: from 1000 on it runs behind others.
         self.share: Callable[[str], int] = lambda caller: 0
+        # What bounds a caller, beside all that is here.
+        self.caps: Callable[[str], list[Cap]] = lambda caller: []
         # (CPU thousandths, MiB) that workers of other nodes on this machine have.
         self.others = (0, 0)
 
@@ -90,6 +107,21 @@ class Room:
         cpu, memory = self.free()
         return cpu >= spec.resources.cpu_milli and memory >= spec.resources.memory_mib
 
+    def allowed(self, caller: str, spec: FunctionSpec) -> tuple[int, str]:
+        """How many further workers of this size a caller may have where there is room, and why not more."""
+        least, why = NO_CAP, ""
+        for cap in self.caps(caller):
+            pools = [pool for pool in self._pools.values() if pool.caller in cap.callers]
+            cpu = sum(pool.spec.resources.cpu_milli * len(pool.workers) for pool in pools)
+            holders, names = self._desk.holders(), {worker for pool in pools for worker in pool.workers}
+            gpus = sum(len(hold.gpus) for name, hold in holders.items() if name in names)
+            found = (cap.cpu_milli - cpu) // max(1, spec.resources.cpu_milli)
+            if wanted := max((parse_gpu(text).amount for text in spec.resources.gpu), default=0):
+                found = min(found, (cap.gpus - gpus) // wanted)
+            if found < least:
+                least, why = max(0, found), f"{cap.name} may have no more than {cpu / 1000:g} CPUs and {gpus} GPUs here"
+        return least, why
+
     def helps(self, worker: Worker, wanting: FunctionSpec) -> bool:
         """Whether the end of `worker` brings a worker of `wanting` nearer."""
         hold = self._desk.holders().get(worker.name)
@@ -122,9 +154,9 @@ class Room:
     def _gap(self, pool: Pool, caller: str, counts: Counter[str]) -> int:
         if pool.caller == caller or not pool.staying():
             return 0
-        has, wants = self.share(pool.caller) >= ALL, self.share(caller) >= ALL
+        has, wants = self.share(pool.caller) // ALL, self.share(caller) // ALL
         if has != wants:
-            return FAIR_GAP if has else 0
+            return FAIR_GAP if has > wants else 0
         return counts[pool.caller] - counts[caller]
 
     def _could_give(self, pool: Pool, spec: FunctionSpec) -> bool:

@@ -74,6 +74,11 @@ class Staff:
         pools = self.pools.values()
         return len(pools) < POOLS_MAX or any(not p.busy() or (p.caller, p.function) == wanted for p in pools)
 
+    def has_worker(self, caller: str, spec: FunctionSpec) -> bool:
+        """Whether a caller's function has a worker that stays."""
+        wanted = (caller, function_id(spec))
+        return any((each.caller, each.function) == wanted and each.staying() for each in self.pools.values())
+
     def _make_pool_room(self) -> None:
         idle = sorted((pool for pool in self.pools.values() if not pool.busy()), key=lambda pool: pool.used_us)
         for pool in idle[: max(0, len(self.pools) + 1 - POOLS_MAX)]:
@@ -164,6 +169,8 @@ class Staff:
     def _start_missing(self, pool: Pool, now_us: int) -> bool:
         """Returns False if there was no room for all."""
         for _ in range(missing(pool)):
+            if not self.room.allowed(pool.caller, pool.spec)[0]:
+                return True
             if not self._spawn(pool, now_us):
                 if pool.queue:
                     self._evict_for(pool)

@@ -47,6 +47,7 @@ def _register() -> None:
         ledger,
         mesh,
         node,
+        rules,
         run,
         secret,
         serve,
@@ -64,6 +65,8 @@ def _register() -> None:
     main.add_command(ledger.ledger)
     # Its commands are those of the mesh.
     assert strangers.peers.name in mesh.mesh.commands
+    for command in (rules.reserve, rules.priority, rules.limit, rules.rules):
+        mesh.mesh.add_command(command)
     main.add_command(mesh.mesh)
     main.add_command(mesh.join)
     main.add_command(estimate.estimate)

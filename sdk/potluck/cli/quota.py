@@ -42,9 +42,9 @@ def grant(who: str, gpu_seconds: float, gpu_class: str, per: str, expires: str |
     WHO is the name or id of a node, a group (`potluck ledger member`), or an app of a node: ann/training. A new grant
     takes the place of the last one for the same and the same class. A month has 30 days.
     """
-    scope, name = _find(who)
-    question = (scope, name, _checked_class(gpu_class), round(gpu_seconds * 1e6), PERIODS[per], _expires(expires))
-    _ask(lambda number: messages.GrantTime(number, *question))
+    scope, name = find(who)
+    question = (scope, name, _checked_class(gpu_class), round(gpu_seconds * 1e6), PERIODS[per], expires_us(expires))
+    ask(lambda number: messages.GrantTime(number, *question))
     words = f" of {gpu_class}" if gpu_class else ""
     click.echo(f"{scope} {name} may use {gpu_seconds:g} s{words}{'' if per == 'once' else f' each {per}'}.")
 
@@ -59,7 +59,7 @@ def member(group: str, who: str, remove: bool, expires: str | None) -> None:
     if not re.fullmatch(r"[A-Za-z0-9_.-]{1,32}", group):
         raise InvalidError(f"{group!r} names no group.", fix="Use up to 32 letters, digits, '-', '_' and '.'.")
     peer = peer_id(who)
-    _ask(lambda number: messages.SetMember(number, group, peer, 0 if remove else _expires(expires)))
+    ask(lambda number: messages.SetMember(number, group, peer, 0 if remove else expires_us(expires)))
     click.echo(f"{peer} is {'no longer ' if remove else ''}in {group}.")
 
 
@@ -70,7 +70,7 @@ def member(group: str, who: str, remove: bool, expires: str | None) -> None:
 def give(who: str, gpu_seconds: float, note: str) -> None:
     """Give somebody of your own quota: of what you were granted for any class. More than is left counts for nothing."""
     peer = peer_id(who)
-    _ask(lambda number: messages.GiveTime(number, peer, round(gpu_seconds * 1e6), note))
+    ask(lambda number: messages.GiveTime(number, peer, round(gpu_seconds * 1e6), note))
     click.echo(f"{gpu_seconds:g} s given to {peer}.")
 
 
@@ -78,20 +78,20 @@ def give(who: str, gpu_seconds: float, note: str) -> None:
 @as_json
 def grants(as_json: bool) -> None:
     """Every grant of your lab, with what was used of it, and who is in which group."""
-    told = _told()
+    found = told()
     if as_json:
-        print_json({"grants": [named(line) for line in told.lines], "groups": dict(told.groups)})
+        print_json({"grants": [named(line) for line in found.lines], "groups": dict(found.groups)})
         return
-    _print(told.lines, "Nothing is granted. An admin does so with `potluck ledger grant`.")
-    if told.groups:
-        print_table(("group", "members"), [(name, ", ".join(members)) for name, members in told.groups], "")
+    _print(found.lines, "Nothing is granted. An admin does so with `potluck ledger grant`.")
+    if found.groups:
+        print_table(("group", "members"), [(name, ", ".join(members)) for name, members in found.groups], "")
 
 
 @click.command("quota")
 @as_json
 def quota(as_json: bool) -> None:
     """What this node may use of your lab's machines, and what is left of it."""
-    mine = [line for line in _told().lines if line.is_mine]
+    mine = [line for line in told().lines if line.is_mine]
     if as_json:
         print_json([named(line) for line in mine])
         return
@@ -111,7 +111,8 @@ def _row(line: messages.QuotaLine) -> tuple[str, ...]:
     return line.scope, line.name, line.gpu_class or "any", *shown, per, f"{until:%Y-%m-%d %H:%M}"
 
 
-def _told() -> messages.QuotasTold:
+def told() -> messages.QuotasTold:
+    """What this node knows of its lab."""
     connection = client()
     try:
         return connection.ask(messages.AskQuotas, messages.QuotasTold)
@@ -119,7 +120,8 @@ def _told() -> messages.QuotasTold:
         connection.close()
 
 
-def _ask(make: Callable[[int], wire.Message]) -> None:
+def ask(make: Callable[[int], wire.Message]) -> None:
+    """Have the node sign something."""
     connection = client()
     try:
         connection.ask(make, Done)
@@ -127,14 +129,14 @@ def _ask(make: Callable[[int], wire.Message]) -> None:
         connection.close()
 
 
-def _find(who: str) -> tuple[str, str]:
+def find(who: str) -> tuple[str, str]:
     """(scope, name) of whom a grant is for. A group comes before a node of that name: nodes name themselves."""
     owner, slash, app = who.partition("/")
     if slash:
         if not 1 <= len(app.encode()) <= NAME_BYTES_MAX:
             raise InvalidError(f"{who!r} names no app.", fix="Write NODE/APP.")
         return "app", f"{peer_id(owner)}/{app}"
-    if any(name == who for name, _ in _told().groups):
+    if any(name == who for name, _ in told().groups):
         return "group", who
     return "user", peer_id(who)
 
@@ -163,7 +165,7 @@ def _checked_class(text: str) -> str:
     return text
 
 
-def _expires(text: str | None) -> int:
+def expires_us(text: str | None) -> int:
     """Unix microseconds of the end of that day."""
     if text is None:
         return round((time.time() + EXPIRES_DAYS * 86400) * 1e6)

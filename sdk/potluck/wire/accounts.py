@@ -8,7 +8,7 @@ import msgspec
 from potluck.wire.common import Message
 
 # Of one answer: entries with what they record, open leases, rules of a mesh. Together they fit a frame.
-RECORDS_MAX, RUNNING_MAX, RULES_MAX = 300, 300, 800
+RECORDS_MAX, RUNNING_MAX, RULES_MAX = 300, 300, 1000
 
 
 class RunningLease(msgspec.Struct, frozen=True, array_like=True):
@@ -67,6 +67,21 @@ class GiveTime(Message, frozen=True):
     note: str = ""
 
 
+class SetRule(Message, frozen=True):
+    """Have the node sign a rule: `potluck_ledger.entries.Rule` has the fields. Answered by `Done`."""
+
+    question: int
+    what: str
+    scope: str
+    name: str
+    machine: str
+    level: int
+    cpu_milli: int
+    gpus: int
+    starts_us: int
+    expires_us: int
+
+
 class AskQuotas(Message, frozen=True):
     """Answered by `QuotasTold`."""
 
@@ -89,14 +104,30 @@ class QuotaLine(msgspec.Struct, frozen=True, array_like=True):
     is_mine: bool
 
 
+class RuleLine(msgspec.Struct, frozen=True, array_like=True):
+    """One rule, which counts now or will."""
+
+    what: str
+    scope: str
+    name: str
+    machine: str
+    level: int
+    cpu_milli: int
+    gpus: int
+    starts_us: int
+    expires_us: int
+    admin: str
+
+
 class QuotasTold(Message, frozen=True):
-    """Every grant that counts, groups with their members."""
+    """Every grant that counts, groups with their members, and rules."""
 
     question: int
     admins: tuple[str, ...]
     lines: tuple[QuotaLine, ...]
     groups: tuple[tuple[str, tuple[str, ...]], ...]
+    rules: tuple[RuleLine, ...] = ()
 
 
-QuotaQuestion = GrantTime | SetMember | GiveTime | AskQuotas
+QuotaQuestion = GrantTime | SetMember | GiveTime | SetRule | AskQuotas
 QuotaReply = QuotasTold
