@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import astuple, dataclass, field
+from typing import Any
+
+import msgspec
 
 from potluck_ledger.entries import Content, Receipt, Transfer, Voucher
 from potluck_ledger.envelope import Envelope
@@ -50,6 +54,18 @@ class Accounts:
     _vouched: dict[tuple[str, str], int] = field(default_factory=dict)
     # Hashes of leases that have a receipt of both, 70 bytes for each: no second is counted twice.
     _settled: set[int] = field(default_factory=set)
+
+    def state(self) -> bytes:
+        """What was counted, but for which leases are settled; for `restore`."""
+        accounts = [astuple(each) for each in self.by_peer.values()]
+        return msgspec.msgpack.encode((accounts, [(*key, us) for key, us in self._vouched.items()]))
+
+    def restore(self, state: bytes, settled: Iterable[tuple[str, str]]) -> None:
+        """Go on from there; `settled` are the leases of which there is a receipt of both, by peer and name."""
+        accounts, vouched = msgspec.msgpack.decode(state, type=tuple[list[list[Any]], list[tuple[str, str, int]]])
+        self.by_peer = {peer: Account(peer, *sums) for peer, *sums in accounts}
+        self._vouched = {(peer, lease): us for peer, lease, us in vouched}
+        self._settled = {hash(key) for key in settled}
 
     def record(self, envelope: Envelope, content: Content) -> None:
         """Count one more entry of the owner's."""

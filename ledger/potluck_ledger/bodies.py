@@ -59,6 +59,11 @@ def decode(data: bytes, kind: type[BodyT]) -> BodyT:
     return body
 
 
+def packed(data: bytes, kind: type[Body]) -> Any:
+    """The fields as they travel, and nothing checked: for what was verified before. Raises `msgspec.DecodeError`."""
+    return msgspec.msgpack.decode(data, type=_twin(kind))
+
+
 def _check_numbers(body: Body) -> None:
     numbers = [value for name in body.__struct_fields__ if isinstance(value := getattr(body, name), int)]
     if numbers and not 0 <= min(numbers) <= max(numbers) <= NUMBER_MAX:

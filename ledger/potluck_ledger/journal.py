@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from blake3 import blake3
 
+from potluck_ledger import opening
 from potluck_ledger.balance import Accounts
 from potluck_ledger.database import Database, connect
 from potluck_ledger.entries import (
@@ -32,6 +33,10 @@ from potluck_ledger.keys import PrivateKey
 GENESIS = bytes(32)
 # Owners of whose journals a node is a witness, 100 bytes each: one of them cannot be forgotten to make room.
 COSIGNED_MAX = 10_000
+# Opening verifies so many entries at most, and those since the last time, before it notes how far it came: a third of a
+# second.
+NOTED_EVERY = 1_000
+NOTHING_BEFORE = opening.Note(0, GENESIS)
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS entries (
@@ -49,6 +54,9 @@ CREATE TABLE IF NOT EXISTS cosigned (
     owner TEXT PRIMARY KEY, sequence INTEGER NOT NULL, head BLOB NOT NULL
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS witnessed (one INTEGER PRIMARY KEY CHECK (one = 1), checkpoint BLOB NOT NULL) STRICT;
+CREATE TABLE IF NOT EXISTS opened (
+    one INTEGER PRIMARY KEY CHECK (one = 1), note BLOB NOT NULL, sums BLOB NOT NULL
+) STRICT;
 CREATE TABLE IF NOT EXISTS leases (
     peer TEXT NOT NULL, lease TEXT NOT NULL, settled INTEGER NOT NULL, PRIMARY KEY (peer, lease)
 ) STRICT, WITHOUT ROWID;
@@ -86,7 +94,8 @@ class _Kept(NamedTuple):
 class Journal:
     """`path` is the database; `key` signs new entries and names the owner. `accounts` is the balance with each peer.
 
-    Opening verifies every entry, and raises `EnvelopeError` when one does not hold. Tests give another `connect`.
+    Opening verifies every entry, those that were before by their digests (`opening`). Raises `JournalError` when one
+    does not hold. Tests give another `connect`.
     All is for one thread, but for `together`.
     """
 
@@ -105,13 +114,43 @@ class Journal:
         # A journal of an earlier version has not noted its leases.
         is_noted = self._db.read("SELECT 1 FROM leases LIMIT 1").fetchone() is not None
         with self._transaction():
-            for record in self.records():
-                read(record.entry, Entry, self.owner)
-                envelope, content = read_content(record.content)
-                self.accounts.record(envelope, content)
+            note = self._verified_before()
+            for entry in follow(self.owner, *note, self._whole_rows(note.sequence)):
+                self.accounts.record(entry.envelope, entry.content)
                 if not is_noted:
-                    self._note_lease(envelope, content)
+                    self._note_lease(entry.envelope, entry.content)
             self._head = self._tip()
+            if self._head[0] - note.sequence >= NOTED_EVERY:
+                noted = opening.write(self._key, opening.Note(*self._head), self.accounts)
+                self._db.write("INSERT OR REPLACE INTO opened VALUES (1, ?, ?)", *noted)
+
+    def _verified_before(self) -> opening.Note:
+        """How far this node has verified these very entries, whose sums are in the accounts then. Raises
+        `JournalError`."""
+        found = self._db.read("SELECT note, sums FROM opened").fetchone()
+        try:
+            note = opening.read(self.owner, *map(bytes, found)) if found else NOTHING_BEFORE
+        except EnvelopeError:
+            # It is of no use, and all is verified anew.
+            return NOTHING_BEFORE
+        try:
+            settled = opening.check(self.owner, note, self._rows(0, note.sequence))
+        except EnvelopeError as error:
+            raise JournalError(f"this is not the journal that was verified before: {error}") from None
+        if found:
+            self.accounts.restore(bytes(found[1]), settled)
+        return note
+
+    def _rows(self, after: int, most: int = -1) -> Iterator[opening.Row]:
+        query = "SELECT digest, envelope, content FROM entries WHERE sequence > ? ORDER BY sequence LIMIT ?"
+        return (opening.Row(*map(bytes, row)) for row in self._db.read(query, after, most))
+
+    def _whole_rows(self, after: int) -> Iterator[Record]:
+        """Raises `JournalError` for an entry that others would know by another digest."""
+        for row in self._rows(after):
+            if row.digest != digest(row.entry):
+                raise JournalError("an entry has another digest than is kept with it")
+            yield Record(row.entry, row.content)
 
     @property
     def owner(self) -> str:

@@ -25,7 +25,7 @@ from potluck.wire.metrics import exposition
 from potluck.wire.offer import Offer
 from potluck.wire.spawned import SpawnQuestion
 from potluck_images.disk import DiskStore
-from potluck_ledger.journal import Journal
+from potluck_ledger.journal import Journal, JournalError
 from potluck_ledger.keys import KeyFileError, load_or_create
 from potluck_ledger.sealing import Vault
 from potluck_node import desk, private_mesh, strangers
@@ -125,6 +125,17 @@ def _own_key(path: Path) -> PrivateKey:
         raise InvalidError("The node's key cannot be used.", why=str(error)) from None
 
 
+def _own_journal(path: Path, key: PrivateKey) -> Journal:
+    try:
+        return Journal(path, key)
+    except JournalError as error:
+        raise InvalidError(
+            "The node's journal does not hold.",
+            why=str(error),
+            fix=f"Restore the newest backup of {path}; without one, move it and node.key away, and start anew.",
+        ) from None
+
+
 class Node:
     """Everything of one node. Raises `DataFolderBusyError`, or `InvalidError` when the folder cannot be used."""
 
@@ -138,7 +149,7 @@ class Node:
             settings, warning = self.membership.settled(settings)
             self.settings, self.warning = settings, warning or self.warning
         vault = Vault(self.key)
-        self.journal = Journal(self.home.journal, self.key)
+        self.journal = _own_journal(self.home.journal, self.key)
         for lease in self.journal.held():
             # It ran when the node died: what was signed of it is all that there is.
             self.journal.release(lease, self._clock.now_us())

@@ -20,9 +20,11 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
+from unittest import mock
 
 from tests.ledger.disk import Disk
 
+import potluck_ledger.journal
 from potluck_ledger.entries import Dispute, Receipt, Voucher, sign
 from potluck_ledger.envelope import countersign
 from potluck_ledger.journal import Journal, Record, verify
@@ -32,6 +34,8 @@ US, OTHER = PrivateKey(bytes(32)), PrivateKey(bytes([1]) * 32)
 # Of the sectors that were not synced: none, all (the process alone was killed), and what chance leaves.
 KEPT_MILLI = (0, 1000, 500, 500, 800, 950)
 STEPS = 9
+# In histories of some ten entries a note is written now and then.
+NOTED_EVERY = 2
 
 
 class Acknowledged(NamedTuple):
@@ -52,6 +56,7 @@ class Node:
     journal: Journal
     disk: Disk
     dice: random.Random
+    reopen: Callable[[], Journal]
     owed_us: dict[str, int] = field(default_factory=dict)
     running: dict[str, int] = field(default_factory=dict)
     acknowledged: list[Acknowledged] = field(default_factory=list)
@@ -59,7 +64,7 @@ class Node:
 
     def step(self) -> None:
         begun = len(self.disk.ops)
-        self.dice.choice((self._voucher, self._voucher, self._end, self._vanish, self._batch))()
+        self.dice.choice((self._voucher, self._voucher, self._end, self._vanish, self._batch, self._again))()
         entries = list(self.journal.records())
         self.acknowledged.append(Acknowledged(len(self.disk.ops), begun, entries, dict(self.owed_us)))
 
@@ -102,6 +107,11 @@ class Node:
         self.journal.count()
         self.owed_us |= dict.fromkeys(leases, 300)
 
+    def _again(self) -> None:
+        """It ends, and begins anew: what it notes of what it has verified is written, too."""
+        self.journal.close()
+        self.journal = self.reopen()
+
     def _write(self, lease: str) -> None:
         self.journal.append(receipt(lease, 300), 1)
 
@@ -124,13 +134,13 @@ class History:
         dice, disk = random.Random(seed), Disk(f"recorded-{seed}")
         # Checkpoints write to the database itself: now and then, or after each few pages.
         connect = partial(_connect, disk, f"wal_autocheckpoint={dice.choice((2, 8, 1000))}")
-        journal = Journal(folder / "journal", US, connect)
-        node = Node(journal, disk, dice, acknowledged=[Acknowledged(len(disk.ops), 0, [], {})])
+        reopen = partial(Journal, folder / "journal", US, connect)
+        node = Node(reopen(), disk, dice, reopen, acknowledged=[Acknowledged(len(disk.ops), 0, [], {})])
         try:
             for _ in range(STEPS):
                 node.step()
         finally:
-            journal.close()
+            node.journal.close()
             disk.closed()
         return cls(disk, node.acknowledged)
 
@@ -176,6 +186,7 @@ def _check(history: History, at: int, journal: Journal) -> None:
     assert len(verify(US.peer, journal.records())) == number
 
 
+@mock.patch.object(potluck_ledger.journal, "NOTED_EVERY", NOTED_EVERY)
 def run(seed: int, most: int | None = None) -> int:
     """All points of one history, or so many drawn from them; returns their number."""
     with tempfile.TemporaryDirectory(dir=_memory()) as name:
