@@ -127,7 +127,7 @@ def test_an_admin_reads_all_journals_and_others_what_is_about_them(mesh, lab, us
     bob = joined(mesh, token, "bob")
     cli(Node(mesh.folder, "eve"), "join", "--name", "eve", stdin=token)
     eve = mesh.caller("eve")
-    wait_until(lambda: peers(eve) == {"bob"} == peers(ann), "finding the provider")
+    wait_until(lambda: "bob" in peers(eve) & peers(ann), "finding the provider")
     use_node(eve)
     with sample.app.run():
         assert sample.add.remote(1, 2) == 3
@@ -135,6 +135,6 @@ def test_an_admin_reads_all_journals_and_others_what_is_about_them(mesh, lab, us
     more = cli(Node(mesh.folder, "max"), "join", "--name", "max", stdin=cli(ann, "mesh", "invite"))
     assert "a member" in more
     other = mesh.caller("max")
-    wait_until(lambda: peers(other) == {"bob"}, "finding the provider")
+    wait_until(lambda: "bob" in peers(other), "finding the provider")
     assert audited(ann, "bob") == (1, 0, True)
     assert audited(other, "bob") == (0, 1, True)
