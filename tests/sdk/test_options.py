@@ -6,11 +6,12 @@ from typing import Any
 import pytest
 
 import potluck
+from potluck.deploy import _deployed
 from potluck.errors import InvalidError
-from potluck.options import KNOWN, REFUSED, RENAMED, Options
+from potluck.options import KNOWN, REFUSED, RENAMED, Options, limited
 from potluck.source import Reference
 from potluck.spec import changed, make_spec, scaled
-from potluck.wire.common import Resources, RetryPolicy, Scaling, Sharing, function_id
+from potluck.wire.common import Limit, Resources, RetryPolicy, Scaling, Sharing, function_id
 
 KEY = b"0123456789abcdef"
 
@@ -101,6 +102,31 @@ def test_a_spec_from_elsewhere_keeps_what_is_not_named():
     assert other.resources == Resources(("H100",), 2000, 4096)
     assert (other.retries.max_retries, other.region) == (0, ("eu",))
     assert (other.secrets, other.salt) == (deployed.secrets, deployed.salt)
+
+
+def test_a_limit_is_one_for_all_calls_of_a_function_in_a_run_and_of_a_deployed_one_for_each():
+    found = spec(max_gpu_seconds=3.5, max_cost=2)
+    assert (found.limit.lease_us, found.limit.cost) == (3_500_000, 2_000_000)
+    assert found.limit == spec(max_gpu_seconds=3.5, max_cost=2).limit
+    others = [
+        spec(max_gpu_seconds=3.5),
+        spec(max_gpu_seconds=3.5, max_cost=3),
+        spec(name="g", max_gpu_seconds=3.5, max_cost=2),
+    ]
+    assert len({found.limit.name, *(each.limit.name for each in others)}) == 4
+    assert changed(found, Options({"max_cost": 2}), b"another run").limit.name != found.limit.name
+    # It is no other function for that.
+    assert function_id(found) == function_id(spec())
+    deployed = _deployed(found, "elsewhere")
+    assert deployed.limit == Limit("", 3_500_000, 2_000_000)
+    assert _deployed(spec(), "elsewhere").limit is None
+
+
+def test_a_limit_of_one_call_has_no_name():
+    assert limited((None, None)) is None
+    assert limited((1, None)) == Limit("", 1_000_000)
+    with pytest.raises(InvalidError, match="max_cost"):
+        limited((None, 0))
 
 
 def test_numbers_of_workers_are_changed_one_by_one():
