@@ -1,6 +1,7 @@
 """docs/ledger.md: its examples are what is written here, and a verifier that knows nothing else reads a journal."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -110,6 +111,19 @@ def test_a_second_verifier_needs_no_code_of_ours(exported):
     done = second(exported)
     assert done.returncode == 0, done.stderr
     assert done.stdout == f"8 entries of {CALLER.peer} hold; receipts of both: gave 0 µs, used 12000 µs\n"
+
+
+def test_an_export_verifies_on_a_machine_that_has_no_node(exported, tmp_path):
+    """With the file, and the public keys that are in it; nothing is started, and nothing left behind."""
+    home = tmp_path / "home"
+    home.mkdir()
+    places = ("HOME", "XDG_RUNTIME_DIR", "XDG_DATA_HOME", "XDG_CONFIG_HOME", "POTLUCK_HOME")
+    command = [sys.executable, "-m", "potluck.cli.main", "ledger", "verify", str(exported)]
+    environment = {"PATH": os.defpath, **dict.fromkeys(places, str(home))}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "8 entries" in done.stdout
+    assert list(home.iterdir()) == []
 
 
 def test_a_second_verifier_checks_what_witnesses_cosigned(exported):
