@@ -9,6 +9,7 @@ from typing import Any
 from potluck.errors import Error
 from potluck.wire import PROTOCOL, Failure, FunctionSpec, Message
 from potluck.wire import lease as messages
+from potluck.wire.verify import Verification
 from potluck_ledger.entries import read_receipt, read_voucher
 from potluck_netsim.driver import Driver
 from potluck_netsim.facts import (
@@ -46,17 +47,20 @@ class SimCaller:
 
     def __init__(self, node: SimNode) -> None:
         self._node, self._world = node, node.world
-        self.core = CallCore(node.book, node.world.dice, node.make_offer)
+        self.core = self._make_core()
         self._driver = Driver[ev.Event, ev.Action](node, "calls", self.core, self._do, ev.Tick())
         self.leases: dict[str, Lease] = {}
         self.calls: dict[str, None] = {}
 
+    def _make_core(self) -> CallCore:
+        return CallCore(self._node.book, self._world.dice, self._node.make_offer)
+
     # Whoever places calls
 
-    def open(self, call: str, function: FunctionSpec) -> None:
+    def open(self, call: str, function: FunctionSpec, verify: Verification | None = None) -> None:
         self.calls[call] = None
         self._world.fact(CallPlaced(self._node.name, call))
-        self.submit(ev.CallOpened(call, function))
+        self.submit(ev.CallOpened(call, function, verify=verify))
 
     def give(self, call: str, index: int, payload: bytes) -> None:
         self._world.fact(InputGiven(self._node.name, call, index, payload))

@@ -53,6 +53,17 @@ class CallDropped(Fact):
 
 
 @dataclass(frozen=True, slots=True)
+class Verdict(Fact):
+    """A caller's node found a peer's result right, wrong or undecided, and perhaps bans it."""
+
+    node: str
+    peer: str
+    verdict: str
+    kind: str
+    banned: bool
+
+
+@dataclass(frozen=True, slots=True)
 class NodeDied(Fact):
     """The node and everything that it only had in memory, its calls among them."""
 

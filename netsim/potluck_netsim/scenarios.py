@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
+from potluck.wire import FunctionSpec
 from potluck_ledger.entries import Dispute, read_content
 from potluck_netsim import facts
 from potluck_netsim.checkers import all_checkers
@@ -115,7 +116,7 @@ class Lab:
         self._calls += 1
         call = f"call-{self._calls}"
         inputs = 1 if dice.randrange(3) else dice.randrange(2, INPUTS_MAX)
-        node.caller.open(call, draw_function(self.world))
+        self._begin(node, call, draw_function(self.world))
         # All at once, or one by one as a generator yields them.
         gap_us = dice.choice((0, 0, 20_000))
         for index in range(inputs):
@@ -123,6 +124,9 @@ class Lab:
         node.later(inputs * gap_us, partial(self._end, node, call))
         if self.world.chance(self.faults.cancelled_milli):
             node.later(self.world.around(2_000_000), partial(node.caller.cancel, call, "ctrl-c"))
+
+    def _begin(self, node: Node, call: str, function: FunctionSpec) -> None:
+        node.caller.open(call, function)
 
     def _give(self, node: Node, call: str, index: int) -> None:
         if call in node.caller.calls:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from potluck.runner.plain import MAGIC
 from potluck.wire import FunctionSpec, RemoteException, Resources, RetryPolicy
 from potluck_netsim.faults import Faults
 from potluck_netsim.world import World
@@ -55,7 +56,8 @@ def raises(payload: bytes) -> bool:
 
 
 def result_of(payload: bytes) -> bytes:
-    return b"result of " + payload
+    """Data, as peers must send that are not trusted."""
+    return MAGIC + b"result of " + payload
 
 
 def exception_of(payload: bytes) -> RemoteException:

@@ -87,16 +87,19 @@ class Apart:
 
     # More peers
 
-    def blocked(self, function: Function) -> Case | None:
-        """The first that waits for a peer which nobody has asked yet. Canaries wait for nobody."""
+    def blocked(self, function: Function) -> tuple[Case | None, bool]:
+        """The first that waits for a peer which nobody has asked yet, if there is one; and whether all do. Canaries
+        wait for nobody."""
+        first, every = None, True
         for number in function.queue:
-            item = self._inputs.get(number)
-            case = item.case if item else None
-            if case is None or case.is_canary:
-                continue
-            if not any(self.may(number, name) and self._fits_model(case, name) for name in function.leases):
-                return case
-        return None
+            case = self._inputs[number].case
+            if any(self.may(number, name) and self._fits_model(case, name) for name in function.leases):
+                every = False
+            elif case and not case.is_canary:
+                first = first or case
+            if first and not every:
+                break
+        return first, every
 
     def fitting(self, case: Case, candidates: list[Candidate]) -> list[Candidate]:
         """Of peers that may be asked, those for a replica; of other networks than the rest, if there are such."""
@@ -105,12 +108,13 @@ class Apart:
         return [each for each in fitting if not near & networks(each.offer)] or fitting
 
     def look(self, function: Function, case: Case, now_us: int) -> None:
-        """Nobody can be asked now: fail the input when that has lasted, and nobody else is there at all."""
+        """Nobody can be asked now: fail the input when that has lasted, and nobody else is there at all, or
+        whoever is refuses."""
         held = {lease.peer for lease in self._hiring.of(function) if case.numbers & lease.inputs.keys()}
         others = [
             offer
             for offer in self._hiring.offers(now_us)
-            if offer.peer not in held | function.verdicts.keys()
+            if offer.peer not in held | function.verdicts.keys() | function.refused_by
             and self._may_peer(case, offer.peer)
             and not misfit(offer, function.spec, self._hiring.secrets)
         ]

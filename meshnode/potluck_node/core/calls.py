@@ -240,6 +240,7 @@ class CallCore:
             self._act(ev.EndLease(event.lease, "no longer needed"))
             return
         lease.slots = max(lease.places, event.slots)
+        self._functions[lease.function].refused_by.discard(lease.peer)
         lease.idle_us = now_us
         self._hiring.pump(self._functions[lease.function], now_us)
 
@@ -256,6 +257,7 @@ class CallCore:
         if event.reason not in ("busy", "paused", "function"):
             wait_us = self._hiring.strike(lease.peer, now_us)
             function.refusals += 1
+            function.refused_by.add(lease.peer)
             function.last_refusal = event.failure
         failure = event.failure
         why = f"{failure.what.rstrip('.')}: {failure.why}" if failure.why else failure.what

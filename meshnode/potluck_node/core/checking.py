@@ -53,7 +53,9 @@ class Checking:
         """How a call is verified. What streams is not: nothing of it waits to be compared."""
         if spec.web or spec.generator or spec.sharing.batch_size:
             return None
-        return asked or self.default
+        rule = asked or self.default
+        # What compares nothing and knows nothing is no verification.
+        return rule if rule and (rule.needed > 1 or rule.single or rule.canaries) else None
 
     # Inputs and their replicas
 
@@ -145,7 +147,10 @@ class Checking:
 
     def nobody(self, case: Case, now_us: int) -> None:
         """There is no further peer to ask."""
-        self._fail(case, Undecided(_FEW, {each.peer: "undecided" for each in case.answers}), now_us)
+        item = self._inputs[case.number]
+        refused = self._hiring.functions[self._calls[item.call].function].last_refusal
+        why = f"{_FEW}; the last refusal: {refused.what}" if refused else _FEW
+        self._fail(case, Undecided(why, {each.peer: "undecided" for each in case.answers}), now_us)
 
     def judged(self, event: ev.ResultsJudged, now_us: int) -> None:
         """The caller's program has compared."""

@@ -139,7 +139,7 @@ class Function:
     begins, `gap_us` the time between two inputs that were added, the last at
     `added_us`. Inputs that ended since a call is open used
     `used_us`. An input was last taken off the hands of the function at `progress_us`. So many `cases` are open, whose
-    results are verified."""
+    results are verified. Peers in `refused_by` said no for more than the moment, the last time."""
 
     name: str
     spec: FunctionSpec
@@ -152,6 +152,7 @@ class Function:
     not_before: dict[str, tuple[int, str]] = field(default_factory=dict)
     refusals: int = 0
     last_refusal: Failure | None = None
+    refused_by: set[str] = field(default_factory=set)
     verdicts: dict[str, Failure] = field(default_factory=dict)
     note: tuple[str, str] = ("", "")
     scaling: Scaling = field(default_factory=Scaling)

@@ -242,8 +242,13 @@ class Hiring:
 
     def _grow(self, function: Function, now_us: int) -> None:
         """Ask further peers until what is coming is enough for what waits."""
-        if function.cases and (case := self.apart.blocked(function)):
-            self._grow_apart(function, case, now_us)
+        if function.cases and function.queue:
+            case, every = self.apart.blocked(function)
+            if case:
+                self._grow_apart(function, case, now_us)
+            if every and function.leases:
+                # More of the same would not help.
+                return
         while self._short(function, now_us):
             chosen = choose(self._candidates(function, now_us), function.name, function.spec, self._dice, self.secrets)
             if chosen is None:

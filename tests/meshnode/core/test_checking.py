@@ -9,7 +9,7 @@ from msgspec.structs import replace
 from tests.meshnode.core.test_calls import Caller
 from tests.meshnode.core.worlds import dice, needs, offer, spec
 
-from potluck.errors import ExecutionError
+from potluck.errors import ExecutionError, RefusedError
 from potluck.wire import Failure, RemoteException, RetryPolicy
 from potluck.wire.common import Web
 from potluck.wire.lease import InputDone
@@ -56,6 +56,7 @@ class Mesh(Caller):
         self.delivered, self.evidence, self.ended = {}, [], set()
         self.judge = None
         self.silent = set()
+        self.refusing = set()
 
     def open(self, inputs, name="c"):
         self.go(ev.CallOpened(name, self.function, verify=self.rule))
@@ -72,6 +73,9 @@ class Mesh(Caller):
     def do(self, action):
         if isinstance(action, ev.OpenLease):
             self.who[action.lease] = action.peer
+            if action.peer in self.refusing:
+                owes = Failure.of(RefusedError("It owes."))
+                return self.send(ev.LeaseDenied(action.lease, "quota", owes, 1_000_000))
             return self.send(ev.LeaseAccepted(action.lease, 2))
         if isinstance(action, ev.SendInput):
             peer = self.who[action.lease]
@@ -148,6 +152,15 @@ def test_with_two_peers_of_which_one_lies_nothing_is_delivered_and_the_call_ends
     failure = mesh.delivered[0].failure
     assert failure.kind == "verification"
     assert "too few peers" in failure.why
+    assert mesh.ended == {"c"}
+
+
+def test_a_peer_that_refuses_again_and_again_is_none():
+    mesh = Mesh({"ann": honest, "bob": lies, "cas": honest}, rule=TWO_OF_THREE)
+    mesh.refusing = {"cas"}
+    mesh.open(1)
+    mesh.pass_time(NOBODY_ELSE_US + 60_000_000)
+    assert "It owes" in mesh.delivered[0].failure.why
     assert mesh.ended == {"c"}
 
 
