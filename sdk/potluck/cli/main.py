@@ -56,6 +56,7 @@ def _register() -> None:
         strangers,
         token,
         volume,
+        watch,
     )
 
     for command in (run.run, deploy.deploy, serve.serve, apps.app, containers.container, completion.completion):
@@ -78,6 +79,8 @@ def _register() -> None:
     main.add_command(shell.shell)
     main.add_command(token.token)
     main.add_command(doctor.doctor)
+    main.add_command(watch.watch)
+    main.add_command(watch.log)
     main.add_command(bench.bench)
 
 

@@ -41,7 +41,7 @@ def mesh() -> None:
 @_own_name
 def create(name: str, own_name: str) -> None:
     """Found a private mesh, of which this node is the first member and admin. The node must not run."""
-    done = _set_up("create", name, *filter(None, [own_name]))
+    done = set_up("create", name, *filter(None, [own_name]))
     click.echo(f"{done.name} is founded: {done.mesh}")
     click.echo("Keep a copy of the folder `mesh` of this node's data: it holds the key of the mesh.")
     click.echo("Next: potluck up --listen /ip4/0.0.0.0/tcp/4001, then: potluck mesh invite")
@@ -160,7 +160,7 @@ def revoke(member: str, why: str) -> None:
 @mesh.command()
 def leave() -> None:
     """Be on no private mesh any more; what was kept of it lies beside. The node must not run."""
-    click.echo(f"This node has left {_set_up('leave').name}.")
+    click.echo(f"This node has left {set_up('leave').name}.")
 
 
 @click.command()
@@ -168,7 +168,7 @@ def leave() -> None:
 @_own_name
 def join(token: str, own_name: str) -> None:
     """Join a private mesh by its token; without one, it is read from standard input. The node must not run."""
-    done = _set_up("join", *filter(None, [own_name]), stdin=sys.stdin.read() if token == "-" else token)
+    done = set_up("join", *filter(None, [own_name]), stdin=sys.stdin.read() if token == "-" else token)
     click.echo(f"This node is a member of {done.name} now: {', '.join(done.roles)}.")
     click.echo("Next: potluck up")
 
@@ -191,8 +191,11 @@ def _duration_us(text: str) -> int:
     return int(found[1]) * _UNITS[found[2]] * 1_000_000
 
 
-def _set_up(*words: str, stdin: str = "") -> messages.Done:
-    """Raises what the node would. The token goes to its standard input: arguments can be seen by others."""
+def set_up(*words: str, stdin: str = "") -> messages.Done:
+    """Change the membership of a node that does not run. Raises what the node would.
+
+    A token goes to standard input: arguments can be seen by others.
+    """
     require_node()
     command = [sys.executable, "-m", "potluck_node.mesh_setup", *words]
     try:
