@@ -158,7 +158,7 @@ class SpawnedCalls:
             return
         self._fed[call] = -1
         self._functions[call] = facts.function
-        self._caller.open(call, facts.function, self)
+        self._caller.open(call, facts.function, self, spent=self._store.spent(call))
         self._feed(call)
 
     def _feed(self, call: str) -> None:
@@ -245,9 +245,10 @@ class SpawnedCalls:
 
     async def _write(self, came: list[tuple[str, messages.SpawnedOutcome]]) -> None:
         """Until it is done: the work was done, and must not be lost to a disk that is full for a while."""
+        spent = {call: used for call, _ in came if any(used := self._caller.core.budgets.spent(call))}
         while True:
             try:
-                return self._store.finish(came)
+                return self._store.finish(came, spent)
             except StoreFullError as error:
                 log.error("results wait until there is room: %s", error)
                 await trio.sleep(DISK_PAUSE_S)

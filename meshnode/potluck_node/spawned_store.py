@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import secrets
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from potluck import wire
@@ -27,10 +28,16 @@ CREATE TABLE IF NOT EXISTS inputs (
     call TEXT NOT NULL, number INTEGER NOT NULL, payload BLOB, outcome BLOB,
     PRIMARY KEY (call, number)
 ) STRICT, WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS spent (
+    call TEXT PRIMARY KEY, us INTEGER NOT NULL, cost INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
 """
 
 
 _FUNCTION, _INPUT = "spawned function", "spawned input"
+
+
+_SPENT_NOTHING: Mapping[str, tuple[int, int]] = MappingProxyType({})
 
 
 class Facts(NamedTuple):
@@ -128,13 +135,24 @@ class SpawnedStore:
         )
         return [(number, unlocked(self._vault, payload, _INPUT)) for number, payload in rows]
 
-    def finish(self, outcomes: Iterable[tuple[str, SpawnedOutcome]]) -> None:
-        """Record outcomes of calls; the first of an input counts. What went in is no longer needed."""
+    def finish(
+        self, outcomes: Iterable[tuple[str, SpawnedOutcome]], spent: Mapping[str, tuple[int, int]] = _SPENT_NOTHING
+    ) -> None:
+        """Record outcomes of calls; the first of an input counts. What went in is no longer needed. `spent` is what
+        calls with a limit have used of it, see `CallOpened`."""
         rows = [(_encoded(outcome), call, outcome.index) for call, outcome in outcomes]
         with self._transaction():
             self._db.executemany(
                 "UPDATE inputs SET outcome = ?, payload = NULL WHERE call = ? AND number = ? AND outcome IS NULL", rows
             )
+            self._db.executemany(
+                "INSERT OR REPLACE INTO spent VALUES (?, ?, ?)", [(call, *used) for call, used in spent.items()]
+            )
+
+    def spent(self, call: str) -> tuple[int, int]:
+        """What was recorded of that last."""
+        found = self._one("SELECT us, cost FROM spent WHERE call = ?", call)
+        return (int(found[0]), int(found[1])) if found else (0, 0)
 
     def lacking(self, call: str) -> list[int]:
         """The numbers of inputs without an outcome."""
@@ -153,7 +171,8 @@ class SpawnedStore:
         """Forget calls that are older than results are kept, and those that were never whole."""
         with self._transaction():
             old = "SELECT id FROM calls WHERE at_us < ?"
-            self._db.execute(f"DELETE FROM inputs WHERE call IN ({old})", (now_us - RESULTS_US,))
+            for table in ("inputs", "spent"):
+                self._db.execute(f"DELETE FROM {table} WHERE call IN ({old})", (now_us - RESULTS_US,))
             self._db.execute("DELETE FROM calls WHERE at_us < ?", (now_us - RESULTS_US,))
 
     def drop_partial(self) -> None:

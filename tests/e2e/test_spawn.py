@@ -100,6 +100,27 @@ def test_a_call_survives_a_restart_of_the_node(node, how):
     assert list(call.iter()) == [2, 4, 6, 8]
 
 
+def test_a_limit_holds_over_a_restart_of_the_node(node):
+    with sample.app.run(show_progress=False):
+        limited = sample.slow_double.with_options(max_gpu_seconds=3)
+        call = limited.spawn_map(range(8), kwargs={"seconds": 1})
+    assert call.get(index=1) == 2
+    node.kill()
+    node.start()
+    results = [outcome(call, index) for index in range(8)]
+    done = [each for each in results if isinstance(each, int)]
+    # The two before, what ran when it died and is not counted, and one more.
+    assert len(done) in range(2, 5)
+    assert {type(each).__name__ for each in results if not isinstance(each, int)} == {"LimitExceededError"}
+
+
+def outcome(call, index):
+    try:
+        return call.get(index=index, timeout=60)
+    except potluck.errors.Error as error:
+        return error
+
+
 def test_what_is_not_there_is_said(node):
     with pytest.raises(InvalidError, match="begin with fc-"):
         potluck.FunctionCall.from_id("nonsense")

@@ -52,6 +52,17 @@ def test_a_call_and_its_outcomes_survive_a_restart(store: SpawnedStore, path: Pa
     again.close()
 
 
+def test_what_a_call_has_used_of_its_limit_survives_a_restart(store: SpawnedStore, path: Path) -> None:
+    call, other = (store.add(SPEC, [b"a", b"b"], NOW_US, whole=True) for _ in range(2))
+    for number in (0, 1):
+        store.finish([(call, SpawnedOutcome(0, number, payload=b"A"))], {call: (5 + number, 3)})
+    again = reopened(store, path)
+    assert (again.spent(call), again.spent(other)) == ((6, 3), (0, 0))
+    again.purge(NOW_US + RESULTS_US + 1)
+    assert again.spent(call) == (0, 0)
+    again.close()
+
+
 def test_the_first_outcome_counts(store: SpawnedStore) -> None:
     call = store.add(SPEC, [b"a"], NOW_US, whole=True)
     store.finish([(call, SpawnedOutcome(0, 0, payload=b"first"))])

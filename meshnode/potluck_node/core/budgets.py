@@ -63,6 +63,9 @@ class Budgets:
         own, function = event.limit, event.function.limit
         limits = (own, function) if event.asked else (own or function,)
         found = [self._of(limit) for limit in limits if limit and (limit.lease_us or limit.cost)]
+        for budget in found[:1]:
+            budget.spent_us = max(budget.spent_us, event.spent[0])
+            budget.spent_cost = max(budget.spent_cost, event.spent[1])
         found += [budget for sent in _asking(event.asked, leases) for budget in sent.budgets]
         budgets = tuple({id(budget): budget for budget in found}.values())
         if budgets:
@@ -77,6 +80,11 @@ class Budgets:
         if len(self._named) > BUDGETS_MAX:
             self._named.popitem(last=False)
         return found
+
+    def spent(self, call: str) -> tuple[int, int]:
+        """What counts against the limit of an open call so far, as `CallOpened` has it."""
+        budgets = self._open.get(call)
+        return (budgets[0].spent_us, budgets[0].spent_cost) if budgets else (0, 0)
 
     def closed(self, call: str) -> None:
         """A call is over; what has a name is remembered."""

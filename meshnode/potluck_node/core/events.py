@@ -13,13 +13,15 @@ from potluck.wire.verify import EvidenceFacts, Verification
 @dataclass(frozen=True, slots=True)
 class CallOpened:
     """A `limit` takes the place of the function's. A call from inside a function is `asked` for by an input, (lease,
-    number): then both count, and those of what asked. With `verify`, results of strangers are checked as it says."""
+    number): then both count, and those of what asked. With `verify`, results of strangers are checked as it says. Some
+    may be `spent` since before the node's last restart, microseconds and cost."""
 
     call: str
     function: FunctionSpec
     limit: Limit | None = None
     asked: tuple[str, int] | None = None
     verify: Verification | None = None
+    spent: tuple[int, int] = (0, 0)
 
 
 @dataclass(frozen=True, slots=True)

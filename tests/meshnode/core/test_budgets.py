@@ -128,6 +128,22 @@ def test_the_limit_of_a_function_holds_whoever_calls_it():
     assert stopped(caller) == ["limit-exceeded"]
 
 
+def test_what_was_spent_before_a_restart_counts():
+    caller = Caller("ann", function=limited())
+    caller.send(ev.CallOpened("c", caller.function, spent=(8 * S, 0)))
+    caller.send(ev.InputAdded("c", 0, b"x"))
+    lease = caller.all(ev.OpenLease)[0].lease
+    caller.send(ev.LeaseAccepted(lease, 1))
+    sent = caller.only(ev.SendInput)
+    caller.send(ev.InputBegan(lease, sent.input, "w"))
+    caller.finish(lease, sent, run_us=1 * S, payload=b"x")
+    assert caller.core.budgets.spent("c") == (9 * S, 1 * S)
+    caller.send(ev.CallOpened("d", caller.function, spent=(10 * S, 0)))
+    caller.send(ev.InputAdded("d", 0, b"x"))
+    assert stopped(caller) == ["limit-exceeded"]
+    assert caller.core.budgets.spent("unknown") == (0, 0)
+
+
 def test_a_limit_without_a_name_is_for_each_call():
     caller = begin(None, inputs=1, function=limited())
     caller.finish(caller.lease_name, caller.sent[0], run_us=9 * S)
