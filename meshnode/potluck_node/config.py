@@ -37,6 +37,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     mdns: bool = False
     lane: bool = True
     relay: bool = True
+    upnp: bool = False
     build_for_others: bool = False
     without_limits: bool = False
     trust: str | tuple[str, ...] = "none"
@@ -95,6 +96,7 @@ HELP = {
     "mdns": "Whether to find nodes on the local network by multicast DNS.",
     "lane": "Whether leases and images travel on TLS connections of their own where peers can be dialled; faster.",
     "relay": "Whether small traffic is passed on, slowly, to peers that nobody can reach directly.",
+    "upnp": "Whether the router is asked, by UPnP, to let others in at the port of this node.",
     "network": "Where functions that ask for it may connect to: none, public (every public address), or names.",
     "build_for_others": "Whether peers may have their images built here, one at a time, in sandboxes.",
     "trust": "Peers whose results are unpickled, which lets them run code here: none, mesh (all), or a list of ids.",

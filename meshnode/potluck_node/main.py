@@ -70,7 +70,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--gpu-share", action=yes_or_no, default=None, help=config.HELP["gpu_share"])
     parser.add_argument("--offer", action=argparse.BooleanOptionalAction, default=None, help=config.HELP["offer"])
     parser.add_argument("--mdns", action=argparse.BooleanOptionalAction, default=None, help=config.HELP["mdns"])
-    for name in ("lane", "relay"):
+    for name in ("lane", "relay", "upnp"):
         parser.add_argument(f"--{name}", action=yes_or_no, default=None, help=config.HELP[name])
     parser.add_argument("--build-for-others", action=yes_or_no, default=None, help=config.HELP["build_for_others"])
     parser.add_argument("--without-limits", action=yes_or_no, default=None, help=config.HELP["without_limits"])
@@ -141,7 +141,7 @@ def _libp2p(key: PrivateKey, settings: Settings, rank: RecordRank, membership: M
     return Libp2pTransport(
         key, settings.listen, settings.bootstrap, rank,
         mdns=settings.mdns, psk=psk, lane=settings.lane, admission=membership,
-        relay=settings.relay,
+        relay=settings.relay, upnp=settings.upnp,
     )  # fmt: skip
 
 

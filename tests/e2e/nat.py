@@ -52,6 +52,53 @@ table inet filter {{
 """
 
 
+_UPNP_RULES = """
+table inet upnp {
+  chain forward {
+    type filter hook forward priority filter - 10
+  }
+  chain prerouting {
+    type nat hook prerouting priority dstnat
+  }
+  chain postrouting {
+    type nat hook postrouting priority srcnat - 10
+  }
+}
+"""
+_UPNP = """
+ext_ifname=wan
+ext_ip={address}
+listening_ip=lan
+port=5000
+enable_natpmp=no
+enable_upnp=yes
+secure_mode=yes
+uuid=00000000-0000-0000-0000-000000000001
+upnp_table_name=upnp
+upnp_nat_table_name=upnp
+upnp_forward_chain=forward
+upnp_nat_chain=prerouting
+upnp_nat_postrouting_chain=postrouting
+lease_file={folder}/leases
+allow 1024-65535 192.168.0.0/16 1024-65535
+deny 0-65535 0.0.0.0/0 0-65535
+"""
+
+
+_NOBODY = """
+table inet refuse
+delete table inet refuse
+"""
+_REFUSE = """
+table inet refuse {{
+  chain input {{
+    type filter hook input priority filter
+    ip saddr {address} drop
+  }}
+}}
+"""
+
+
 def why_not() -> str:
     """Why there are no such networks on this machine; empty if there are."""
     if os.geteuid() != 0:
@@ -87,6 +134,10 @@ class Place:
         """Lose packets on their way out, at random, and delay all others."""
         self.run("tc", "qdisc", "replace", "dev", self.interface, "root", "netem",
                  "loss", f"{percent}%", "delay", f"{delay_ms}ms")  # fmt: skip
+
+    def refuse(self, address: str) -> None:
+        """Drop all that comes from an address; from nobody if empty."""
+        self.run("nft", "-f", "-", stdin=_NOBODY + (_REFUSE.format(address=address) if address else ""))
 
     def unplug(self) -> None:
         self.run("ip", "link", "set", self.interface, "down")
@@ -148,6 +199,20 @@ class Internet:
         outward = "masquerade fully-random" if kind == "symmetric" else "masquerade"
         router.run("nft", "-f", "-", stdin=_RULES.format(inward=inward, outward=outward))
         return router
+
+    def gives_ports(self, router: Router, folder: Path) -> subprocess.Popen[bytes]:
+        """Let a router map ports by UPnP, as a real one does; to be ended by whoever asked for it."""
+        # It looks for a default route on its outer side.
+        router.run("ip", "route", "add", "default", "dev", "wan")
+        router.run("nft", "-f", "-", stdin=_UPNP_RULES)
+        config = folder / f"{router.namespace}.conf"
+        config.write_text(_UPNP.format(address=router.address, folder=folder))
+        return subprocess.Popen(
+            ["nsenter", f"--net=/run/netns/{router.namespace}", "miniupnpd", "-d", "-f", str(config),
+             "-P", str(folder / f"{router.namespace}.pid")],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )  # fmt: skip
 
     def behind(self, router: Router, name: str) -> Place:
         """A machine in the local network of a router."""

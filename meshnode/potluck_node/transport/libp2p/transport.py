@@ -38,7 +38,7 @@ from potluck_node.transport.libp2p.gossip import Gossip
 from potluck_node.transport.libp2p.host import build_host
 from potluck_node.transport.libp2p.lanes import LANE_PROTOCOL, Lane, Lanes
 from potluck_node.transport.libp2p.pipe import Budget, MuxedPipe, RelayedPipe
-from potluck_node.transport.libp2p.reach import roaming
+from potluck_node.transport.libp2p.reach import mapping, roaming
 from potluck_node.transport.libp2p.reach.service import Reach
 from potluck_node.transport.libp2p.reach.talk import REACH_PROTOCOL
 from potluck_node.transport.libp2p.records import Records
@@ -70,6 +70,8 @@ class _Live:
         self.streams: defaultdict[str, set[FramedStream]] = defaultdict(set)
         self.lanes: Lanes | None = None
         self.reach: Reach
+        # Ask the router for a port again.
+        self.remap: Callable[[], None] = lambda: None
         self.budgets: defaultdict[str, dict[str, Budget]] = defaultdict(dict)
         self.nursery: trio.Nursery
 
@@ -102,12 +104,13 @@ class Libp2pTransport:
         lane: bool = True,
         admission: Admission | None = None,
         relay: bool = True,
+        upnp: bool = False,
     ) -> None:
         for address in bootstrap:
             parse(address)
         self._key, self._listen, self._bootstrap = key, listen, bootstrap
         self._rank, self._mdns, self._psk, self._lane = rank_record, mdns, psk, lane
-        self._admission, self._relay = admission, relay
+        self._admission, self._relay, self._upnp = admission, relay, upnp
         self.moved: Callable[[], None] = lambda: None
         self._handlers: dict[str, StreamHandler] = {}
         self._inboxes: dict[str, TopicInbox] = {}
@@ -244,6 +247,7 @@ class Libp2pTransport:
 
         def moved() -> None:
             reach.forget()
+            live.remap()
             self.moved()
 
         async def answer(raw: Any) -> None:
@@ -261,6 +265,8 @@ class Libp2pTransport:
         live.nursery.start_soon(reach.serve)
         live.nursery.start_soon(roaming.serve, live.host, moved)
         live.nursery.start_soon(_close_idle_circuits, live)
+        if self._upnp and reach.port:
+            live.nursery.start_soon(_map_port, live)
 
     async def _serve_lane(self, live: _Live, lanes: Lanes, lane: Lane) -> None:
         """Called by the swarm for a lane that a peer opened; it is over when this returns."""
@@ -348,6 +354,14 @@ def _port_for_others(listen: tuple[str, ...]) -> int:
             case ["ip4", host, "tcp", port] if not host.startswith("127."):
                 return int(port)
     return 0
+
+
+async def _map_port(live: _Live) -> None:
+    """Have the router pass our port on; another router, when we moved."""
+    while True:
+        with trio.CancelScope() as scope:
+            live.remap = scope.cancel
+            await mapping.serve(live.reach.port, live.reach.map)
 
 
 async def _close_idle_circuits(live: _Live) -> None:

@@ -41,7 +41,7 @@ class Reach:
         self.verdict = core.Verdict()
         self.probes, self.desk = ports.Probes(), Desk(relay)
         self.changed: Callable[[], None] = lambda: None
-        # A port that the router opened for us, beside those that observers see.
+        # One that the router opened for us, beside those that observers see.
         self.mapped_port = 0
         self._reports: dict[str, tuple[core.Report, float]] = {}
         self._relays: dict[str, tuple[str, float]] = {}
@@ -63,6 +63,12 @@ class Reach:
         """Peers that pass on to us what others ask of us."""
         return tuple(self._relays)
 
+    def map(self, port: int) -> None:
+        """The router passes on this port of its own, from now on: 0 for none. Observers are asked anew."""
+        if port != self.mapped_port:
+            self.mapped_port = port
+            self._reports.clear()
+
     def forget(self) -> None:
         """Our own addresses changed: nothing that was found out holds."""
         self._reports.clear()
@@ -73,10 +79,17 @@ class Reach:
     async def serve(self) -> None:
         """Keep `verdict` and the relays up to date, until cancelled."""
         while self._port:
-            if await self._observe_all() | await self._keep_relays():
-                log.info("others see this node as %s, through %d relays", self.verdict.kind, len(self._relays))
-                self.changed()
+            try:
+                await self._look()
+            except* Exception as failed:
+                # Whatever peers make go wrong here may not end the host, and with it all that is connected.
+                log.exception("looking at how others see this node failed", exc_info=failed)
             await trio.sleep(LOOK_S)
+
+    async def _look(self) -> None:
+        if await self._observe_all() | await self._keep_relays():
+            log.info("others see this node as %s, through %d relays", self.verdict.kind, len(self._relays))
+            self.changed()
 
     # How we look
 
@@ -84,17 +97,21 @@ class Reach:
         """Ask who was not asked of late; whether that changed anything."""
         now = trio.current_time()
         self._reports = {peer: found for peer, found in self._reports.items() if found[1] > now - REPORT_LIFE_S}
-        for peer in self._dialled():
-            if len(self._reports) >= OBSERVERS_MAX or peer in self._reports or self._not_before.get(peer, 0) > now:
-                continue
-            try:
-                self._reports[peer] = await self._report(peer), now
-            except (TransportError, OSError) as error:
-                self._not_before[peer] = now + AGAIN_S
-                log.info("%s does not say how we look: %s", peer, error)
+        room = OBSERVERS_MAX - len(self._reports)
+        due = [each for each in self._dialled() if each not in self._reports and self._not_before.get(each, 0) <= now]
+        async with trio.open_nursery() as nursery:
+            for peer in due[:room]:
+                nursery.start_soon(self._observe, peer, now)
         verdict = core.judge([report for report, _ in self._reports.values()], self._own_hosts())
         changed, self.verdict = verdict != self.verdict, verdict
         return changed
+
+    async def _observe(self, peer: str, now: float) -> None:
+        try:
+            self._reports[peer] = await self._report(peer), now
+        except TransportError as error:
+            self._not_before[peer] = now + AGAIN_S
+            log.info("%s does not say how we look: %s", peer, error)
 
     def _dialled(self) -> list[str]:
         """Peers that others can dial, too, since we did."""
@@ -111,7 +128,7 @@ class Reach:
         return {str(address).split("/")[2] for address in self._host.get_addrs()}
 
     async def _report(self, peer: str) -> core.Report:
-        """Raises `TransportError`, `OSError`."""
+        """Raises `TransportError`."""
         host, port, probe = await self.observe(peer)
         await trio.aclose_forcefully(probe)
         asked = tuple(dict.fromkeys(filter(None, (self.mapped_port, port, self._port))))[:DIAL_BACK_PORTS_MAX]
@@ -125,7 +142,7 @@ class Reach:
     async def observe(self, peer: str) -> tuple[str, int, trio.SocketStream]:
         """Where the peer sees connections from our listening port; the connection that showed it keeps the way open.
 
-        Raises `TransportError`, `OSError`.
+        Raises `TransportError`.
         """
         async with talk.asking(self._dialer, peer) as stream:
             ticket = await talk.ask(stream, messages.Observe(), messages.Ticket)
@@ -179,7 +196,7 @@ class Reach:
             if self.desk.hurried(stream.peer, trio.current_time()):
                 raise PeerUnreachableError("you ask too often")
             await self._answer(stream, question)
-        except (TransportError, RemoteProtocolError, OSError) as error:
+        except (TransportError, RemoteProtocolError) as error:
             why = str(error)
         except trio.TooSlowError:
             why = "that took too long"
@@ -216,12 +233,15 @@ class Reach:
         host = self._dialer.remote_host(peer)
         if host is None or len(question.nonce) != messages.NONCE_BYTES:
             raise PeerUnreachableError("you have no address that could be dialled")
-        found = []
-        async with self._dials:
+        found: list[int] = []
+
+        async def dial(port: int) -> None:
+            with suppress(OSError), trio.move_on_after(DIAL_BACK_S):
+                await (await ports.send_probe(host, port, question.nonce)).aclose()
+                found.append(port)
+
+        async with self._dials, trio.open_nursery() as nursery:
             for port in question.ports[:DIAL_BACK_PORTS_MAX]:
-                with suppress(OSError), trio.move_on_after(DIAL_BACK_S):
-                    if not core.PORT_MIN <= port <= 65535:
-                        continue
-                    await (await ports.send_probe(host, port, question.nonce)).aclose()
-                    found.append(port)
+                if core.PORT_MIN <= port <= 65535:
+                    nursery.start_soon(dial, port)
         return messages.DialledBack(host, tuple(found))

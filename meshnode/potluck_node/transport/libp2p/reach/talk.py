@@ -31,7 +31,8 @@ AGE_MAX_US = 120_000_000
 
 @asynccontextmanager
 async def asking(dialer: Dialer, peer: str) -> AsyncIterator[FramedStream]:
-    """A stream to a peer that is connected directly; nobody is dialled for it. Raises `PeerUnreachableError`."""
+    """A stream to a peer that is connected directly; nobody is dialled for it. Raises `PeerUnreachableError`, also for what
+    goes wrong with sockets inside the block, or takes too long there."""
     stream = FramedStream(MuxedPipe(await dialer.open_here(peer, REACH_PROTOCOL)), peer)
     failed: TransportError | None = None
     async with trio.open_nursery() as nursery:
@@ -40,6 +41,10 @@ async def asking(dialer: Dialer, peer: str) -> AsyncIterator[FramedStream]:
             yield stream
         except TransportError as error:
             failed = error  # raised only outside of the nursery, which would make a group of it
+        except trio.TooSlowError:
+            failed = PeerUnreachableError(f"{peer} takes too long")
+        except OSError as error:
+            failed = PeerUnreachableError(f"no way to {peer}, or back: {error}")
         finally:
             with trio.CancelScope(shield=True):
                 await stream.aclose()

@@ -63,7 +63,7 @@ class Through:
         try:
             with trio.move_on_after(CONNECT_TIMEOUT_S + PUNCH_S):
                 return await self._try_knock(relay, peer)
-        except (TransportError, OSError) as error:
+        except TransportError as error:
             log.info("%s does not come to meet us: %s", peer, error)
         return False
 
@@ -140,7 +140,7 @@ class Through:
     # Who is asked, or asked to pass it on
 
     async def answer(self, stream: FramedStream, question: messages.Question) -> None:
-        """Raises `TransportError`, `OSError`."""
+        """Raises `TransportError`."""
         if self._dialer.remote_host(stream.peer) is None:
             raise PeerUnreachableError("nothing is passed on from relay to relay")
         match question:
@@ -197,9 +197,9 @@ class Through:
                 await trio.aclose_forcefully(probe)
 
     async def _dial(self, peer: str, targets: tuple[tuple[str, int], ...]) -> None:
+        log.info("%s does not get through to us, and asks to be dialled", peer)
         with suppress(PeerUnreachableError):
             await self._dialer.dial(peer, tuple(core.address_of(*each) for each in targets))
-            log.info("%s could not reach us, so we dialled it", peer)
 
     async def _accept_circuit(self, stream: FramedStream, peer: str) -> None:
         """Serve a connection through a relay, to its end."""
