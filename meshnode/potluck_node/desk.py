@@ -10,6 +10,7 @@ from potluck.wire.accounts import QuotaQuestion
 from potluck.wire.apps import AppQuestion, RunCommand
 from potluck.wire.audit import AuditQuestion
 from potluck.wire.bench import RunBench
+from potluck.wire.doctor import AskReach
 from potluck.wire.doings import AskMeshDoings
 from potluck.wire.lease import InputLog
 from potluck.wire.spawned import SpawnQuestion
@@ -62,6 +63,7 @@ ForDesk = (
     | AuditQuestion
     | AskMeshDoings
     | StrangerQuestion
+    | AskReach
 )
 
 
@@ -75,6 +77,8 @@ async def answer(node: Node, question: ForDesk, client: AppClient) -> wire.Messa
         return await node.doings.answer(question)
     if isinstance(question, StrangerQuestion):
         return node.strangers.answer(question)
+    if isinstance(question, AskReach):
+        return await node.transport.report(question)
     if isinstance(question, TokenQuestion):
         return await node.tokens.answer(question)
     if isinstance(question, RunBench):

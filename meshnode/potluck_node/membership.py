@@ -24,6 +24,7 @@ from potluck_ledger.roster import Roster
 from potluck_node import mesh_token
 from potluck_node.clock import Clock
 from potluck_node.config import Settings
+from potluck_node.core.reach import CIRCUIT
 from potluck_node.mesh_folder import MeshFile, MeshFolder
 from potluck_node.transport.interface import NotAdmittedError, Stream, Transport
 
@@ -212,7 +213,9 @@ class Membership:
 
     def _invite(self, request: messages.InviteMember) -> messages.Invited:
         self._require_admin()
-        addresses = self.transport.addresses() if self.transport else ()
+        # A relay takes members alone, so none of its addresses is of use to who is to become one.
+        known = self.transport.addresses() if self.transport else ()
+        addresses = tuple(each for each in known if CIRCUIT not in each)
         if not addresses:
             raise RefusedError("Nobody can reach this node.", fix="Give it an address: potluck up --listen …")
         key = PrivateKey.generate()

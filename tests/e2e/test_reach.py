@@ -136,7 +136,7 @@ def test_a_map_survives_a_broken_cable_lost_packets_and_a_move(internet, nodes, 
     use_node(ann)
     # From here on one packet of twenty is lost, each way.
     for each in (ann, bob, cas):
-        each.place.lose(5, delay_ms=10)
+        each.place.lose(5)
     with sample.app.run(show_progress=False):
         assert list(sample.slow_square.map(range(10))) == [x * x for x in range(10)]
         results = sample.slow_square.map(range(120))

@@ -1,5 +1,5 @@
-"""A lab's workstations, two of them behind routers: pooled by one token each, used together; one goes, one comes, one is
-thrown out."""
+"""A lab's workstations, two of them behind routers: pooled by one token each, used together; one goes, one comes, one
+is thrown out."""
 
 import json
 

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Protocol
 
 import trio
 
+from potluck.wire.doctor import AskReach, ReachReport
+
 if TYPE_CHECKING:
     # libp2p brings in the package trio-stubs, which hides trio's own newer types, this one among them.
     from trio_typing import TaskStatus
@@ -127,6 +129,10 @@ class Transport(Protocol):
         """Listen, dial the bootstrap addresses (for ever, with back-off), take part in DHT and gossip, until
         cancelled.
         """
+        ...
+
+    async def report(self, question: AskReach) -> ReachReport:
+        """How others reach this node, as far as that is known."""
         ...
 
     async def connect(self, address: str) -> str:

@@ -13,6 +13,7 @@ from potluck.wire.apps import AppQuestion, AppReply, RunCommand, WantFunction
 from potluck.wire.audit import AuditQuestion, AuditReply
 from potluck.wire.bench import BenchDone, RunBench
 from potluck.wire.common import Failure, FunctionSpec, Limit, Message, RemoteException, Scaling
+from potluck.wire.doctor import AskReach, ReachReport
 from potluck.wire.doings import AskMeshDoings, MeshDoings
 from potluck.wire.offer import GpuOffer, Score
 from potluck.wire.secrets import SecretQuestion, SecretReply
@@ -448,6 +449,7 @@ ToNode = (
     | AskMeshDoings
     | ResultsJudged
     | StrangerQuestion
+    | AskReach
 )
 FromNode = (
     Welcome
@@ -475,4 +477,5 @@ FromNode = (
     | MeshDoings
     | JudgeResults
     | StrangerReply
+    | ReachReport
 )

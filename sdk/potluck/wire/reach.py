@@ -26,6 +26,10 @@ CIRCUIT_DATA, CIRCUIT_READ = b"\x00", b"\x01"
 CIRCUIT_PIECE_BYTES, CIRCUIT_WINDOW_BYTES = 32 << 10, 128 << 10
 
 
+# What is sent to a peer to measure how fast we send, at most, and in which pieces; bytes.
+SWALLOWED_BYTES_MAX, SWALLOWED_PIECE_BYTES = 4 << 20, 64 << 10
+
+
 class Observe(Message, frozen=True):
     """Where do my connections come from? Answered by `Ticket`; after its probe came, by `Observed`."""
 
@@ -101,6 +105,16 @@ class CircuitOpen(Message, frozen=True):
     pass
 
 
+class Swallow(Message, frozen=True):
+    """Frames follow, `SWALLOWED_BYTES_MAX` in all at most, then an empty one. Answered by `Swallowed`."""
+
+
+class Swallowed(Message, frozen=True):
+    """So many bytes came."""
+
+    size: int
+
+
 class ReachRefused(Message, frozen=True):
     """In place of any other answer."""
 
@@ -121,5 +135,5 @@ class Here(msgspec.Struct, frozen=True, array_like=True):
     endpoints: tuple[tuple[str, int], ...] = ()
 
 
-Question = Observe | DialBack | Reserve | Knock | Knocking | Circuit | Incoming
-Answer = Ticket | Observed | DialledBack | Reserved | Knocked | CircuitOpen | ReachRefused
+Question = Observe | DialBack | Reserve | Knock | Knocking | Circuit | Incoming | Swallow
+Answer = Ticket | Observed | DialledBack | Reserved | Knocked | CircuitOpen | Swallowed | ReachRefused

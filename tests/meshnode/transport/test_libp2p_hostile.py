@@ -74,7 +74,7 @@ async def test_silent_sockets_do_not_keep_a_new_peer_out():
 
 
 async def test_established_connections_from_one_address_are_limited(monkeypatch):
-    monkeypatch.setattr("potluck_node.transport.libp2p.host.CONNECTIONS_PER_ADDRESS_MAX", 3)
+    monkeypatch.setattr("potluck_node.transport.libp2p.guards.CONNECTIONS_PER_ADDRESS_MAX", 3)
     node, *peers = (make() for _ in range(5))
     async with serving(node, *peers):
         for peer in peers[:3]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import logging
 import socket
+import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -37,6 +38,9 @@ PEERS_KNOWN_MAX = 10_000
 
 # How long the addresses of a peer that we reached are known to the library's own services, seconds.
 ADDRESS_TTL_S = 3600
+
+# A connection on which a stream is not opened within so long is dead, seconds: as a lease without heartbeats.
+ALIVE_S = 3.0
 
 # Closing all connections and sockets, seconds.
 SHUTDOWN_S = 3.0
@@ -79,6 +83,10 @@ class Dialer:
         self._known.move_to_end(peer)
         if len(self._known) > PEERS_KNOWN_MAX:
             self._known.popitem(last=False)
+
+    def hint(self, peer: str, addresses: tuple[str, ...]) -> None:
+        """As `learn`, from somebody else: besides what the peer itself said."""
+        self.learn(peer, tuple(dict.fromkeys((*self._known.get(peer, ()), *addresses))))
 
     async def connect(self, address: str) -> Any:
         """Dial one address; returns the libp2p peer id. Raises `PeerUnreachableError`."""
@@ -155,15 +163,23 @@ class Dialer:
             raise PeerUnreachableError(f"{peer} is not connected, or through a relay alone")
         try:
             with trio.fail_after(CONNECT_TIMEOUT_S):
-                raw = await connection.new_stream()
-                await MultiselectClient().select_one_of([TProtocol(protocol)], MultiselectCommunicator(raw))
-                return raw
+                return await _open_on(connection, protocol)
         except Exception as error:
             raise PeerUnreachableError(f"{peer} does not open {protocol}: {reason(error)}") from error
 
+    async def weed(self, protocol: str) -> None:
+        """Of peers with several connections, close those on which nothing is answered, but the newest: a peer that
+        moved is connected anew long before its old connection is known to be dead."""
+        async with trio.open_nursery() as nursery:
+            for connections in list(self._swarm.connections.values()):
+                for connection in connections[:-1]:
+                    if time.time() - connection._created_at < CONNECT_TIMEOUT_S:
+                        continue  # both dialled, and it may be in its introduction still
+                    nursery.start_soon(_close_if_dead, connection, protocol)
+
     def _direct(self, peer: str) -> Any:
-        """A connection that goes through no relay, or None."""
-        for connection in self._swarm.connections.get(peer_id(peer), ()):
+        """The newest connection that goes through no relay, or None."""
+        for connection in reversed(self._swarm.connections.get(peer_id(peer), ())):
             if not connection.is_closed and connection.muxed_conn.get_remote_address() is not None:
                 return connection
         return None
@@ -200,6 +216,8 @@ class Dialer:
             with trio.fail_after(CONNECT_TIMEOUT_S):
                 return await self._host.new_stream(target, [TProtocol(protocol)])
         except trio.TooSlowError:
+            # Whoever has nothing to say for so long has gone, or moved: the next attempt begins anew.
+            await self.disconnect(peer)
             raise PeerUnreachableError(f"{peer} did not accept a stream within {CONNECT_TIMEOUT_S} s") from None
         except Exception as error:
             raise PeerUnreachableError(f"{peer} does not open {protocol}: {reason(error)}") from error
@@ -351,6 +369,21 @@ async def shut_down(host: Any, services: trio.CancelScope) -> None:
         async with trio.open_nursery() as nursery:
             for connection in swarm.get_connections():
                 nursery.start_soon(_close, connection)
+
+
+async def _open_on(connection: Any, protocol: str) -> Any:
+    raw = await connection.new_stream()
+    await MultiselectClient().select_one_of([TProtocol(protocol)], MultiselectCommunicator(raw))
+    return raw
+
+
+async def _close_if_dead(connection: Any, protocol: str) -> None:
+    try:
+        with trio.fail_after(ALIVE_S):
+            await (await _open_on(connection, protocol)).reset()
+    except Exception as error:  # noqa: BLE001 - the library has no common base for what can go wrong here
+        log.info("an old connection with %s is dead: %s", connection.muxed_conn.peer_id, reason(error))
+        await _close(connection)
 
 
 async def _close(connection: Any) -> None:

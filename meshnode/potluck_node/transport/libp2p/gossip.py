@@ -39,6 +39,12 @@ class GuardedPubsub(Pubsub):  # type: ignore[misc]
 
     _checking = 0
 
+    def _forget_all_subscriptions(self, peer_id: ID) -> None:
+        # The library forgets them whenever a stream ends. A peer that moved has another one by then, on which it said
+        # all this already, and says it once only: nothing more would be handed on to it.
+        if not self._peer_is_connected(peer_id):
+            super()._forget_all_subscriptions(peer_id)
+
     async def push_msg(self, msg_forwarder: Any, msg: Any) -> None:
         if self._checking >= CHECKING_MAX:
             return

@@ -51,6 +51,14 @@ STREAM_BUFFER_MAX = MAX_WINDOW_SIZE + (1 << 20)
 # TCP notices an unplugged machine: probes after 10 s of silence, gives up after 3 (seconds; Linux names).
 _KEEPALIVE = {"TCP_KEEPIDLE": 10, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3}
 
+# There are no probes while something was sent and not acknowledged: then this ends a connection, whose peer has gone
+# without a word; otherwise it takes the kernel a quarter of an hour. Milliseconds.
+_UNACKNOWLEDGED_MS = 15_000
+
+
+class TooManyError(Exception):
+    """An address has as many connections as one may have."""
+
 
 class Handshakes:
     """Connections whose peer has not proved its identity yet. The newest wins."""
@@ -58,6 +66,19 @@ class Handshakes:
     def __init__(self) -> None:
         self._pending: dict[trio.CancelScope, str] = {}
         self.established: Counter[str] = Counter()
+
+    @contextmanager
+    def counted(self, address: str) -> Iterator[None]:
+        """Count one connection from an address while the block lasts. Raises `TooManyError`."""
+        if self.established[address] >= CONNECTIONS_PER_ADDRESS_MAX:
+            raise TooManyError(f"{address} has {self.established[address]} already")
+        self.established[address] += 1
+        try:
+            yield
+        finally:
+            self.established[address] -= 1
+            if not self.established[address]:
+                del self.established[address]
 
     @contextmanager
     def slot(self, address: str) -> Iterator[trio.CancelScope]:
@@ -105,6 +126,7 @@ class BufferedTcp(TrioTCPStream):  # type: ignore[misc]
             stream.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
             for name, value in _KEEPALIVE.items():
                 stream.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+            stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _UNACKNOWLEDGED_MS)
 
     async def read(self, n: int | None = None) -> bytes:
         if not self._rest:

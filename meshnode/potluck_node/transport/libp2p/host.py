@@ -33,12 +33,12 @@ from potluck_node.transport.common import STREAMS_PER_PEER_MAX
 from potluck_node.transport.interface import CONNECT_TIMEOUT_S, Admission, NotAdmittedError
 from potluck_node.transport.libp2p.admission import Door
 from potluck_node.transport.libp2p.guards import (
-    CONNECTIONS_PER_ADDRESS_MAX,
     HANDSHAKE_TIMEOUT_S,
     BufferedTcp,
     BufferedTcpTransport,
     GuardedYamux,
     Handshakes,
+    TooManyError,
 )
 from potluck_node.transport.libp2p.lanes import Lane, LaneError, Lanes
 from potluck_node.transport.libp2p.library import protected
@@ -86,17 +86,12 @@ class GuardedSwarm(Swarm):  # type: ignore[misc]
         # when the connection has ended: it refuses the 251st for ever.
         stream = BufferedTcp(read_write_closer.stream)
         address = stream.source()
-        established = self._handshakes.established
-        if established[address] >= CONNECTIONS_PER_ADDRESS_MAX:
-            log.info("refused a connection from %s: it has %d already", address, established[address])
-            return
-        established[address] += 1
         try:
-            lane = await self._serve_inbound(stream, address, maddr)
-        finally:
-            established[address] -= 1
-            if not established[address]:
-                del established[address]
+            with self._handshakes.counted(address):
+                lane = await self._serve_inbound(stream, address, maddr)
+        except TooManyError as error:
+            log.info("refused a connection: %s", error)
+            return
         if lane:
             await self.serve_lane(lane)
 
@@ -136,12 +131,14 @@ class GuardedSwarm(Swarm):  # type: ignore[misc]
     async def serve_circuit(self, end: Any, relay: str, maddr: Any) -> None:
         """Secure what comes through a relay as what comes by TCP, and serve it to its end. Raises what the library
         does."""
-        with self._handshakes.slot(f"relay {relay}") as scope:
-            scope.deadline = trio.current_time() + CONNECT_TIMEOUT_S
-            raw = RawConnection(end, False, ConnectionType.RELAYED, [maddr])
-            connection = await self.upgrade_inbound_raw_conn(raw, maddr)
-        if not scope.cancelled_caught:
-            await connection.event_closed.wait()
+        address = f"relay {relay}"
+        with self._handshakes.counted(address):
+            with self._handshakes.slot(address) as scope:
+                scope.deadline = trio.current_time() + CONNECT_TIMEOUT_S
+                raw = RawConnection(end, False, ConnectionType.RELAYED, [maddr])
+                connection = await self.upgrade_inbound_raw_conn(raw, maddr)
+            if not scope.cancelled_caught:
+                await connection.event_closed.wait()
 
     async def dial_over(self, end: Any, peer: Any, maddr: Any, kind: Any) -> Any:
         """Secure what was opened to a peer, `kind` being direct or relayed: its muxer. Raises what the library

@@ -14,6 +14,7 @@ from libp2p.custom_types import TProtocol
 from libp2p.tools.anyio_service import background_trio_service
 
 import potluck_node.transport.libp2p.library  # noqa: F401 - sets up libp2p before anything uses it
+from potluck.wire.doctor import AskReach, ReachReport
 from potluck_ledger.keys import PrivateKey
 from potluck_node.transport.common import (
     STREAMS_PER_PEER_MAX,
@@ -211,9 +212,10 @@ class Libp2pTransport:
         nursery.start_soon(self._need_live().gossip.listen, topic, inbox)
 
     async def _found(self, peer: str, addresses: tuple[str, ...]) -> None:
-        self.learn(peer, addresses)
+        dialer = self._need_live().dialer
+        dialer.hint(peer, addresses)
         try:
-            await self._need_live().dialer.reach(peer)
+            await dialer.reach(peer)
         except PeerUnreachableError as error:
             log.info("found on the local network, but not reached: %s", error)
 
@@ -265,6 +267,7 @@ class Libp2pTransport:
         live.nursery.start_soon(reach.serve)
         live.nursery.start_soon(roaming.serve, live.host, moved)
         live.nursery.start_soon(_close_idle_circuits, live)
+        live.nursery.start_soon(_weed_connections, live)
         if self._upnp and reach.port:
             live.nursery.start_soon(_map_port, live)
 
@@ -278,6 +281,9 @@ class Libp2pTransport:
             await stream.run()
         finally:
             lanes.tickets.ended(lane.peer)
+
+    async def report(self, question: AskReach) -> ReachReport:
+        return await self._need_live().reach.report(question)
 
     async def connect(self, address: str) -> str:
         live = self._need_live()
@@ -338,7 +344,7 @@ class Libp2pTransport:
         found = await self._need_live().records.find_providers(key)
         found.pop(self.peer, None)
         for peer, addresses in found.items():
-            self.learn(peer, addresses)
+            self._need_live().dialer.hint(peer, addresses)
         return tuple(found)[:count]
 
     def _need_live(self) -> _Live:
@@ -354,6 +360,12 @@ def _port_for_others(listen: tuple[str, ...]) -> int:
             case ["ip4", host, "tcp", port] if not host.startswith("127."):
                 return int(port)
     return 0
+
+
+async def _weed_connections(live: _Live) -> None:
+    while True:
+        await live.host.get_network().news.wait()
+        await live.dialer.weed(REACH_PROTOCOL)
 
 
 async def _map_port(live: _Live) -> None:

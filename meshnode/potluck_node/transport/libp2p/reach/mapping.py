@@ -1,6 +1,7 @@
 """Asks the router for a port, by UPnP, and gives it back at the end.
 
-The library blocks, so each call runs in a thread, bounded in time; a router that answers nonsense costs nothing but that.
+The library blocks, so each call runs in a thread, bounded in time; a router that answers nonsense costs nothing but
+that.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ async def serve(port: int, mapped: Callable[[int], None]) -> None:
 async def _keep(router: Any, outer: int, port: int, mapped: Callable[[int], None]) -> None:
     log.info("the router passes its port %d on to us", outer)
     try:
-        while await _call(_add, router, outer, port):
+        while await _call(_add, router, outer, port):  # noqa: ASYNC110 - it is renewed by time
             await trio.sleep(RENEW_S)
     finally:
         mapped(0)

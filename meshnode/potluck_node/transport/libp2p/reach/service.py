@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
 from typing import Any
+from weakref import WeakValueDictionary
 
 import trio
 
 from potluck import wire
 from potluck.errors import RemoteProtocolError
 from potluck.wire import reach as messages
+from potluck.wire.doctor import AskReach, ReachReport
 from potluck_ledger.keys import PrivateKey
 from potluck_node.core import reach as core
 from potluck_node.core.circuits import RESERVATION_S, Desk
 from potluck_node.transport.framed import FramedStream
 from potluck_node.transport.interface import PeerUnreachableError, Stream, TransportError
 from potluck_node.transport.libp2p.dial import Dialer
-from potluck_node.transport.libp2p.reach import ports, talk
+from potluck_node.transport.libp2p.reach import ports, talk, upload
 from potluck_node.transport.libp2p.reach.through import Through
 
 log = logging.getLogger("potluck.reach")
@@ -31,6 +34,16 @@ OBSERVERS_MAX, RELAYS_MAX = 3, 2
 AGAIN_S = 60.0
 # Dialling a peer back, for its sake: it waits for that, and nothing else does. Seconds, ports, and how many at once.
 DIAL_BACK_S, DIAL_BACK_PORTS_MAX, DIALS_MAX = 2.0, 2, 8
+
+
+@dataclass
+class _Seen:
+    """What a peer saw of us, and the connection that showed it."""
+
+    host: str
+    port: int
+    probe: trio.SocketStream
+    users: int = 0
 
 
 class Reach:
@@ -46,6 +59,8 @@ class Reach:
         self._reports: dict[str, tuple[core.Report, float]] = {}
         self._relays: dict[str, tuple[str, float]] = {}
         self._not_before: dict[str, float] = {}
+        self._seen: dict[str, _Seen] = {}
+        self._locks: WeakValueDictionary[str, trio.Lock] = WeakValueDictionary()
         self._dials = trio.CapacityLimiter(DIALS_MAX)
         self.through = Through(host, dialer, key, self)
 
@@ -76,6 +91,21 @@ class Reach:
         self._not_before.clear()
         self.verdict = core.Verdict()
 
+    async def report(self, question: AskReach) -> ReachReport:
+        """What `potluck doctor` says of it."""
+        peers = self._dialer.peers()
+        return ReachReport(
+            question.question,
+            self.verdict.kind,
+            self.verdict.endpoints,
+            self.verdict.observers,
+            len(self._relays),
+            self._port,
+            len(peers),
+            sum(self._dialer.is_relayed(peer) for peer in peers),
+            await upload.measure(self._dialer) if question.measure else None,
+        )
+
     async def serve(self) -> None:
         """Keep `verdict` and the relays up to date, until cancelled."""
         while self._port:
@@ -97,10 +127,11 @@ class Reach:
         """Ask who was not asked of late; whether that changed anything."""
         now = trio.current_time()
         self._reports = {peer: found for peer, found in self._reports.items() if found[1] > now - REPORT_LIFE_S}
-        room = OBSERVERS_MAX - len(self._reports)
-        due = [each for each in self._dialled() if each not in self._reports and self._not_before.get(each, 0) <= now]
+        candidates = self._dialled()
+        room = OBSERVERS_MAX - sum(peer in self._reports for peer in candidates)
+        due = [each for each in candidates if each not in self._reports and self._not_before.get(each, 0) <= now]
         async with trio.open_nursery() as nursery:
-            for peer in due[:room]:
+            for peer in due[: max(0, room)]:
                 nursery.start_soon(self._observe, peer, now)
         verdict = core.judge([report for report, _ in self._reports.values()], self._own_hosts())
         changed, self.verdict = verdict != self.verdict, verdict
@@ -114,8 +145,9 @@ class Reach:
             log.info("%s does not say how we look: %s", peer, error)
 
     def _dialled(self) -> list[str]:
-        """Peers that others can dial, too, since we did."""
-        return [peer for peer in self._dialer.peers() if self._dialer.dialled_at(peer)]
+        """Peers that others can dial, too, since we did: those on the internet, if there are any."""
+        found = {peer: at[0] for peer in self._dialer.peers() if (at := self._dialer.dialled_at(peer))}
+        return [peer for peer, host in found.items() if core.is_global(host)] or list(found)
 
     def _place(self, peer: str) -> tuple[str, int]:
         """Where we dialled a peer. Raises `PeerUnreachableError`."""
@@ -129,8 +161,8 @@ class Reach:
 
     async def _report(self, peer: str) -> core.Report:
         """Raises `TransportError`."""
-        host, port, probe = await self.observe(peer)
-        await trio.aclose_forcefully(probe)
+        async with self.observing(peer) as (host, port):
+            pass
         asked = tuple(dict.fromkeys(filter(None, (self.mapped_port, port, self._port))))[:DIAL_BACK_PORTS_MAX]
         with self.probes.expect() as (nonce, awaited):
             async with talk.asking(self._dialer, peer) as stream:
@@ -139,11 +171,24 @@ class Reach:
             found = tuple(each for each in answer.ports if each in asked) if awaited.came else ()
         return core.Report(peer, host, port, found)
 
-    async def observe(self, peer: str) -> tuple[str, int, trio.SocketStream]:
-        """Where the peer sees connections from our listening port; the connection that showed it keeps the way open.
+    @asynccontextmanager
+    async def observing(self, peer: str) -> AsyncIterator[tuple[str, int]]:
+        """Where the peer sees connections from our listening port. One stays open for the block, and keeps the way
+        open; there can only be one for each peer, so blocks share it. Raises `TransportError`."""
+        lock = self._locks.setdefault(peer, trio.Lock())
+        async with lock:
+            seen = self._seen.get(peer) or await self._observed(peer)
+            self._seen[peer] = seen
+            seen.users += 1
+        try:
+            yield seen.host, seen.port
+        finally:
+            seen.users -= 1
+            if not seen.users:
+                self._seen.pop(peer, None)
+                await trio.aclose_forcefully(seen.probe)
 
-        Raises `TransportError`.
-        """
+    async def _observed(self, peer: str) -> _Seen:
         async with talk.asking(self._dialer, peer) as stream:
             ticket = await talk.ask(stream, messages.Observe(), messages.Ticket)
             host, port = self._place(peer)
@@ -154,7 +199,7 @@ class Reach:
             except BaseException:
                 await trio.aclose_forcefully(probe)
                 raise
-        return seen.host, seen.port, probe
+        return _Seen(seen.host, seen.port, probe)
 
     # Relays of ours
 
@@ -216,6 +261,8 @@ class Reach:
                 if why:
                     raise PeerUnreachableError(why)
                 await stream.send(wire.encode(messages.Reserved(int(RESERVATION_S))))
+            case messages.Swallow():
+                await stream.send(wire.encode(await upload.swallow(stream)))
             case _:
                 await self.through.answer(stream, question)
 

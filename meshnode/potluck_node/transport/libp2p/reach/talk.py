@@ -31,8 +31,8 @@ AGE_MAX_US = 120_000_000
 
 @asynccontextmanager
 async def asking(dialer: Dialer, peer: str) -> AsyncIterator[FramedStream]:
-    """A stream to a peer that is connected directly; nobody is dialled for it. Raises `PeerUnreachableError`, also for what
-    goes wrong with sockets inside the block, or takes too long there."""
+    """A stream to a peer that is connected directly; nobody is dialled for it. Raises `PeerUnreachableError`, also for
+    what goes wrong with sockets inside the block, or takes too long there."""
     stream = FramedStream(MuxedPipe(await dialer.open_here(peer, REACH_PROTOCOL)), peer)
     failed: TransportError | None = None
     async with trio.open_nursery() as nursery:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import secrets
-from contextlib import suppress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import trio
@@ -68,8 +69,7 @@ class Through:
         return False
 
     async def _try_knock(self, relay: str, peer: str) -> bool:
-        kind, endpoints, probe = await self._own(relay)
-        try:
+        async with self._own(relay) as (kind, endpoints):
             nonce = secrets.token_bytes(messages.NONCE_BYTES)
             here = messages.Here(peer, nonce, talk.now_us(), kind, endpoints)
             async with talk.asking(self._dialer, relay) as stream:
@@ -80,26 +80,26 @@ class Through:
             if self._reach.verdict.reachable:
                 return await self._dialer.until_connected(peer, PUNCH_S)
             found = core.dialable(there.endpoints) if core.punchable(kind, there.kind) else ()
-            return bool(found) and await self._punch(peer, found, is_client=True)
-        finally:
-            if probe:
-                await trio.aclose_forcefully(probe)
+            return bool(found) and await self._punch(peer, found)
 
-    async def _own(self, relay: str) -> tuple[core.Kind, tuple[tuple[str, int], ...], trio.SocketStream | None]:
-        """How we can be met. Raises as `Reach.observe`."""
+    @asynccontextmanager
+    async def _own(self, relay: str) -> AsyncIterator[tuple[core.Kind, tuple[tuple[str, int], ...]]]:
+        """How we can be met, for as long as the block lasts. Raises as `Reach.observing`."""
         verdict = self._reach.verdict
         if verdict.reachable or verdict.kind == "symmetric" or not self._reach.port:
-            return verdict.kind, verdict.endpoints, None
-        host, port, probe = await self._reach.observe(relay)
-        return verdict.kind, ((host, port),), probe
+            yield verdict.kind, verdict.endpoints
+            return
+        async with self._reach.observing(relay) as endpoint:
+            yield verdict.kind, (endpoint,)
 
-    async def _punch(self, peer: str, endpoints: tuple[tuple[str, int], ...], is_client: bool) -> bool:
-        """Dial while they do. Who asked is the client, so that one connection of both has two different ends."""
+    async def _punch(self, peer: str, endpoints: tuple[tuple[str, int], ...]) -> bool:
+        """Dial while they do. The lesser id is the client: one connection of both has two different ends, also when
+        both asked at once."""
         tcp = await ports.punch(self._reach.port, endpoints, PUNCH_S)
         if tcp is None:
             return peer in self._dialer.peers()
         host, port = tcp.socket.getpeername()[:2]
-        if is_client:
+        if self._key.peer < peer:
             await self._dialer.upgrade(peer, tcp)
         else:
             self.nursery.start_soon(self._serve, tcp, Multiaddr(core.address_of(host, port)))
@@ -175,26 +175,26 @@ class Through:
 
     async def _meet(self, stream: FramedStream, question: messages.Knocking) -> None:
         """Somebody wants to talk to us: say how we can be met, then dial them."""
-        theirs = talk.check(question.words, question.peer, self._key.peer)
+        peer = question.peer
+        theirs = talk.check(question.words, peer, self._key.peer)
         targets = core.dialable(theirs.endpoints)
         can_come = theirs.kind in ("open", "mapped")
-        probe = None
-        try:
-            if can_come or not core.punchable(self._reach.verdict.kind, theirs.kind):
-                kind, endpoints = self._reach.verdict.kind, self._reach.verdict.endpoints
-            else:
-                kind, endpoints, probe = await self._own(stream.peer)
-            here = messages.Here(question.peer, theirs.nonce, talk.now_us(), kind, endpoints)
-            await stream.send(wire.encode(messages.Knocked(talk.sign(self._key, here))))
-            if question.peer in self._dialer.peers() or not targets:
-                return
-            if can_come:
-                await self._dial(question.peer, targets)
-            elif core.punchable(kind, theirs.kind):
-                await self._punch(question.peer, targets, is_client=False)
-        finally:
-            if probe:
-                await trio.aclose_forcefully(probe)
+        ours = self._reach.verdict
+        if can_come or not core.punchable(ours.kind, theirs.kind):
+            await self._tell(stream, peer, theirs, ours.kind, ours.endpoints)
+            if can_come and targets and peer not in self._dialer.peers():
+                await self._dial(peer, targets)
+            return
+        async with self._own(stream.peer) as (kind, endpoints):
+            await self._tell(stream, peer, theirs, kind, endpoints)
+            if targets and peer not in self._dialer.peers():
+                await self._punch(peer, targets)
+
+    async def _tell(
+        self, stream: FramedStream, peer: str, theirs: messages.Here, kind: str, endpoints: tuple[tuple[str, int], ...]
+    ) -> None:
+        here = messages.Here(peer, theirs.nonce, talk.now_us(), kind, endpoints)
+        await stream.send(wire.encode(messages.Knocked(talk.sign(self._key, here))))
 
     async def _dial(self, peer: str, targets: tuple[tuple[str, int], ...]) -> None:
         log.info("%s does not get through to us, and asks to be dialled", peer)
