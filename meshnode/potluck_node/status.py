@@ -72,6 +72,7 @@ def _peers(node: Node, now_us: int) -> tuple[control.PeerStatus, ...]:
             memory_mib=offer.memory_mib,
             gpus=tuple(gpu.model for gpu in offer.gpus),
             rtt_us=node.caller.core.rtt_us.get(offer.peer, 0),
+            note=node.caller.core.reputation.banned(offer.peer, now_us),
             entries=node.journal_sync.entries(offer.peer),
             scores=offer.scores[:SCORES_MAX],
         )

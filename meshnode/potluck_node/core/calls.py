@@ -90,6 +90,7 @@ class CallCore:
     def handle(self, event: ev.Event, now_us: int) -> list[ev.Action]:
         """Take one event and return what to do, in order."""
         self._handlers[type(event)](event, now_us)
+        self.checking.look(now_us)
         for name in self.checking.late(now_us):
             self._finish_call(name, now_us)
         self._look_us = self._stop_spent(now_us) if self.budgets else None

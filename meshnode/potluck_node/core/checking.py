@@ -29,6 +29,9 @@ from potluck_node.core.verify import (
 
 # A canary is waited for three times as long as inputs take, and at least as long as a machine may pause.
 LATE_FACTOR, LATE_MIN_US = 3, 10_000_000
+# A provider ends an input at its timeout; one that has not by half a minute later, which is time enough for a machine
+# that swaps, lets it hang. It is looked for so often.
+OVERDUE_US, LOOK_US = 30_000_000, 10_000_000
 # Without a peer for a second replica this is what is said.
 _FEW = "too few peers can run it: each replica takes another one"
 
@@ -48,6 +51,7 @@ class Checking:
         self.default: Verification | None = None
         # Until when calls wait for canaries alone.
         self.ends: dict[str, int] = {}
+        self._looked_us = 0
 
     def rule(self, spec: FunctionSpec, asked: Verification | None) -> Verification | None:
         """How a call is verified. What streams is not: nothing of it waits to be compared."""
@@ -112,8 +116,33 @@ class Checking:
 
     @property
     def late_us(self) -> int | None:
-        """When to look at them."""
-        return min(self.ends.values(), default=None)
+        """When to look at them, and at who lets inputs hang."""
+        times = list(self.ends.values())
+        if any(function.cases for function in self._hiring.functions.values()):
+            times.append(self._looked_us + LOOK_US)
+        return min(times, default=None)
+
+    def look(self, now_us: int) -> None:
+        """Part from who lets a replica hang: a machine that lies about its end could hold up a call for ever."""
+        if now_us < self._looked_us + LOOK_US:
+            return
+        self._looked_us = now_us
+        for peer in sorted({each.peer for each in self._hiring.leases.values() if self._hangs(each, now_us)}):
+            self._hiring.strike(peer, now_us)
+            self._part(peer, "it lets inputs hang", now_us)
+
+    def _hangs(self, lease: Lease, now_us: int) -> bool:
+        function = self._hiring.functions[lease.function]
+        if not function.cases:
+            return False
+        limit_us = function.spec.timeout_us + OVERDUE_US
+        for number, sent in lease.inputs.items():
+            item = self._inputs.get(number)
+            # One that has not begun may wait for another that takes its whole time.
+            since_us, most_us = (sent.began_us, limit_us) if sent.began_us else (sent.sent_us, 2 * limit_us)
+            if item and item.case and now_us - since_us > most_us:
+                return True
+        return False
 
     def awaited(self, call: Call) -> int:
         """Inputs of a call without an outcome."""

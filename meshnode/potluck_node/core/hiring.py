@@ -300,7 +300,7 @@ class Hiring:
                 self.rtt_us.get(offer.peer, 0),
                 self.bans.left_us(offer.peer, now_us) > 0,
                 offer.peer == recent,
-                0 if self.standing(offer.peer).code else self.reputation.doubt(offer.peer, now_us),
+                self.reputation.doubt(offer.peer, now_us),
             )
             for offer in offers
             if offer.peer not in leased
@@ -354,7 +354,8 @@ class Hiring:
 
     def would(self, function: Function, now_us: int) -> tuple[str, ...]:
         """A line for each peer: why it runs the function, or does not."""
-        return would(function, self.leases, self.offers(now_us), self.bans, self.rtt_us, now_us, self.secrets)
+        known = would(function, self.leases, self.offers(now_us), self.bans, self.rtt_us, now_us, self.secrets)
+        return (*known, *(f"{name}: {why}" for name, why in self.liars(now_us)))
 
     def _note(self, function: Function, now_us: int) -> None:
         note = state(function, self.of(function), lambda: self.offers(now_us), self.secrets)

@@ -18,7 +18,7 @@ from potluck.wire.verify import Canary, Verification
 from potluck_node.core import events as ev
 from potluck_node.core.apart import NOBODY_ELSE_US, networks
 from potluck_node.core.calls import CallCore
-from potluck_node.core.checking import LATE_MIN_US
+from potluck_node.core.checking import LATE_MIN_US, OVERDUE_US
 from potluck_node.core.levels import Levels
 
 LIE, RIGHT = b"\xc1lie", b"\xc1right of "
@@ -82,7 +82,7 @@ class Mesh(Caller):
             self.runs[peer] += 1
             self.sent.append((peer, action.payload))
             if peer in self.silent:
-                return []
+                return self.send(ev.InputBegan(action.lease, action.input, "worker"))
             outcome = self.behaviour[peer](action.payload, peer)
             return self.send(ev.InputFinished(action.lease, InputDone(action.input, action.attempt, 1000, **outcome)))
         if isinstance(action, ev.AskJudge):
@@ -142,6 +142,9 @@ def test_a_liar_is_named_with_evidence_and_banned_at_its_second_lie():
     mesh.delivered.clear()
     mesh.open(10, "d")
     assert mesh.runs["bob"] == before
+    mesh.silent = set(THREE)
+    mesh.open(1, "e")
+    assert any("bob: it lost 2 quorums" in line for line in mesh.core.would("e", mesh.now_us))
 
 
 def test_with_two_peers_of_which_one_lies_nothing_is_delivered_and_the_call_ends_with_words():
@@ -270,6 +273,19 @@ def test_a_peer_that_dies_has_not_voted_and_its_replica_goes_on_elsewhere():
     (lease,) = [lease for lease in mesh.who if mesh.core.runs(lease, 2)]
     mesh.go(ev.LeaseLost(lease, "unplugged"))
     assert mesh.delivered[0].payload == RIGHT + b"0"
+
+
+def test_who_lets_an_input_hang_is_left_and_the_call_goes_on_without_it():
+    mesh = Mesh(THREE, rule=TWO_OF_THREE)
+    mesh.open(1, "warm")
+    mesh.delivered.clear()
+    asked = mesh.sent[0][0]
+    mesh.silent = {asked}
+    mesh.open(1)
+    mesh.pass_time(2 * mesh.function.timeout_us + 3 * OVERDUE_US)
+    assert mesh.delivered[0].payload == RIGHT + b"0"
+    assert mesh.ended == {"warm", "c"}
+    assert mesh.core.reputation.banned(asked, mesh.now_us) == "", "it is no liar"
 
 
 def test_cancelling_ends_all_replicas():
