@@ -101,19 +101,26 @@ class Journal:
 
     def __init__(self, path: Path, key: PrivateKey, connect: Callable[[Path], sqlite3.Connection] = connect) -> None:
         self._key = key
-        self._db = Database(path, _SCHEMA, connect)
+        try:
+            self._db = Database(path, _SCHEMA, connect)
+        except sqlite3.Error as error:
+            raise JournalError(f"{path} cannot be opened: {error}") from None
         self.accounts = Accounts(key.peer)
         self.blocked = ""
         self._head = (0, GENESIS)
         # Of the transaction that is open; and what is on disk since, until `count`.
         self._fresh: list[_Kept] = []
         self._uncounted: deque[_Kept] = deque()
-        self._load()
+        try:
+            self._load()
+        except BaseException:
+            self._db.close()
+            raise
 
     def _load(self) -> None:
-        # A journal of an earlier version has not noted its leases.
-        is_noted = self._db.read("SELECT 1 FROM leases LIMIT 1").fetchone() is not None
         with self._transaction():
+            # A journal of an earlier version has not noted its leases.
+            is_noted = self._db.read("SELECT 1 FROM leases LIMIT 1").fetchone() is not None
             note = self._verified_before()
             for entry in follow(self.owner, *note, self._whole_rows(note.sequence)):
                 self.accounts.record(entry.envelope, entry.content)
