@@ -1,5 +1,6 @@
 """An open mesh on which one provider lies and another one bills too much: both are found out."""
 
+import asyncio
 import json
 
 import pytest
@@ -99,6 +100,12 @@ def test_who_bills_too_much_gets_no_signature(open_mesh, caller):
     assert not any(isinstance(each, Dispute) and each.provider != greedy for each in entries)
 
 
+async def with_asyncio():
+    """The program judges there, too."""
+    found = [abs(await sample.about.remote.aio(5.0) - 5.0) < 1]
+    return found + [each async for each in sample.root.map.aio([9.0, 25.0])]
+
+
 def test_ways_to_verify(caller):
     with sample.app.run(show_progress=False):
         assert sample.root.remote(9.0) == 3.0
@@ -106,5 +113,7 @@ def test_ways_to_verify(caller):
         with pytest.raises(potluck.Error, match="could not be verified"):
             sample.noise.remote()
         assert list(sample.tested.map(range(4))) == [0, 1, 4, 9]
+        assert list(sample.Doubler().double.map(range(3))) == [[0], [2], [4]]
+        assert asyncio.run(with_asyncio()) == [True, 3.0, 5.0]
     kinds = {each["kind"] for each in json.loads(run_cli(caller, "mesh", "evidence", "--json").stdout)["evidence"]}
     assert {"check", "quorum", "canary"} <= kinds

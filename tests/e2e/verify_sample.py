@@ -46,6 +46,18 @@ def about(x: float) -> float:
     return x + os.urandom(1)[0] / 1000
 
 
+def is_twice(inputs, result) -> bool:
+    return result == [2 * inputs.args[0]]
+
+
+@app.cls(verify=potluck.Verify(check=is_twice, canaries=[(7, [14])], canary_rate=1.0))
+class Doubler:
+    @potluck.method()
+    def double(self, x: int) -> list[int]:
+        time.sleep(0.05)
+        return [2 * x]
+
+
 @app.function(verify="quorum:2of2")
 def noise() -> int:
     return int.from_bytes(os.urandom(8))
