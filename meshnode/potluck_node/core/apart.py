@@ -6,6 +6,7 @@ from __future__ import annotations
 import ipaddress
 from collections import deque
 from collections.abc import Callable
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from potluck.wire.offer import Offer
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
 
 # How long an input waits for a peer that has not had it yet, when none is there: offers come and go within that.
 NOBODY_ELSE_US = 20_000_000
+# So many replicas that wait for another peer are looked at before nothing new is begun: who is that far ahead of the
+# others, with which it has to agree, gains nothing by going on.
+WAITING_MAX = 128
 # One owner's machines are often in one network: a provider hands out no less than these. Bits.
 _PREFIX_V4, _PREFIX_V6 = 24, 48
 
@@ -45,7 +49,7 @@ class Apart:
     def assign(self, function: Function, now_us: int) -> None:
         """Send what is queued where it may run; the rest waits in its order."""
         kept: deque[int] = deque()
-        while function.queue:
+        while function.queue and len(kept) < WAITING_MAX:
             free = {name for name in function.leases if self._hiring.leases[name].slots and self._room(name)}
             if not free:
                 break
@@ -61,12 +65,13 @@ class Apart:
         return self._hiring.leases[name].room() > 0
 
     def _best(self, number: int, free: set[str]) -> str:
-        case = self._inputs[number].case
+        case, leases = self._inputs[number].case, self._hiring.leases
+        if case is None or case.is_fresh:
+            return min(sorted(free), key=lambda name: len(leases[name].inputs) / leases[name].slots)
         fitting = [name for name in sorted(free) if self.may(number, name) and self._fits_model(case, name)]
         if not fitting:
             return ""
         near = self._networks_of(case)
-        leases = self._hiring.leases
 
         def rank(name: str) -> tuple[bool, float]:
             lease = leases[name]
@@ -85,21 +90,33 @@ class Apart:
         if case.model is None:
             case.model = self._hiring.model(lease)
 
+    def queue(self, function: Function, number: int) -> None:
+        """A further replica goes before all that is new, and behind those that wait already."""
+        waiting = enumerate(function.queue)
+        at = next((at for at, each in waiting if self._is_new(each)), len(function.queue))
+        function.queue.insert(at, number)
+
+    def _is_new(self, number: int) -> bool:
+        case = self._inputs[number].case
+        return case is None or case.is_fresh
+
     # More peers
 
-    def blocked(self, function: Function) -> tuple[Case | None, bool]:
-        """The first that waits for a peer which nobody has asked yet, if there is one; and whether all do. Canaries
-        wait for nobody."""
-        first, every = None, True
-        for number in function.queue:
+    def blocked(self, function: Function) -> tuple[list[Case], bool]:
+        """Those that wait for a peer which nobody has asked yet, and whether nothing else waits. Canaries wait for
+        nobody."""
+        found: list[Case] = []
+        every = True
+        for number in islice(function.queue, WAITING_MAX):
             case = self._inputs[number].case
+            if case is None or case.is_fresh:
+                # All behind it are, but for a few: replicas are queued before them.
+                return found, every and not function.leases
             if any(self.may(number, name) and self._fits_model(case, name) for name in function.leases):
                 every = False
-            elif case and not case.is_canary:
-                first = first or case
-            if first and not every:
-                break
-        return first, every
+            elif not case.is_canary:
+                found.append(case)
+        return found, every
 
     def fitting(self, case: Case, candidates: list[Candidate]) -> list[Candidate]:
         """Of peers that may be asked, those for a replica; of other networks than the rest, if there are such."""
@@ -107,23 +124,24 @@ class Apart:
         near = self._networks_of(case)
         return [each for each in fitting if not near & networks(each.offer)] or fitting
 
-    def look(self, function: Function, case: Case, now_us: int) -> None:
-        """Nobody can be asked now: fail the input when that has lasted, and nobody else is there at all, or
-        whoever is refuses."""
-        held = {lease.peer for lease in self._hiring.of(function) if case.numbers & lease.inputs.keys()}
-        others = [
-            offer
+    def look(self, function: Function, cases: list[Case], now_us: int) -> None:
+        """Nobody can be asked now: fail those for which that has lasted, and nobody else is there at all, or whoever is
+        refuses."""
+        could = [
+            offer.peer
             for offer in self._hiring.offers(now_us)
-            if offer.peer not in held | function.verdicts.keys() | function.refused_by
-            and self._may_peer(case, offer.peer)
+            if offer.peer not in function.verdicts.keys() | function.refused_by
             and not misfit(offer, function.spec, self._hiring.secrets)
         ]
-        if others or held:
-            case.stuck_us = 0
-        elif not case.stuck_us:
-            case.stuck_us = now_us
-        elif now_us - case.stuck_us >= NOBODY_ELSE_US:
-            self._give_up(case, now_us)
+        leases = self._hiring.of(function)
+        for case in cases:
+            held = {lease.peer for lease in leases if case.numbers & lease.inputs.keys()}
+            if held or any(self._may_peer(case, peer) for peer in could):
+                case.stuck_us = 0
+            elif not case.stuck_us:
+                case.stuck_us = now_us
+            elif now_us - case.stuck_us >= NOBODY_ELSE_US and not case.over:
+                self._give_up(case, now_us)
 
     # Networks
 

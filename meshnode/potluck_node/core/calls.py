@@ -422,7 +422,8 @@ class CallCore:
             return [item.number]
         case.over = True
         function.cases -= 1
-        function.drop(case.numbers)
+        if case.numbers:
+            function.drop(case.numbers)
         return sorted({case.number, *case.numbers})
 
     def _part(self, peer: str, why: str, now_us: int) -> None:

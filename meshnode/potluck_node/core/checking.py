@@ -92,7 +92,7 @@ class Checking:
             self._calls[item.call].waiting.add(replica.number)
             item.case.numbers.add(replica.number)
             if first:
-                function.queue.appendleft(replica.number)
+                self._hiring.apart.queue(function, replica.number)
             else:
                 function.queue.append(replica.number)
             made.append(replica)

@@ -243,9 +243,9 @@ class Hiring:
     def _grow(self, function: Function, now_us: int) -> None:
         """Ask further peers until what is coming is enough for what waits."""
         if function.cases and function.queue:
-            case, every = self.apart.blocked(function)
-            if case:
-                self._grow_apart(function, case, now_us)
+            cases, every = self.apart.blocked(function)
+            if cases:
+                self._grow_apart(function, cases, now_us)
             if every and function.leases:
                 # More of the same would not help.
                 return
@@ -258,14 +258,16 @@ class Hiring:
             return
         self._give_up(function, now_us)
 
-    def _grow_apart(self, function: Function, case: Case, now_us: int) -> None:
+    def _grow_apart(self, function: Function, cases: list[Case], now_us: int) -> None:
         """Ask a peer that has not had an input yet."""
-        candidates = self.apart.fitting(case, self._candidates(function, now_us))
-        chosen = choose(candidates, function.name, function.spec, self._dice, self.secrets)
-        if chosen:
-            self._open(function, chosen.offer, now_us)
-        else:
-            self.apart.look(function, case, now_us)
+        candidates = self._candidates(function, now_us)
+        for case in cases if candidates else ():
+            fitting = self.apart.fitting(case, candidates)
+            chosen = choose(fitting, function.name, function.spec, self._dice, self.secrets)
+            if chosen:
+                self._open(function, chosen.offer, now_us)
+                return
+        self.apart.look(function, cases, now_us)
 
     def _short(self, function: Function, now_us: int) -> bool:
         leases = [self.leases[name] for name in function.leases]

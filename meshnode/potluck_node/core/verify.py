@@ -102,6 +102,11 @@ class Case:
     def is_canary(self) -> bool:
         return bool(self.expected)
 
+    @property
+    def is_fresh(self) -> bool:
+        """Whether any peer may have its only replica."""
+        return not self.answers and len(self.numbers) == 1 and not self.expected
+
     def has_answered(self, peer: str) -> bool:
         """Whether a peer has had its say: nobody votes twice."""
         return any(each.peer == peer for each in self.answers)
