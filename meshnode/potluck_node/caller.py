@@ -185,7 +185,7 @@ class Caller:
             if lease and lease.link:
                 if not lease.ours:
                     lease.books.meter.sent(action.input, action.attempt, action.payload, self._clock.now_us())
-                call, index = self.core.input_of(action.input) or ("", 0)
+                call, index = self.core.place_of(action.input)
                 given = (action.input, action.attempt, action.payload, action.plain, call, index, action.worker)
                 lease.link.post(messages.Input(*given))
         elif isinstance(action, ev.Deliver):
@@ -435,7 +435,7 @@ class Caller:
         return lease.desk
 
     def _log(self, message: messages.InputLog) -> None:
-        found = self.core.input_of(message.input)
+        found = self.core.shown_of(message.input)
         if found and found[0] in self._sinks:
             self._sinks[found[0]].log(*found, message)
 

@@ -38,7 +38,7 @@ class Verify:
     two are the same, `check(inputs, first, second)`. Without it results are the same when they are equal, floats and
     arrays when they differ by at most `atol + rtol * abs(other)`. `same_gpu_class` compares only results of one model
     of GPU. `canaries` are pairs of arguments (a tuple, or the only one) and the known result: mixed in after
-    `canary_rate` of the inputs, never delivered.
+    `canary_rate` of the inputs, never delivered, each at most once to a peer.
 
     Raises `InvalidError` for what cannot be done.
     """

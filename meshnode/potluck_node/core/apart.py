@@ -3,8 +3,9 @@ choice. Part of the call core."""
 
 from __future__ import annotations
 
+import hashlib
 import ipaddress
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable
 from itertools import islice
 from typing import TYPE_CHECKING
@@ -22,6 +23,8 @@ NOBODY_ELSE_US = 20_000_000
 # So many replicas that wait for another peer are looked at before nothing new is begun: who is that far ahead of the
 # others, with which it has to agree, gains nothing by going on.
 WAITING_MAX = 128
+# Of so many canaries it is remembered who had them: a hundred peers and as many canaries as a function may have.
+HAD_MAX = 10_000
 # One owner's machines are often in one network: a provider hands out no less than these. Bits.
 _PREFIX_V4, _PREFIX_V6 = 24, 48
 
@@ -31,6 +34,8 @@ class Apart:
 
     def __init__(self, hiring: Hiring, inputs: dict[int, Input], give_up: Callable[[Case, int], None]) -> None:
         self._hiring, self._inputs, self._give_up = hiring, inputs, give_up
+        # Canaries that peers were sent, by digest.
+        self._had: OrderedDict[tuple[str, bytes], None] = OrderedDict()
 
     def may(self, number: int, name: str) -> bool:
         """Whether a lease may have an input: of a replica, when its peer has and had no other of the same."""
@@ -42,7 +47,7 @@ class Apart:
         return self._may_peer(case, lease.peer) and not (case.numbers - {number}) & lease.inputs.keys()
 
     def _may_peer(self, case: Case, peer: str) -> bool:
-        if case.is_canary and self._hiring.standing(peer).code:
+        if case.is_canary and (self._hiring.standing(peer).code or self.has_had(peer, case.payload)):
             return False
         return not case.has_answered(peer)
 
@@ -87,8 +92,16 @@ class Apart:
     def sent(self, case: Case, lease: Lease) -> None:
         """A replica went to a lease: the others run on the same model, if that is wanted."""
         case.stuck_us = 0
+        if case.is_canary:
+            self._had[lease.peer, _digest(case.payload)] = None
+            if len(self._had) > HAD_MAX:
+                self._had.popitem(last=False)
         if case.model is None:
             case.model = self._hiring.model(lease)
+
+    def has_had(self, peer: str, payload: bytes) -> bool:
+        """Whether a peer was sent a canary before."""
+        return (peer, _digest(payload)) in self._had
 
     def queue(self, function: Function, number: int) -> None:
         """A further replica goes before all that is new, and behind those that wait already."""
@@ -157,6 +170,10 @@ class Apart:
     def _networks(self, peer: str) -> frozenset[str]:
         offer = self._hiring.offer(peer)
         return networks(offer) if offer else frozenset()
+
+
+def _digest(payload: bytes) -> bytes:
+    return hashlib.sha256(payload).digest()
 
 
 def networks(offer: Offer) -> frozenset[str]:

@@ -142,6 +142,16 @@ class CallCore:
         item = self._inputs.get(number)
         return (item.call, item.index) if item else None
 
+    def place_of(self, number: int) -> tuple[str, int]:
+        """(call, number) of an input as its worker is told: by the index it could tell known answers from the rest."""
+        item = self._inputs.get(number)
+        return (item.call, item.case.number if item.case else item.index) if item else ("", 0)
+
+    def shown_of(self, number: int) -> tuple[str, int] | None:
+        """As `input_of`, of what prints for whoever called: of several replicas one, and no known answers."""
+        item = self._inputs.get(number)
+        return self.input_of(number) if item and (item.case is None or item.case.shows(number)) else None
+
     def runs(self, lease: str, number: int) -> bool:
         """Whether an input is with a lease."""
         found = self._leases.get(lease)

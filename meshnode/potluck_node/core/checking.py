@@ -32,6 +32,8 @@ LATE_FACTOR, LATE_MIN_US = 3, 10_000_000
 # A provider ends an input at its timeout; one that has not by half a minute later, which is time enough for a machine
 # that swaps, lets it hang. It is looked for so often.
 OVERDUE_US, LOOK_US = 30_000_000, 10_000_000
+# Canaries of a call that wait, or run: more would stand in the way of what is wanted.
+CANARIES_WAITING_MAX = 8
 # Without a peer for a second replica this is what is said.
 _FEW = "too few peers can run it: each replica takes another one"
 
@@ -74,13 +76,27 @@ class Checking:
 
     def _open_canary(self, name: str, call: Call, function: Function) -> None:
         assert call.rule
-        canary: Canary = call.rule.canaries[self._dice.randrange(len(call.rule.canaries))]
+        fresh = self._unseen(call, function)
+        if not fresh:
+            return
+        canary = fresh[self._dice.randrange(len(fresh))]
         item = Input(self._new(), name, -1, canary.payload, budgets=call.budgets)
         item.case = Case(item.number, call.rule, canary.payload, canary.expected)
         self._inputs[item.number] = item
         call.waiting.add(item.number)
         function.cases += 1
         self._replicate(item, function, 1)
+
+    def _unseen(self, call: Call, function: Function) -> list[Canary]:
+        """Known answers that some stranger who runs the function has not had: who sees an input again knows what it
+        is."""
+        assert call.rule
+        waiting = sum(bool(case and case.is_canary) for case in (self._inputs[each].case for each in call.waiting))
+        peers = [lease.peer for lease in self._hiring.of(function) if not self._hiring.standing(lease.peer).code]
+        if waiting >= 2 * CANARIES_WAITING_MAX:
+            return []
+        had = self._hiring.apart.has_had
+        return [each for each in call.rule.canaries if not peers or not all(had(peer, each.payload) for peer in peers)]
 
     def _replicate(self, item: Input, function: Function, count: int, *, first: bool = False) -> list[Input]:
         """More replicas, at the end of the queue or its head."""

@@ -92,6 +92,7 @@ class Case:
     numbers: set[int] = field(default_factory=set)
     answers: list[Answer] = field(default_factory=list)
     lost: int = 0
+    shown: int = 0
     model: str | None = None
     stuck_us: int = 0
     over: bool = False
@@ -106,6 +107,13 @@ class Case:
     def is_fresh(self) -> bool:
         """Whether any peer may have its only replica."""
         return not self.answers and len(self.numbers) == 1 and not self.expected
+
+    def shows(self, number: int) -> bool:
+        """Whether a replica is the one whose prints are shown: the first that prints."""
+        if self.is_canary:
+            return False
+        self.shown = self.shown or number
+        return self.shown == number
 
     def has_answered(self, peer: str) -> bool:
         """Whether a peer has had its say: nobody votes twice."""

@@ -57,6 +57,10 @@ class Mesh(Caller):
         self.judge = None
         self.silent = set()
         self.refusing = set()
+        self.on_send = lambda action: None
+
+    def lease_of(self, number):
+        return next(lease for lease in self.who if self.core.runs(lease, number))
 
     def open(self, inputs, name="c"):
         self.go(ev.CallOpened(name, self.function, verify=self.rule))
@@ -81,6 +85,7 @@ class Mesh(Caller):
             peer = self.who[action.lease]
             self.runs[peer] += 1
             self.sent.append((peer, action.payload))
+            self.on_send(action)
             if peer in self.silent:
                 return self.send(ev.InputBegan(action.lease, action.input, "worker"))
             outcome = self.behaviour[peer](action.payload, peer)
@@ -206,6 +211,34 @@ def test_canaries_are_not_delivered_and_who_fails_one_is_banned_at_once():
     assert mesh.core.reputation.banned("ann", mesh.now_us) == ""
     assert {each.kind for each in mesh.evidence} == {"canary"}
     assert mesh.ended == {"c"}
+
+
+def test_no_peer_is_sent_a_canary_twice_and_none_can_tell_it_by_its_number():
+    canaries = tuple(Canary(b"known %d" % at, RIGHT + b"known %d" % at) for at in range(3))
+    mesh = Mesh(THREE, rule=Verification(1, 1, canary_milli=500, canaries=canaries))
+    told = []
+    mesh.on_send = lambda action: told.append((action.payload, mesh.core.place_of(action.input)))
+    mesh.open(100)
+    sent = Counter(each for each in mesh.sent if each[1].startswith(b"known"))
+    assert sent
+    assert max(sent.values()) == 1
+    assert mesh.ended == {"c"}
+    numbers = [number for _, (_, number) in told]
+    assert len(set(numbers)) == len(numbers) == 100 + sum(sent.values())
+    assert all(number > 0 for number in numbers)
+
+
+def test_what_replicas_print_is_shown_once():
+    mesh = Mesh(THREE, rule=TWO_OF_THREE)
+    mesh.silent = set(THREE)
+    numbers = []
+    mesh.on_send = lambda action: numbers.append(action.input)
+    mesh.open(1)
+    first = numbers[0]
+    assert mesh.core.shown_of(first) == ("c", 0)
+    mesh.go(ev.InputFinished(mesh.lease_of(first), InputDone(first, 1, 1000, payload=RIGHT + b"0")))
+    assert len(numbers) == 2
+    assert mesh.core.shown_of(numbers[1]) is None
 
 
 def test_a_canary_that_nobody_answers_holds_up_no_call_for_long():
