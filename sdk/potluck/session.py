@@ -19,6 +19,7 @@ from potluck.wire.audit import AuditReply
 from potluck.wire.bench import BenchDone
 from potluck.wire.common import Limit
 from potluck.wire.contents import join, split
+from potluck.wire.doctor import ReachReport
 from potluck.wire.doings import MeshDoings
 from potluck.wire.secrets import SecretReply
 from potluck.wire.spawned import SpawnReply
@@ -253,7 +254,8 @@ class Session:
                 | BenchDone
                 | AuditReply
                 | MeshDoings
-                | StrangerReply,
+                | StrangerReply
+                | ReachReport,
             )
             self._answer(message.question, message)
 

@@ -12,6 +12,7 @@ from contextlib import AbstractAsyncContextManager
 import trio
 import trio.testing
 
+from potluck.wire.doctor import AskReach
 from potluck_node.transport.interface import (
     TRANSPORT_FRAME_BYTES_MAX,
     FrameTooLargeError,
@@ -74,6 +75,13 @@ async def eventually(condition: Callable[[], object]) -> None:
     with trio.fail_after(SETTLE_S):
         while not condition():
             await trio.sleep(0.05)
+
+
+async def check_report(world: World) -> None:
+    """A node says how others reach it, as far as it knows, to whoever asks."""
+    async with world() as (_, b, __):
+        found = await b.report(AskReach(7))
+        assert (found.question, found.connected) == (7, 2)
 
 
 async def check_echo(world: World) -> None:

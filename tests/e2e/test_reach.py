@@ -1,11 +1,12 @@
 """Nodes behind routers are called: in network namespaces with real NAT rules, over real connections."""
 
+import json
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from tests.e2e import nat, sample
-from tests.e2e.mesh import wait_until
+from tests.e2e.mesh import run_cli, wait_until
 from tests.e2e.nat import Internet, PlacedNode
 
 from potluck import calls
@@ -60,6 +61,16 @@ def call_from(node, use_node):
         assert sample.add.remote(1, 2) == 3
 
 
+# What the doctor says of those behind such a router.
+KINDS = {"restricted": "(cone)", "symmetric": "(symmetric)", "cone": "through the router in front of it, at 45.9.0.4"}
+
+
+def doctor(node):
+    found = json.loads(run_cli(node, "doctor", "--json").stdout)
+    assert any(each["says"].startswith("It sends ") for each in found if each["about"] == "upload")
+    return next(each["says"] for each in found if each["about"] == "reach")
+
+
 @pytest.mark.parametrize(
     ("ours", "theirs", "way"),
     [
@@ -79,6 +90,9 @@ def test_a_call_gets_through_two_routers(internet, nodes, use_node, ours, theirs
     # It has the image then: a relay would take a minute for that.
     call_from(bob, use_node)
     call_from(ann, use_node)
+    if theirs != ours:
+        assert KINDS[ours] in doctor(ann)
+        assert KINDS[theirs] in doctor(bob)
     assert said(ann, way)
     assert said(ann, "through the relay") == (way == "through the relay")
 

@@ -384,6 +384,8 @@ async def _close_idle_circuits(live: _Live) -> None:
         relayed = [
             peer for peer in live.dialer.connected() if live.dialer.is_relayed(peer) and peer not in live.streams
         ]
+        for peer in [peer for peer in live.budgets if peer not in live.dialer.connected()]:
+            del live.budgets[peer]
         idle = {peer: idle.get(peer, trio.current_time()) for peer in relayed}
         for peer, since in idle.items():
             if trio.current_time() - since >= CIRCUIT_IDLE_S:

@@ -133,6 +133,9 @@ class Reach:
         async with trio.open_nursery() as nursery:
             for peer in due[: max(0, room)]:
                 nursery.start_soon(self._observe, peer, now)
+        self._not_before = {key: until for key, until in self._not_before.items() if until > now}
+        if not self._reports:
+            return False  # nobody to ask, for now; what was found out holds as long as we do not move
         verdict = core.judge([report for report, _ in self._reports.values()], self._own_hosts())
         changed, self.verdict = verdict != self.verdict, verdict
         return changed
@@ -208,7 +211,7 @@ class Reach:
         before = {peer: address for peer, (address, _) in self._relays.items()}
         now, dialled = trio.current_time(), self._dialled()
         for peer in list(self._relays):
-            if peer not in dialled or not self.verdict.hidden:
+            if peer not in dialled or self.verdict.reachable:
                 del self._relays[peer]
         for peer in dialled if self.verdict.hidden else ():
             _, until = self._relays.get(peer, ("", now))

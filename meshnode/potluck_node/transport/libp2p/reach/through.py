@@ -86,7 +86,10 @@ class Through:
     async def _own(self, relay: str) -> AsyncIterator[tuple[core.Kind, tuple[tuple[str, int], ...]]]:
         """How we can be met, for as long as the block lasts. Raises as `Reach.observing`."""
         verdict = self._reach.verdict
-        if verdict.reachable or verdict.kind == "symmetric" or not self._reach.port:
+        if not self._reach.port:
+            yield "symmetric", ()  # nothing listens, so there is no port that could be told
+            return
+        if verdict.reachable or verdict.kind == "symmetric":
             yield verdict.kind, verdict.endpoints
             return
         async with self._reach.observing(relay) as endpoint:
