@@ -167,3 +167,10 @@ def test_a_map_survives_a_broken_cable_lost_packets_and_a_move(internet, nodes, 
         assert seen == [x * x for x in range(120)]
         wait_until(lambda: peers(ann) >= {"bob", "cas"}, "both being back")
         assert any(cas.place.address in address for address in cas.status().addresses)
+        # The caller's own machine is carried away, too.
+        results = sample.slow_square.map(range(80))
+        seen = [next(results)]
+        internet.move(ann.place, second)
+        seen += list(results)
+        assert seen == [x * x for x in range(80)]
+    assert said(ann, "the addresses of this machine changed")

@@ -23,8 +23,9 @@ ALL_BYTES_PER_SECOND, ALL_BURST_BYTES = 2 << 20, 4 << 20
 CIRCUIT_BYTES_MAX = 512 << 20
 CIRCUIT_LIFE_S = 12 * 3600.0
 
-# Questions of one peer: so many at once, then so many a second. A call asks a few, once.
-QUESTIONS_BURST, QUESTIONS_PER_SECOND = 20.0, 1.0
+# Questions of one peer: so many at once, then so many a second. Reaching somebody takes four, and a caller may begin
+# with twenty providers; a relay asks for all whom it relays for.
+QUESTIONS_BURST, QUESTIONS_PER_SECOND = 100.0, 5.0
 PEERS_MAX = 1000
 
 

@@ -131,11 +131,18 @@ async def test_a_node_finds_out_where_it_is_seen_and_who_gets_in():
         assert changes
 
 
-async def test_nobody_is_dialled_at_a_port_of_a_service():
-    async with relayed() as (a, relay, _):
-        answer = await question(a, relay, messages.DialBack((22, 80, 443), bytes(16)))
-        assert answer == messages.DialledBack("127.0.0.1", ())
-        assert isinstance(await question(a, relay, messages.DialBack((4001,), b"short")), messages.ReachRefused)
+async def test_nobody_is_dialled_at_a_port_of_a_service_or_on_our_own_machine(monkeypatch):
+    everywhere = ("/ip4/0.0.0.0/tcp/0",)
+    a, b = make(listen=everywhere), make(listen=everywhere)
+    async with serving(a, b):
+        await a.connect(b.addresses()[0])
+        host = b._live.dialer.remote_host(a.peer)
+        answer = await question(a, b, messages.DialBack((22, 80, 443), bytes(16)))
+        assert answer == messages.DialledBack(host, ())
+        assert isinstance(await question(a, b, messages.DialBack((4001,), b"short")), messages.ReachRefused)
+        # Who comes through a proxy of ours may be anybody.
+        monkeypatch.setattr(b._live.dialer, "remote_host", lambda peer: "127.0.0.1")
+        assert isinstance(await question(a, b, messages.DialBack((4001,), bytes(16))), messages.ReachRefused)
 
 
 async def test_an_unknown_probe_is_closed_at_once():

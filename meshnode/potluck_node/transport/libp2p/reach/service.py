@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
@@ -281,6 +282,9 @@ class Reach:
         """Only the very address from which the peer is connected: so nobody makes us dial into our own network, but who
         is in it. Raises `PeerUnreachableError`."""
         host = self._dialer.remote_host(peer)
+        if host is not None and ipaddress.ip_address(host.partition("%")[0]).is_loopback:
+            # Perhaps a proxy of our own, behind which anybody may be.
+            host = None
         if host is None or len(question.nonce) != messages.NONCE_BYTES:
             raise PeerUnreachableError("you have no address that could be dialled")
         found: list[int] = []
