@@ -17,6 +17,7 @@ from potluck.verify import parsed
 from potluck_ledger.keys import is_ed25519
 from potluck_ledger.witness import WITNESSES_MAX
 from potluck_node.core.levels import LevelName
+from potluck_node.core.policy_rules import Policy, spans
 from potluck_node.machine import cores, memory_mib
 
 CONFIG_FILE = "config.toml"
@@ -74,6 +75,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     tunnels: str = "127.0.0.1"
     ledger_admins: tuple[str, ...] = ()
     quota_deficit_s: float = 0.0
+    policy: Policy = Policy()
     gpu_weights: dict[str, float] = {}
 
     @property
@@ -131,6 +133,7 @@ HELP = {
     "ledger_admins": "Peer ids whose grants of GPU time count here; without any, nobody is refused for a quota.",
     "gpu_weights": "What a second on a GPU class counts against grants of no class and `max_cost`; 1 unless named.",
     "quota_deficit_s": "Seconds that a caller may use beyond its quota, running behind all others.",
+    "policy": "When the machine works for others: preset always, idle or nights, and what differs from it.",
     "tunnels": "Address at which ports that functions forward are reached; none refuses to forward any.",
 }
 
@@ -194,6 +197,11 @@ def _complete(settings: Settings) -> Settings:
             raise InvalidError(f"{peer!r:.80} in trust_levels is no peer id.", fix="`potluck mesh peers` shows them.")
     if settings.verify_strangers != "none":
         parsed(settings.verify_strangers)
+    try:
+        spans(settings.policy.windows or {})
+    except ValueError as error:
+        fix = 'Write windows = { mon = ["22:00-07:00"] } below [policy].'
+        raise InvalidError("The policy has windows that are none.", why=str(error), fix=fix) from None
     gpus = settings.gpus
     if isinstance(gpus, str) and gpus not in ("all", "none"):
         gpus = _parts(gpus)

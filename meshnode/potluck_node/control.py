@@ -295,7 +295,7 @@ class _Client:
         elif isinstance(message, control.AskJournal):
             self._post(self._desk.journal_answer(message))
         elif isinstance(message, control.Pause):
-            self._desk.pause(message.reason, message.now)
+            self._desk.pause(message.reason, message.now, message.seconds)
             self._post(control.Done(message.question))
         elif isinstance(message, control.Resume):
             self._desk.resume()

@@ -13,6 +13,7 @@ from potluck.wire.bench import RunBench
 from potluck.wire.doctor import AskReach
 from potluck.wire.doings import AskMeshDoings
 from potluck.wire.lease import InputLog
+from potluck.wire.policy import PolicyQuestion
 from potluck.wire.spawned import SpawnQuestion
 from potluck.wire.tokens import TokenQuestion
 from potluck.wire.verify import StrangerQuestion
@@ -44,7 +45,7 @@ class Desk(Protocol):
     async def answer_spawned(self, question: SpawnQuestion, show: Show) -> wire.Message: ...
     async def answer_apps(self, question: ForDesk, client: AppClient) -> wire.Message: ...
     def heard(self, app: str, function: str, message: InputLog) -> None: ...
-    def pause(self, reason: str, now: bool) -> None: ...
+    def pause(self, reason: str, now: bool, seconds: float = 0.0) -> None: ...
     def resume(self) -> None: ...
     def stop(self) -> None: ...
 
@@ -62,6 +63,7 @@ ForDesk = (
     | RunBench
     | AuditQuestion
     | AskMeshDoings
+    | PolicyQuestion
     | StrangerQuestion
     | AskReach
 )
@@ -75,6 +77,8 @@ async def answer(node: Node, question: ForDesk, client: AppClient) -> wire.Messa
         return await node.audit.answer(question)
     if isinstance(question, AskMeshDoings):
         return await node.doings.answer(question)
+    if isinstance(question, PolicyQuestion):
+        return node.policy.answer(question)
     if isinstance(question, StrangerQuestion):
         return node.strangers.answer(question)
     if isinstance(question, AskReach):

@@ -48,6 +48,7 @@ from potluck_node.deployed_images import DeployedImages
 from potluck_node.deployments import Deployments
 from potluck_node.desk import ForDesk, Progress
 from potluck_node.devices.interface import Binding, Devices
+from potluck_node.devices.owner import Owner
 from potluck_node.discovery import Discovery
 from potluck_node.doings import DoingsDesk
 from potluck_node.fetch import Caps, Fetcher
@@ -66,6 +67,7 @@ from potluck_node.metrics import Metrics
 from potluck_node.neighbours import Neighbours
 from potluck_node.nested import Nested
 from potluck_node.plain_offer import plain_offer
+from potluck_node.policy import PolicyDesk
 from potluck_node.provider import Provider
 from potluck_node.quota_desk import QuotaDesk
 from potluck_node.quota_gate import QuotaGate
@@ -178,6 +180,7 @@ class Node:
         self.keeper = Keeper(home, self.images, self._clock, int(settings.volume_keep_gib * (1 << 30)))
         self.provider = self._make_provider() if settings.offer and parts.launcher else None
         self.bench = BenchDesk(self.home.scores, self.provider, lambda: self.discovery.touch())
+        self.policy = PolicyDesk(settings.policy, self.provider, Owner(home), self._clock)
         self.commands = Commands(self.provider, self.key.peer)
         self.discovery = Discovery(self.transport, self.key, self.book, self._clock, self.make_offer)
         self.witnesses = Witnesses(self.key, self.journal, settings.witnesses, settings.witnesses_needed)
@@ -352,6 +355,7 @@ class Node:
                     if self.embedded:
                         nursery.start_soon(self._end_when_unused)
                     else:
+                        await nursery.start(self.policy.serve)
                         nursery.start_soon(self.bench.serve)
                     log.info("%s is up as %s", self.settings.name, self.key.peer)
                     task_status.started()
@@ -395,6 +399,7 @@ class Node:
             sequence=self._sequence,
             issued_us=now_us,
             expires_us=now_us + OFFER_LIFE_US,
+            state="paused" if self.provider and self.provider.core.paused else "open",
             addresses=self.transport.addresses(),
             scores=self.bench.scores(),
         )
@@ -407,7 +412,7 @@ class Node:
         free, idle = core.room.free(), core.room.idle()
         return msgspec.structs.replace(
             self._plain_offer,
-            state="paused" if core.paused else "open",
+            state="paused" if core.paused and core.own_paused else "open",
             cpu_free_milli=free[0] + idle[0],
             memory_free_mib=free[1] + idle[1],
             slots_free=(free[0] + idle[0]) // 1000,
@@ -460,13 +465,11 @@ class Node:
     def heard(self, app: str, function: str, message: InputLog) -> None:
         self.apps.heard(app, function, message)
 
-    def pause(self, reason: str, now: bool) -> None:
-        if self.provider:
-            self.provider.submit(pev.Paused(reason, now))
+    def pause(self, reason: str, now: bool, seconds: float = 0.0) -> None:
+        self.policy.pause(reason, now, seconds)
 
     def resume(self) -> None:
-        if self.provider:
-            self.provider.submit(pev.Resumed())
+        self.policy.resume()
 
     def stop(self) -> None:
         """End the node: running work is cancelled and told so, receipts are signed, then everything closes."""

@@ -45,6 +45,7 @@ def make_status(node: Node, question: int, now_us: int) -> control.Status:
         embedded=node.embedded,
         mesh_id=node.membership.file.id if node.membership else "",
         scores=node.bench.scores(),
+        policy=node.policy.reasons,
     )
 
 

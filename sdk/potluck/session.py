@@ -21,6 +21,7 @@ from potluck.wire.common import Limit
 from potluck.wire.contents import join, split
 from potluck.wire.doctor import ReachReport
 from potluck.wire.doings import MeshDoings
+from potluck.wire.policy import PolicyReply
 from potluck.wire.secrets import SecretReply
 from potluck.wire.spawned import SpawnReply
 from potluck.wire.state import StateAnswered
@@ -255,7 +256,8 @@ class Session:
                 | AuditReply
                 | MeshDoings
                 | StrangerReply
-                | ReachReport,
+                | ReachReport
+                | PolicyReply,
             )
             self._answer(message.question, message)
 

@@ -32,15 +32,15 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     fullscreen: bool | None = None
     ssh: bool | None = None
     exclusive: tuple[str, ...] = ()
-    battery: bool = False
-    battery_min: float = 0.5
-    metered: bool = False
+    battery: bool | None = None
+    battery_min: float | None = None
+    metered: bool | None = None
     lid_closed: bool = True
     others_cpu: float | None = None
-    memory_free_mib: int = 1024
-    disk_free_gib: float = 5.0
-    cpu_temp_c: float = 95.0
-    gpu_temp_c: float = 87.0
+    memory_free_mib: int | None = None
+    disk_free_gib: float | None = None
+    cpu_temp_c: float | None = None
+    gpu_temp_c: float | None = None
     gpu_watts: float = 0.0
     gpu_off: tuple[str, ...] = ()
     gpu_share_vram: float = 1.0
@@ -54,11 +54,19 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 _NIGHTS = dict.fromkeys(DAYS, ("22:00-07:00",))
-_PRESETS: dict[str, dict[str, object]] = {
-    "always": {"idle_s": 0.0, "windows": {}, "games": False, "fullscreen": False, "ssh": False, "others_cpu": 0.0},
-    "idle": {"idle_s": 180.0, "windows": {}, "games": True, "fullscreen": True, "ssh": True, "others_cpu": 0.5},
-    "nights": {"idle_s": 180.0, "windows": _NIGHTS, "games": True, "fullscreen": True, "ssh": True, "others_cpu": 0.5},
-}
+# A server, or a machine whose owner decides alone: only what they and the system say stops it.
+_ALWAYS: dict[str, object] = {
+    "idle_s": 0.0, "windows": {}, "games": False, "fullscreen": False, "ssh": False, "others_cpu": 0.0, "battery": True,
+    "battery_min": 0.0, "metered": True, "memory_free_mib": 0, "disk_free_gib": 0.0, "cpu_temp_c": 0.0,
+    "gpu_temp_c": 0.0,
+}  # fmt: skip
+# A machine at which somebody works or plays.
+_IDLE: dict[str, object] = {
+    "idle_s": 180.0, "windows": {}, "games": True, "fullscreen": True, "ssh": True, "others_cpu": 0.5, "battery": False,
+    "battery_min": 0.5, "metered": False, "memory_free_mib": 1024, "disk_free_gib": 5.0, "cpu_temp_c": 95.0,
+    "gpu_temp_c": 87.0,
+}  # fmt: skip
+_PRESETS: dict[str, dict[str, object]] = {"always": _ALWAYS, "idle": _IDLE, "nights": _IDLE | {"windows": _NIGHTS}}
 
 
 @dataclass(frozen=True)

@@ -52,7 +52,7 @@ class ProviderCore:
         self._pools, self.room, self.gpus = self._staff.pools, self._staff.room, self._gpus.desk
         self._us, self._vouching = us, Vouching(us)
         self.asks = Asks(node, capacity, self._staff, self.gpus)
-        self.paused = ""
+        self.paused, self.own_paused = "", True
         self.wake_us: int | None = None
         self._handlers: dict[type, Callable[..., None]] = {
             ev.LeaseAsked: self._lease_asked,
@@ -121,7 +121,8 @@ class ProviderCore:
 
     def _lease_asked(self, event: ev.LeaseAsked, now_us: int) -> None:
         request = event.request
-        refusal = self.asks.refuse(event.caller, request, self.paused, now_us)
+        paused = self.paused if self.own_paused or event.caller != self._us else ""
+        refusal = self.asks.refuse(event.caller, request, paused, now_us)
         if refusal:
             self._act(ev.Post(event.lease, refusal))
             self._act(ev.Hangup(event.lease))
@@ -469,19 +470,19 @@ class ProviderCore:
 
     def _on_paused(self, event: ev.Paused, now_us: int) -> None:
         """No new work; `now` also ends what runs."""
-        self._set_paused(event.reason)
+        self._set_paused(event.reason, event.own)
         if event.now:
-            for lease in sorted(self._leases):
+            for lease in sorted(name for name, each in self._leases.items() if event.own or each.caller != self._us):
                 self._act(ev.Post(lease, CloseLease(event.reason)))
                 self._lease_gone(ev.LeaseGone(lease, event.reason), now_us)
-            for pool in list(self._pools.values()):
+            for pool in [each for each in self._pools.values() if event.own or each.caller != self._us]:
                 self._staff.end(pool, event.reason)
 
     def _on_resumed(self, _event: ev.Resumed, _now_us: int) -> None:
-        self._set_paused("")
+        self._set_paused("", True)
 
-    def _set_paused(self, reason: str) -> None:
-        self.paused = reason
+    def _set_paused(self, reason: str, own: bool) -> None:
+        self.paused, self.own_paused = reason, own
         for pool in self._pools.values():
             self._rescale(pool)
         self._act(ev.OfferChanged())

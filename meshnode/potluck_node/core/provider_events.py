@@ -204,10 +204,12 @@ class LeaseGone:
 
 @dataclass(frozen=True, slots=True)
 class Paused:
-    """The owner wants the machine; with `now`, running work ends at once."""
+    """The owner wants the machine; with `now`, running work ends at once. Without `own`, this node's own functions go
+    on: whoever sits at a machine may use it."""
 
     reason: str
     now: bool = False
+    own: bool = True
 
 
 @dataclass(frozen=True, slots=True)

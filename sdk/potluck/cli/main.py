@@ -47,6 +47,7 @@ def _register() -> None:
         ledger,
         mesh,
         node,
+        policy,
         rules,
         run,
         secret,
@@ -79,7 +80,8 @@ def _register() -> None:
     main.add_command(shell.shell)
     main.add_command(token.token)
     main.add_command(doctor.doctor)
-    main.add_command(watch.watch)
+    for command in (policy.policy, policy.drain, policy.panic, watch.watch):
+        main.add_command(command)
     main.add_command(watch.log)
     main.add_command(bench.bench)
 

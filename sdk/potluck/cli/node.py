@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING
 import click
 
 from potluck import paths, start
-from potluck.cli import service
+from potluck.cli import first_run, service
 from potluck.cli.bench import claims, speed
 from potluck.cli.calls import done, print_calls
 from potluck.cli.connect import ask_status, client
+from potluck.cli.policy import duration_s
 from potluck.cli.show import as_json, named, print_json, table
 from potluck.errors import ConnectionError, Error, NodeStartError
 from potluck.tiers import TIERS
@@ -71,6 +72,9 @@ def up(home: Path | None, foreground: bool, as_service: bool, **flags: object) -
     elif running:
         click.echo(f"{running.name} is running already; see `potluck status`.")
         return
+    if first_run.is_wanted(flags):
+        require_node()
+        first_run.run()
     if as_service:
         require_node()
         click.echo(f"systemd runs the node from now on ({service.install(arguments)}). See `potluck status`.")
@@ -209,14 +213,16 @@ def _table(title: str, columns: tuple[str, ...], rows: Sequence[tuple[str, ...]]
 
 
 @click.command()
+@click.argument("how_long", required=False, metavar="[2h]")
 @click.option("--now", is_flag=True, help="Also end what is running.")
 @click.option("--reason", default="paused by the owner", help="Shown to callers.")
-def pause(now: bool, reason: str) -> None:
-    """Take no new work until `potluck resume`."""
+def pause(how_long: str | None, now: bool, reason: str) -> None:
+    """Take no new work for a while (90s, 30m, 2h, 1d), or until `potluck resume`."""
+    seconds = duration_s(how_long) if how_long else 0.0
     connection = client()
-    connection.ask(lambda number: control.Pause(number, reason, now), control.Done)
+    connection.ask(lambda number: control.Pause(number, reason, now, seconds), control.Done)
     connection.close()
-    click.echo("Paused.")
+    click.echo(f"Paused for {how_long}." if how_long else "Paused.")
 
 
 @click.command()

@@ -16,6 +16,7 @@ from potluck.wire.common import Failure, FunctionSpec, Limit, Message, RemoteExc
 from potluck.wire.doctor import AskReach, ReachReport
 from potluck.wire.doings import AskMeshDoings, MeshDoings
 from potluck.wire.offer import GpuOffer, Score
+from potluck.wire.policy import PolicyQuestion, PolicyReply, Reason
 from potluck.wire.secrets import SecretQuestion, SecretReply
 from potluck.wire.spawned import SpawnQuestion, SpawnReply
 from potluck.wire.state import AskState, LeaveState, StateAnswered
@@ -102,11 +103,12 @@ class AskJournal(Message, frozen=True):
 
 
 class Pause(Message, frozen=True):
-    """Take no new work; with `now`, end what runs too."""
+    """Take no new work; with `now`, end what runs too. For `seconds`; 0 means until `Resume`."""
 
     question: int
     reason: str = "paused by the owner"
     now: bool = False
+    seconds: float = 0.0
 
 
 class Resume(Message, frozen=True):
@@ -297,6 +299,8 @@ class Status(Message, frozen=True):
     # The peer id of the key of a private mesh.
     mesh_id: str = ""
     scores: tuple[Score, ...] = ()
+    # Why the machine, or one of its GPUs, does not work now.
+    policy: tuple[Reason, ...] = ()
 
 
 # Entries of one answer: a page has at most 1 MiB.
@@ -447,6 +451,7 @@ ToNode = (
     | RunBench
     | AuditQuestion
     | AskMeshDoings
+    | PolicyQuestion
     | ResultsJudged
     | StrangerQuestion
     | AskReach
@@ -475,6 +480,7 @@ FromNode = (
     | BenchDone
     | AuditReply
     | MeshDoings
+    | PolicyReply
     | JudgeResults
     | StrangerReply
     | ReachReport

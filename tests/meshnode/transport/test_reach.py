@@ -39,7 +39,7 @@ async def relayed(**options):
         yield a, relay, b
 
 
-@pytest.mark.parametrize("psk", [None, os.urandom(32)])
+@pytest.mark.parametrize("psk", [None, bytes(range(32))], ids=["open", "psk"])
 async def test_a_relayed_connection_is_as_any_other(psk):
     async with relayed(psk=psk) as (a, relay, b):
         await echoes(a, b)

@@ -1,0 +1,197 @@
+"""Keeps the owner's policy: looks at the machine, and has the provider stop, give way, and go on."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import fields, replace
+from typing import TYPE_CHECKING
+
+import msgspec
+import trio
+
+from potluck.errors import InvalidError
+from potluck.wire import control
+from potluck.wire import policy as messages
+from potluck_node.clock import Clock
+from potluck_node.core import provider_events as pev
+from potluck_node.core.policy import PolicyCore, explain
+from potluck_node.core.policy_rules import Facts, Policy, Reason
+from potluck_node.devices.owner import Owner
+
+if TYPE_CHECKING:
+    from trio_typing import TaskStatus
+
+    from potluck_node.provider import Provider
+
+log = logging.getLogger("potluck.policy")
+
+# Whoever comes back has the machine within a quarter of a second: input is looked at a bit more often.
+QUICK_S = 0.2
+# All else, and what takes a look at every process; asking NetworkManager starts a program.
+SLOW_S, METERED_S = 5.0, 60.0
+# What stops work at once, and what lets it come to its end.
+AT_ONCE = ("panic", "shutting-down", "suspending", "node-trouble")
+NEVER = ("paused", "draining")
+# What callers are told instead of what happens at this machine: it is nobody's business.
+TOLD = {"user-active": "the owner returned", "fullscreen": "the owner returned", "game": "the owner returned",
+        "exclusive-program": "the owner returned", "ssh-session": "the owner returned"}  # fmt: skip
+
+
+class PolicyDesk:
+    """`provider` is None on a node that lends nothing. `owner` looks at the machine."""
+
+    def __init__(self, policy: Policy, provider: Provider | None, owner: Owner, clock: Clock) -> None:
+        self._provider, self._owner, self._clock = provider, owner, clock
+        self._core = PolicyCore(policy)
+        self._facts = Facts()
+        self._metered_at = -METERED_S
+        self._wake = trio.Event()
+        # What the provider was told last, since when work is stopped, and whether it was ended.
+        self._said, self._since_us, self._ended = "", 0, False
+
+    @property
+    def reasons(self) -> tuple[messages.Reason, ...]:
+        """What holds now, and what stops the machine for other reasons than its policy."""
+        paused = self._provider.core.paused if self._provider else ""
+        found = tuple(map(_told, self._core.reasons))
+        if paused and paused != self._said:
+            found = (messages.Reason("node-trouble", paused, "See: potluck doctor; go on with: potluck resume"), *found)
+        return found
+
+    async def serve(self, *, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Look until cancelled."""
+        self._owner.open_inputs()
+        try:
+            await self._look()
+            task_status.started()
+            looked = trio.current_time()
+            while True:
+                watches = bool(self._core.policy.idle_s) and self._provider is not None
+                with trio.move_on_after(QUICK_S if watches else SLOW_S):
+                    await self._wake.wait()
+                self._wake = trio.Event()
+                if trio.current_time() - looked >= SLOW_S:
+                    await self._look()
+                    looked = trio.current_time()
+                else:
+                    self._see(replace(self._facts, idle_s=self._owner.idle_s()) if watches else self._facts)
+        finally:
+            self._owner.close()
+
+    async def _look(self) -> None:
+        policy = self._core.policy
+        names = bool(policy.games or policy.exclusive or policy.ssh or policy.fullscreen)
+        found = await trio.to_thread.run_sync(self._owner.facts, names)
+        metered = self._facts.metered
+        if not policy.metered and trio.current_time() - self._metered_at >= METERED_S:
+            self._metered_at = trio.current_time()
+            metered = await trio.to_thread.run_sync(self._owner.metered)
+        said = self._facts
+        self._see(replace(
+            found, idle_s=self._owner.idle_s() if policy.idle_s else None, metered=metered, paused=said.paused,
+            paused_until_us=said.paused_until_us, draining=said.draining, panic=said.panic,
+        ))  # fmt: skip
+
+    def _see(self, facts: Facts) -> None:
+        now_us = self._clock.now_us()
+        if facts.paused_until_us and now_us >= facts.paused_until_us:
+            facts = replace(facts, paused="", paused_until_us=0)
+        self._facts = facts
+        self._core.see(facts, now_us)
+        self._act(now_us)
+
+    def _act(self, now_us: int) -> None:
+        if self._provider is None:
+            return
+        reason = next((each for each in self._core.reasons if not each.gpu), None)
+        if reason is None:
+            # What somebody else has stopped is not ours to start.
+            if self._said and self._provider.core.paused == self._said:
+                self._provider.submit(pev.Resumed())
+            self._said, self._since_us, self._ended = "", 0, False
+            return
+        text = TOLD.get(reason.code, reason.text)
+        if text != self._said:
+            log.info("no new work: %s (%s)", reason.text, reason.code)
+            self._since_us, self._ended = self._since_us or now_us, False
+            self._said = text
+            self._provider.submit(pev.Paused(text, own=reason.code in (*AT_ONCE, *NEVER)))
+        self._give_way(reason, text, now_us)
+
+    def _give_way(self, reason: Reason, text: str, now_us: int) -> None:
+        """End what runs, once it had its time."""
+        grace_us = 0 if reason.code in AT_ONCE else round(self._core.policy.grace_s * 1e6)
+        if self._ended or reason.code in NEVER or now_us - self._since_us < grace_us or self._provider is None:
+            return
+        self._ended = True
+        log.info("ending what runs: %s", text)
+        self._provider.submit(pev.Paused(text, now=True, own=reason.code in AT_ONCE))
+
+    # What the owner says
+
+    def pause(self, reason: str, now: bool, seconds: float = 0.0) -> None:
+        """Take no new work; with `now`, end what runs."""
+        until_us = self._clock.now_us() + round(seconds * 1e6) if seconds else 0
+        self._see(replace(self._facts, paused=reason, paused_until_us=until_us))
+        if now and self._provider:
+            self._provider.submit(pev.Paused(reason, now=True))
+
+    def resume(self) -> None:
+        """Whatever the owner said is over; also what the node stopped for its own troubles."""
+        self._see(replace(self._facts, paused="", paused_until_us=0, draining=False, panic=False))
+        if self._core.works and self._provider:
+            self._provider.submit(pev.Resumed())
+
+    def answer(self, question: messages.PolicyQuestion) -> control.Done | messages.PolicyTold:
+        """Raises `InvalidError` for facts that there are not."""
+        match question:
+            case messages.Drain(number):
+                self._see(replace(self._facts, draining=True))
+                return control.Done(number)
+            case messages.Panic(number):
+                self._see(replace(self._facts, panic=True))
+                return control.Done(number)
+            case messages.AskPolicy(number, assume):
+                return self._told(number, assume)
+
+    def _told(self, number: int, assume: dict[str, str]) -> messages.PolicyTold:
+        policy, facts = self._core.policy, self._facts
+        reasons, works, next_us = self._core.reasons, self._core.works, self._core.wake_us or 0
+        if assume:
+            facts, next_us = assumed(facts, assume), 0
+            reasons = explain(policy, facts)
+            works = not any(not reason.gpu for reason in reasons)
+        told = tuple(map(_told, reasons)) if assume else self.reasons
+        return messages.PolicyTold(
+            number, works and (bool(assume) or not told), told, _words(facts), _words(policy), next_us
+        )
+
+
+def _told(reason: Reason) -> messages.Reason:
+    return messages.Reason(reason.code, reason.text, reason.fix, reason.gpu, reason.since_us)
+
+
+def _words(struct: Facts | Policy) -> dict[str, str]:
+    names = struct.__struct_fields__ if isinstance(struct, msgspec.Struct) else [each.name for each in fields(struct)]
+    return {name: msgspec.json.encode(getattr(struct, name)).decode() for name in names if name != "gpus"}
+
+
+def assumed(facts: Facts, assume: dict[str, str]) -> Facts:
+    """Facts with some of them as they are said, in JSON or plain words. Raises `InvalidError`."""
+    kinds = {each.name: each.type for each in fields(Facts) if each.name not in ("gpus", "paused_until_us")}
+    known = msgspec.json.decode(msgspec.json.encode(facts))
+    for name, text in assume.items():
+        if name not in kinds:
+            raise InvalidError(f"There is no fact {name!r}.", fix=f"Facts are: {', '.join(kinds)}.")
+        known[name] = _value(text)
+    try:
+        return msgspec.convert(known, Facts)
+    except msgspec.ValidationError as error:
+        raise InvalidError("A fact cannot be so.", why=str(error), fix="See `potluck policy explain`.") from None
+
+
+def _value(text: str) -> object:
+    try:
+        return msgspec.json.decode(text)
+    except msgspec.DecodeError:
+        return text

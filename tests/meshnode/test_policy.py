@@ -1,0 +1,225 @@
+"""The policy on a node: what it sees of the machine, and what it has the provider do."""
+
+import os
+import pty
+import time
+from dataclasses import replace
+
+import pytest
+import trio
+from tests.meshnode.clocks import TrioClock
+
+from potluck.errors import InvalidError
+from potluck.wire import policy as messages
+from potluck_node.core import provider_events as pev
+from potluck_node.core.policy_rules import Facts, Policy
+from potluck_node.devices.owner import Owner
+from potluck_node.policy import QUICK_S, SLOW_S, PolicyDesk, assumed
+
+IDLE = Policy(preset="idle", grace_s=30.0)
+
+
+class Provider:
+    """Remembers what it was told."""
+
+    def __init__(self):
+        self.core, self.told = self, []
+        self.paused = ""
+
+    def submit(self, event):
+        self.told.append((trio.current_time(), event))
+        self.paused = event.reason if isinstance(event, pev.Paused) else ""
+
+    def events(self):
+        told, self.told = [event for _, event in self.told], []
+        return told
+
+
+class Machine:
+    """An `Owner` of which the test says what it sees."""
+
+    def __init__(self):
+        self.known = Facts(others_cpu_milli=0, memory_free_mib=9000, disk_free_gib=90.0)
+        self.idle = 1e6
+
+    def open_inputs(self): ...
+    def close(self): ...
+    def idle_s(self):
+        return self.idle
+
+    def facts(self, processes):
+        return self.known
+
+    def metered(self):
+        return False
+
+
+@pytest.fixture
+async def desk(nursery, autojump_clock):
+    # Looking at the machine takes a thread, which the clock is to wait for.
+    autojump_clock.autojump_threshold = 0.005
+    machine, provider = Machine(), Provider()
+    made = PolicyDesk(IDLE, provider, machine, TrioClock())
+    await nursery.start(made.serve)
+    assert provider.events() == []
+    return made, machine, provider
+
+
+async def test_who_comes_back_has_the_machine_at_once_and_what_runs_has_its_grace(autojump_clock, desk):
+    _, machine, provider = desk
+    machine.idle = 0.0
+    before = trio.current_time()
+    await trio.sleep(0.25)
+    ((at, event),) = provider.told
+    assert at - before <= 0.25
+    assert event == pev.Paused("the owner returned", own=False)
+    provider.events()
+    await trio.sleep(29)
+    assert provider.events() == []
+    await trio.sleep(2)
+    assert provider.events() == [pev.Paused("the owner returned", now=True, own=False)]
+    machine.idle = 181.0
+    await trio.sleep(1)
+    assert provider.events() == [pev.Resumed()]
+
+
+async def test_what_another_has_stopped_is_not_started(autojump_clock, desk):
+    made, machine, provider = desk
+    machine.idle = 0.0
+    await trio.sleep(1)
+    provider.submit(pev.Paused("its journal is behind"))
+    provider.events()
+    machine.idle = 1e6
+    await trio.sleep(1)
+    assert provider.events() == []
+    assert [reason.code for reason in made.reasons] == ["node-trouble"]
+
+
+async def test_a_pause_ends_by_itself(autojump_clock, desk):
+    made, _, provider = desk
+    made.pause("lunch", False, 60)
+    await trio.sleep(55)
+    assert provider.events() == [pev.Paused("lunch")]
+    await trio.sleep(10)
+    assert provider.events() == [pev.Resumed()]
+
+
+async def test_draining_never_ends_what_runs_and_panic_does_at_once(autojump_clock, desk):
+    made, _, provider = desk
+    made.answer(messages.Drain(1))
+    await trio.sleep(60)
+    assert provider.events() == [pev.Paused("it finishes what it has, and takes nothing new")]
+    made.answer(messages.Panic(1))
+    assert [(event.now, event.own) for event in provider.events()] == [(False, True), (True, True)]
+    made.resume()
+    assert pev.Resumed() in provider.events()
+
+
+async def test_slow_facts_are_seen_too(autojump_clock, desk):
+    _, machine, provider = desk
+    machine.known = replace(machine.known, on_battery=True, battery=0.9)
+    await trio.sleep(2 * SLOW_S)
+    assert [event.reason for event in provider.events()] == ["it runs on battery"]
+
+
+async def test_what_if(autojump_clock, desk):
+    made, _, provider = desk
+    now = made.answer(messages.AskPolicy(1))
+    assert (now.works, now.reasons) == (True, ())
+    then = made.answer(messages.AskPolicy(1, {"programs": '["wineserver"]', "idle_s": "5"}))
+    assert (then.works, [reason.code for reason in then.reasons]) == (False, ["user-active", "game"])
+    assert then.facts["idle_s"] == "5.0"
+    assert made.answer(messages.AskPolicy(1)).works
+    assert provider.events() == []
+
+
+@pytest.mark.parametrize(("fact", "value"), [("weather", "1"), ("idle_s", "soon"), ("gpus", "[]"), ("programs", "1")])
+def test_facts_that_cannot_be(fact, value):
+    with pytest.raises(InvalidError, match="fact"):
+        assumed(Facts(), {fact: value})
+
+
+def test_a_quarter_of_a_second_is_kept():
+    assert QUICK_S < 0.25
+
+
+# What is seen of the machine
+
+
+def write(root, path, text):
+    file = root / path
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(text)
+
+
+def test_a_laptop_is_seen(tmp_path):
+    write(tmp_path, "sys/class/power_supply/AC/type", "Mains\n")
+    write(tmp_path, "sys/class/power_supply/AC/online", "0\n")
+    write(tmp_path, "sys/class/power_supply/BAT0/type", "Battery\n")
+    write(tmp_path, "sys/class/power_supply/BAT0/capacity", "37\n")
+    write(tmp_path, "sys/class/power_supply/mouse/type", "Battery\n")
+    write(tmp_path, "sys/class/power_supply/mouse/scope", "Device\n")
+    write(tmp_path, "sys/class/power_supply/mouse/capacity", "99\n")
+    write(tmp_path, "proc/acpi/button/lid/LID0/state", "state:      closed\n")
+    write(tmp_path, "sys/class/thermal/thermal_zone0/type", "x86_pkg_temp\n")
+    write(tmp_path, "sys/class/thermal/thermal_zone0/temp", "71000\n")
+    write(tmp_path, "sys/class/thermal/thermal_zone1/type", "iwlwifi\n")
+    write(tmp_path, "sys/class/thermal/thermal_zone1/temp", "99000\n")
+    write(tmp_path, "proc/meminfo", "MemTotal: 8000 kB\nMemAvailable:    2048000 kB\n")
+    for pid, name, line in ((1, "init", "init"), (7, "sshd", "sshd: ann@pts/0"), (8, "sshd", "sshd: ann [priv]")):
+        write(tmp_path, f"proc/{pid}/comm", f"{name}\n")
+        write(tmp_path, f"proc/{pid}/cmdline", line)
+    facts = Owner(tmp_path, tmp_path).facts(processes=True)
+    assert (facts.on_battery, facts.battery, facts.lid_closed) == (True, 0.37, True)
+    assert (facts.cpu_temp_c, facts.memory_free_mib) == (71.0, 2000)
+    assert (facts.programs, facts.ssh_sessions) == (("init", "sshd"), 1)
+
+
+def test_a_machine_that_tells_nothing_is_not_guessed_about(tmp_path):
+    (tmp_path / "proc").mkdir()
+    owner = Owner(tmp_path, tmp_path)
+    owner.open_inputs()
+    facts = owner.facts(processes=False)
+    unknown = (facts.on_battery, facts.battery, facts.lid_closed, facts.cpu_temp_c, facts.others_cpu_milli)
+    assert unknown == (None,) * 5
+    assert owner._ttys_s() is None
+
+
+def test_what_others_take_of_the_processor(tmp_path):
+    own = os.getpid()
+    write(tmp_path, "proc/stat", "cpu  100 0 0 900 0 0 0 0 0 0\n")
+    write(tmp_path, f"proc/{own}/stat", f"{own} (node) S 1 " + "0 " * 9 + "10 0 0 0 0 0\n")
+    owner = Owner(tmp_path, tmp_path)
+    assert owner.facts(False).others_cpu_milli is None
+    # 100 ticks more, of which 60 were busy: 20 of them ours, in a child of ours.
+    write(tmp_path, "proc/stat", "cpu  160 0 0 940 0 0 0 0 0 0\n")
+    write(tmp_path, "proc/9999/stat", f"9999 (work er) S {own} " + "0 " * 9 + "20 0 0 0 0 0\n")
+    assert owner.facts(False).others_cpu_milli == 400
+
+
+def test_typing_into_a_terminal_is_seen():
+    main, terminal = pty.openpty()
+    try:
+        path = os.ttyname(terminal)
+        os.utime(path, (time.time() - 5000, time.time() - 5000))
+        os.write(main, b"x\n")
+        assert os.read(terminal, 16)
+        assert Owner(None)._ttys_s() < 20
+    finally:
+        os.close(main)
+        os.close(terminal)
+
+
+def test_a_keyboard_is_listened_to_but_not_read(tmp_path):
+    (tmp_path / "dev/input").mkdir(parents=True)
+    os.mkfifo(tmp_path / "dev/input/event0")
+    keep = os.open(tmp_path / "dev/input/event0", os.O_RDWR)
+    owner = Owner(tmp_path, tmp_path)
+    owner.open_inputs()
+    assert owner.idle_s() >= 0
+    owner._seen_input = time.monotonic() - 500
+    assert owner.idle_s() >= 500
+    os.write(keep, bytes(24))
+    assert owner.idle_s() < 1
+    owner.close()
+    os.close(keep)
