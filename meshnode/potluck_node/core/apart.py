@@ -59,7 +59,7 @@ class Apart:
             if not free:
                 break
             number = function.queue.popleft()
-            name = self._best(number, free)
+            name = self._best(function.spec.image, number, free)
             if name:
                 self._hiring.send(name, number, now_us)
             else:
@@ -69,7 +69,7 @@ class Apart:
     def _room(self, name: str) -> bool:
         return self._hiring.leases[name].room() > 0
 
-    def _best(self, number: int, free: set[str]) -> str:
+    def _best(self, image: str, number: int, free: set[str]) -> str:
         case, leases = self._inputs[number].case, self._hiring.leases
         if case is None or case.is_fresh:
             return min(sorted(free), key=lambda name: len(leases[name].inputs) / leases[name].slots)
@@ -78,9 +78,11 @@ class Apart:
             return ""
         near = self._networks_of(case)
 
-        def rank(name: str) -> tuple[bool, float]:
+        def rank(name: str) -> tuple[bool, int, float]:
             lease = leases[name]
-            return bool(near & self._networks(lease.peer)), len(lease.inputs) / lease.slots
+            # Who checks is checked, too: best one of whom least is known.
+            streak = self._hiring.reputation.streak(lease.peer, image) if case.rule.adaptive else 0
+            return bool(near & self._networks(lease.peer)), streak, len(lease.inputs) / lease.slots
 
         return min(fitting, key=rank)
 

@@ -176,7 +176,7 @@ class Checking:
         answer = answer_of(lease.peer, name, done, self._believed(standing, item.call))
         function.replicas.runs += 1
         function.replicas.all_us += done.run_us
-        passes = case.rule.adaptive and not self.reputation.checks(lease.peer, function.spec.image, self._dice, now_us)
+        passes = case.rule.adaptive and not self.reputation.checks(lease.peer, function.spec.image, self._dice)
         self._follow(function, case, case.answered(answer, passes), now_us)
 
     def _believed(self, standing: Standing, call: str) -> bool:

@@ -126,9 +126,14 @@ class Reputation:
 
     # What follows
 
-    def checks(self, peer: str, image: str, dice: Dice, now_us: int) -> bool:
+    def streak(self, peer: str, image: str) -> int:
+        """How many results of the peer were right in a row."""
+        record = self.records.get(peer)
+        return record.streaks.get(image, 0) if record else 0
+
+    def checks(self, peer: str, image: str, dice: Dice) -> bool:
         """Whether to have a result of the peer checked by another one."""
-        streak = self.of(peer, now_us).streaks.get(image, 0)
+        streak = self.streak(peer, image)
         return streak < STREAK_MIN or dice.randrange(streak) == 0
 
     def banned(self, peer: str, now_us: int) -> str:

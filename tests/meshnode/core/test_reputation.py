@@ -18,19 +18,19 @@ def right(reputation, count, peer="ann", image=IMAGE):
 def test_everything_is_checked_until_ten_in_a_row_were_right_and_then_as_boinc_does():
     known, sides = Reputation(), dice()
     right(known, STREAK_MIN - 1)
-    assert all(known.checks("ann", IMAGE, sides, NOW_US) for _ in range(100))
+    assert all(known.checks("ann", IMAGE, sides) for _ in range(100))
     right(known, 91)
-    share = sum(known.checks("ann", IMAGE, sides, NOW_US) for _ in range(20_000)) / 20_000
+    share = sum(known.checks("ann", IMAGE, sides) for _ in range(20_000)) / 20_000
     assert 0.007 < share < 0.013
     # Of another image nothing is known yet.
-    assert known.checks("ann", "cd" * 32, sides, NOW_US)
+    assert known.checks("ann", "cd" * 32, sides)
 
 
 def test_one_that_was_wrong_begins_anew_for_every_image_and_is_not_banned_yet():
     known = Reputation()
     right(known, 50)
     assert not known.verdict("ann", "cd" * 32, False, NOW_US)
-    assert known.checks("ann", IMAGE, dice(), NOW_US)
+    assert known.checks("ann", IMAGE, dice())
     assert known.banned("ann", NOW_US) == ""
 
 
