@@ -10,6 +10,7 @@ from potluck.errors import Error
 from potluck.frames import FrameReader, encode_frame
 from potluck.wire import Failure, control
 from potluck.wire.control import CallStatus, PeerStatus, WorkerStatus
+from potluck.wire.verify import AskPeers, PeerFacts, PeersKnown
 
 SECOND = 1_000_000
 NOW = 1_700_000_000 * SECOND
@@ -38,11 +39,19 @@ def a_peer(name="bob", peer="12D3KooWBob", state="open", **changes) -> PeerStatu
     return msgspec.structs.replace(plain, **changes)
 
 
+def facts_of(name="bob", peer="12D3KooWBob", level="stranger", **changes) -> PeerFacts:
+    return msgspec.structs.replace(PeerFacts(peer, name, level, "nothing is known", False), **changes)
+
+
 class Desk:
-    """`refuse` and `silent` are what it does to everything but the greeting; `greet` is what it answers to that."""
+    """`facts` are what it knows of its peers.
+
+    `refuse` and `silent` are what it does to everything but the greeting; `greet` is what it answers to that.
+    """
 
     def __init__(self, path: Path, status: control.Status | None = None) -> None:
         self.path, self.status = path, status or a_status()
+        self.facts: tuple[PeerFacts, ...] = ()
         self.refuse: dict[type, Error] = {}
         self.greet: Error | None = None
         self.garbage = b""
@@ -88,4 +97,6 @@ class Desk:
             return control.Refusal(message.question, Failure.of(error))
         if isinstance(message, control.AskStatus):
             return msgspec.structs.replace(self.status, question=message.question)
+        if isinstance(message, AskPeers):
+            return PeersKnown(message.question, self.status.mesh, NOW, self.facts)
         return control.Done(message.question)

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 
+from tests.tui.desk import Desk
 from textual.geometry import Region
 
 from potluck_tui.app import PotluckApp
@@ -40,3 +41,14 @@ async def until(pilot, condition, what: str) -> None:
 async def until_shown(pilot, name: str, text: str) -> None:
     app = pilot.app
     await until(pilot, lambda: text in shown(app, name), f"{text!r} in {name}")
+
+
+def on_screen(path, check, status=None, size=(80, 24)):
+    """Run `check(app, pilot, desk)` with the app on a desk that has been heard."""
+
+    async def scene():
+        async with Desk(path, status) as desk, running(path, size) as (app, pilot):
+            await until_shown(pilot, "name", desk.status.name)
+            await check(app, pilot, desk)
+
+    asyncio.run(scene())

@@ -4,37 +4,54 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
-from textual.app import App, ComposeResult
+from textual.app import App, ComposeResult, SystemCommand
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, VerticalScroll
 from textual.content import Content
 from textual.screen import Screen
 from textual.widgets import Footer
+from textual.worker import Worker
 
 from potluck import wire
 from potluck.errors import Error
 from potluck.wire import control
+from potluck.wire.verify import AskPeers, PeersKnown
 from potluck_tui.fit import share
 from potluck_tui.link import POLL_S, Link
 from potluck_tui.model import View, make_view
-from potluck_tui.widgets import Section, Words
+from potluck_tui.pages import PAGES, Known, make_page
+from potluck_tui.widgets import PageBody, Section, Tabs, Words
 from potluck_tui.words import age, counted
 
 # Rates are taken over this long: short enough to follow a change, long enough not to jump with every input.
 RATE_S = 5.0
-# Lines that are always there: machine, sentence (two), five headings, three of ledger, keys.
-FIXED_LINES = 12
+# Lines that are always there: machine, pages, sentence (two), five headings, three of ledger, keys.
+FIXED_LINES = 13
 # From this height on, a blank line parts each section from the next.
 TALL_LINES = 32
 GAPS = 4
+COMMANDS = (
+    ("pause", "Pause", "Take no new work; what runs is finished (key p)"),
+    ("pause_now", "Pause now", "Also end what runs; asks first (key n)"),
+    ("resume", "Resume", "Take work again (key r)"),
+    ("dark_or_light", "Dark or light", "Change the colours (key t)"),
+    ("help", "Help", "Explain the figures of this page (key ?)"),
+    ("quit", "Quit", "Leave this screen; the node goes on (key q)"),
+)
 STATES = ("lends", "paused", "calls", "lost", "unknown")
 LOOKING = "Looking for the node of this machine …"
 # Figures younger than this are as good as live.
 STALE_S = 2.0
+# How often a page asks for what is not in a status: it changes with somebody's verdict, not with each input.
+LOOK_S = 2.0
+DARK, LIGHT = "nord", "textual-light"
+OVERVIEW = PAGES[0]
 
 
 class PotluckApp(App[None]):
@@ -42,11 +59,12 @@ class PotluckApp(App[None]):
 
     TITLE = "Potluck"
     CSS_PATH = "app.tcss"
-    ENABLE_COMMAND_PALETTE = False
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("p", "pause", "Pause"),
         Binding("r", "resume", "Resume"),
         Binding("n", "pause_now", "Pause now"),
+        Binding("t", "dark_or_light", "Theme"),
+        *(Binding(page.key, f"go('{page.name}')", page.title, show=False) for page in PAGES),
         Binding("question_mark", "help", "Help", key_display="?"),
         Binding("q", "quit", "Quit"),
     ]
@@ -58,27 +76,35 @@ class PotluckApp(App[None]):
         self._view: View | None = None
         self._seen_at = 0.0
         self._connected = False
+        self._page = OVERVIEW
+        self._known = Known()
+        self._looked_at = -LOOK_S
+        self._looking: Worker[None] | None = None
 
     def compose(self) -> ComposeResult:
         with Horizontal(id="machine"):
             yield Words("name", "Potluck")
             yield Words("about")
+        yield Tabs("tabs")
+        yield Words("sentence", LOOKING)
         with VerticalScroll(id="body"):
-            yield Words("sentence", LOOKING)
             yield Section("This machine", "devices")
             yield Section("Workers", "workers")
             yield Section("Calls from here", "calls")
             yield Section("Peers", "peers")
             yield Section("Ledger", "ledger")
+        for page in PAGES[1:]:
+            yield PageBody(page)
         yield Footer()
 
     def on_mount(self) -> None:
-        self.theme = "nord"
+        self.theme = DARK
+        self._home.query_one(Tabs).mark(self._page.name)
         self._mark("unknown")
         self.run_worker(self._link.follow(), group="link")
 
     def on_resize(self) -> None:
-        self.call_after_refresh(self._show_lists)
+        self.call_after_refresh(self._show_page)
 
     # What the link sees
 
@@ -89,6 +115,7 @@ class PotluckApp(App[None]):
         self._connected, self._seen_at = True, time.monotonic()
         self._view = make_view(status, self._history[0])
         self._show(self._view)
+        self._look()
 
     def lost(self, error: Error, retry_s: float) -> None:
         self._connected = False
@@ -103,12 +130,18 @@ class PotluckApp(App[None]):
         self._say(f"{machine.name} · mesh {machine.mesh}", "#name")
         self._say(machine.about, "#about")
         self._mark(machine.state)
-        self._show_lists()
+        self._show_page()
 
-    def _show_lists(self) -> None:
-        view = self._view
-        if view is None:
+    def _show_page(self) -> None:
+        if self._view is None:
             return
+        if self._page is OVERVIEW:
+            self._show_lists(self._view)
+            return
+        blocks = make_page(self._page.name, self._history[-1], self._view, self._known)
+        self._home.query_one(f"#{self._page.name}", PageBody).show_blocks(blocks)
+
+    def _show_lists(self, view: View) -> None:
         listings = {"workers": view.workers, "calls": view.calls, "peers": view.peers}
         wanted = [len(view.devices), *(len(listing.rows) for listing in listings.values())]
         tall = self.size.height >= TALL_LINES
@@ -136,7 +169,48 @@ class PotluckApp(App[None]):
             self._home.remove_class(*STATES).add_class(state)
             self.refresh_bindings()
 
+    # What a page asks for beside the status
+
+    def _look(self) -> None:
+        """Unless that was done lately, or still goes on."""
+        fresh = time.monotonic() < self._looked_at + LOOK_S
+        if self._page.name == "mesh" and not fresh and (self._looking is None or self._looking.is_finished):
+            self._looking = self.run_worker(self._look_at_peers(), group="look")
+
+    async def _look_at_peers(self) -> None:
+        try:
+            self._known = Known(await self._link.ask(AskPeers, PeersKnown))
+        except Error as error:
+            self._known = replace(self._known, problem=str(error))
+        self._looked_at = time.monotonic()
+        self._show_page()
+
     # Keys
+
+    def action_go(self, name: str) -> None:
+        """Show another page."""
+        self._page = next(page for page in PAGES if page.name == name)
+        for page in PAGES:
+            body = self._home.query_one("#body" if page is OVERVIEW else f"#{page.name}")
+            body.display = page is self._page
+            if page is self._page:
+                body.focus()
+        self._home.query_one(Tabs).mark(name)
+        self._looked_at = -LOOK_S
+        self._look()
+        # Rows are cut to the width, which a page has once it was laid out.
+        self.call_after_refresh(self._show_page)
+
+    def action_dark_or_light(self) -> None:
+        self.theme = LIGHT if self.theme == DARK else DARK
+
+    def get_system_commands(self, screen: Screen[object]) -> Iterable[SystemCommand]:
+        """What the palette has: only what would do something now."""
+        for page in PAGES:
+            yield SystemCommand(page.title, f"Show this page (key {page.key})", partial(self.action_go, page.name))
+        for action, title, text in COMMANDS:
+            if self.check_action(action, ()):
+                yield SystemCommand(title, text, getattr(self, f"action_{action}"))
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """Keys that would do nothing now are shown dimmed."""
@@ -165,8 +239,9 @@ class PotluckApp(App[None]):
 
     def action_help(self) -> None:
         from potluck_tui.dialogs import Help
+        from potluck_tui.explained import explained
 
-        self.push_screen(Help())
+        self.push_screen(Help(explained(self._page.name, PAGES[-1].key)))
 
     def _tell(self, make: Callable[[int], wire.Message]) -> None:
         self.run_worker(self._told(make), group="tell")
@@ -174,6 +249,7 @@ class PotluckApp(App[None]):
     async def _told(self, make: Callable[[int], wire.Message]) -> None:
         try:
             await self._link.ask(make, control.Done)
+            self._link.hurry()
         except Error as error:
             self.notify(str(error), title="The node did not do it", severity="error", markup=False)
 

@@ -89,9 +89,7 @@ class Link:
         """Ask the node. Raises its error, or `ConnectionError` when it is not there."""
         if self._client is None:
             raise ConnectionError("No node answers on this machine.", fix="Start one with `potluck up`.")
-        answer = await _ask(self._client, make, kind)
-        self.hurry()
-        return answer
+        return await _ask(self._client, make, kind)
 
 
 async def _ask(client: AsyncClient, make: Callable[[int], wire.Message], kind: type[AnswerT]) -> AnswerT:

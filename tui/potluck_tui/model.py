@@ -36,10 +36,13 @@ class Device:
 
 @dataclass(frozen=True)
 class Listing:
-    """Rows of equally many cells; `empty` is said instead of none."""
+    """Rows of equally many cells, under headings if there are any; `empty` is said instead of none. `left_out` counts
+    rows beyond those."""
 
     rows: tuple[Row, ...]
     empty: str
+    head: Row = ()
+    left_out: int = 0
 
 
 @dataclass(frozen=True)
@@ -115,7 +118,7 @@ def _of(used_mib: int, total_mib: int) -> str:
 def _workers(now: Status) -> Listing:
     order = {"running": 0, "starting": 1, "idle": 2}
     found = sorted(now.workers, key=lambda worker: (order.get(worker.state, 3), worker.worker))
-    name = _namer(now)
+    name = namer(now)
     empty = "Nobody uses this machine now." if now.offering else "This machine runs nothing for others."
     return Listing(tuple(_worker(worker, name, now.now_us) for worker in found), empty)
 
@@ -126,7 +129,7 @@ def _worker(worker: WorkerStatus, name: Callable[[str], str], now_us: int) -> Ro
     return plain(worker.worker), plain(worker.function), f"for {name(worker.caller)}", state, since
 
 
-def _namer(now: Status) -> Callable[[str], str]:
+def namer(now: Status) -> Callable[[str], str]:
     """Peer ids as names, where a peer has told its own; two that use one name are told apart by the ids' ends."""
     names = {peer.peer: plain(peer.name) for peer in now.peers if peer.name}
     uses = Counter([*names.values(), plain(now.name)])
@@ -164,17 +167,18 @@ def _call(call: CallStatus, before: CallStatus | None, elapsed_us: int) -> Row:
 
 def _peers(now: Status) -> Listing:
     found = sorted(now.peers, key=lambda peer: (not peer.connected, peer.state != "open", peer.name, peer.peer))
-    name = _namer(now)
+    name = namer(now)
     empty = "No peers yet. Join others with: potluck up --bootstrap ADDRESS"
     return Listing(tuple(_peer(peer, name(peer.peer)) for peer in found), empty)
 
 
 def _peer(peer: PeerStatus, name: str) -> Row:
     lends, note = _peer_lends(peer), _peer_note(peer)
-    return (name, _peer_state(peer), lends, note) if lends else (name, _peer_state(peer), note or "lends nothing", "")
+    return (name, peer_state(peer), lends, note) if lends else (name, peer_state(peer), note or "lends nothing", "")
 
 
-def _peer_state(peer: PeerStatus) -> str:
+def peer_state(peer: PeerStatus) -> str:
+    """In a word or two: whether work could start there now."""
     if not peer.connected:
         return "not connected"
     if peer.state != "open":
@@ -203,11 +207,12 @@ def _ledger(now: Status) -> tuple[Row, ...]:
     return (
         ("Given", duration(given), f"{counted(inputs_given, 'input')} run for others"),
         ("Used", duration(used), f"{counted(inputs_used, 'input')} run by others"),
-        ("Balance", _signed(given - used), f"{_verdict(given - used)}; {counted(now.entries, 'receipt')}"),
+        ("Balance", signed(given - used), f"{_verdict(given - used)}; {counted(now.entries, 'receipt')}"),
     )
 
 
-def _signed(us: int) -> str:
+def signed(us: int) -> str:
+    """A duration with its sign."""
     return f"+{duration(us)}" if us > 0 else duration(us)
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
+from textual.containers import VerticalScroll
 from textual.content import Content
 from textual.widgets import Static
 
 from potluck_tui.fit import GAP, align, cut
 from potluck_tui.model import Device, Listing
+from potluck_tui.pages import PAGES, Page
 from potluck_tui.words import bar
 
 # Wide enough to tell a tenth from a quarter, and leaves 50 columns of 80 for words.
@@ -43,6 +45,19 @@ class Section(Words):
         rows, hidden = cut(listing.rows, room)
         self._show_lines([_line(cells) for cells in align(rows, self._width)], hidden)
 
+    def show_whole(self, listing: Listing) -> None:
+        """All rows, under their headings; for pages that scroll."""
+        if not listing.rows:
+            self.show(Content.styled(listing.empty, "dim"))
+            return
+        rows = [listing.head, *listing.rows] if listing.head else listing.rows
+        lines = [_line(cells) for cells in align(rows, self._width)]
+        if listing.head:
+            lines[0] = Content.styled(lines[0].plain, "dim")
+        if listing.left_out:
+            lines.append(Content.styled(f"… {listing.left_out} more", "dim"))
+        self._show_lines(lines, 0)
+
     def show_devices(self, devices: Sequence[Device], room: int) -> None:
         """At most `room` lines, each with a bar."""
         if not devices:
@@ -64,6 +79,31 @@ class Section(Words):
     @property
     def _width(self) -> int:
         return self.content_size.width
+
+
+class Tabs(Words):
+    """The pages with their keys; a click goes there too."""
+
+    def mark(self, current: str) -> None:
+        """Show which page is in sight."""
+        self.show(Content.from_markup(" ".join(_tab(page, page.name == current) for page in PAGES)))
+
+
+def _tab(page: Page, current: bool) -> str:
+    label = f" [b]{page.key}[/b] {page.title} "
+    return f"[reverse]{label}[/reverse]" if current else f"[@click=app.go('{page.name}')]{label}[/]"
+
+
+class PageBody(VerticalScroll):
+    """One page of blocks, which scrolls."""
+
+    def __init__(self, page: Page) -> None:
+        super().__init__(*(Section(title, name) for name, title in page.blocks.items()), id=page.name, classes="page")
+
+    def show_blocks(self, blocks: Mapping[str, Listing]) -> None:
+        """What `make_page` made of this page."""
+        for name, listing in blocks.items():
+            self.query_one(f"#{name}", Section).show_whole(listing)
 
 
 def _line(cells: Sequence[str]) -> Content:

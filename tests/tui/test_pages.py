@@ -1,0 +1,80 @@
+"""What the pages say, without a screen."""
+
+import pytest
+from tests.tui.desk import NOW, SECOND, a_call, a_peer, a_status, a_worker, facts_of
+
+from potluck.wire.control import AccountStatus
+from potluck.wire.verify import PeersKnown
+from potluck_tui.explained import FIGURES
+from potluck_tui.model import make_view
+from potluck_tui.pages import PAGES, ROWS_MAX, Known, make_page
+
+
+def blocks(name, known=None, **changes):
+    status = a_status(**changes)
+    return make_page(name, status, make_view(status), known or Known())
+
+
+def known(*facts):
+    return Known(PeersKnown(0, "local", NOW, facts))
+
+
+def test_every_page_fills_its_blocks_and_is_explained():
+    assert len({page.key for page in PAGES}) == len(PAGES)
+    assert set(FIGURES) == {page.name for page in PAGES}
+    for page in PAGES[1:]:
+        assert set(blocks(page.name)) == set(page.blocks)
+        assert all(listing.empty or listing.rows for listing in blocks(page.name).values())
+
+
+def test_calls_with_who_runs_them_and_what_runs_here():
+    call = a_call(note="waiting")
+    call = type(call)(call.call, "train", 30, 18, "waiting", ("bob: 2 slots", "eve: no \x1b GPU"))
+    page = blocks("calling", calls=(call,), workers=(a_worker(),), peers=(a_peer(),))
+    assert page["placed"].rows == (("train", "12 of 30 done", "", "waiting"),)
+    assert page["why"].rows == (("train", "bob: 2 slots"), ("train", "eve: no � GPU"))
+    assert page["here"].rows == (("ann-1", "train", "for bob", "running", "for 12 s"),)
+
+
+class TestPeers:
+    def test_nearest_first_with_trust_and_reputation(self):
+        peers = (a_peer("far", "id-far", rtt_us=150_000), a_peer(rtt_us=1500), a_peer("off", "id-off", connected=False))
+        page = blocks("mesh", known(facts_of(right=9.0, wrong=1.0, score=900)), peers=peers)
+        rows = page["map"].rows
+        assert [row[0] for row in rows] == ["bob", "far", "off"]
+        assert rows[0][1:] == ("2 free", "█░░░░░░░", "1.5 ms", "stranger", "███████░", "0.90", "nothing is known")
+        assert rows[1][2:] == ("████░░░░", "150.0 ms", "", "", "", "")
+        assert all(len(row) == len(page["map"].head) for row in rows)
+
+    def test_one_that_was_never_judged_has_no_figure(self):
+        (row,) = blocks("mesh", known(facts_of()), peers=(a_peer(),))["map"].rows
+        assert row[4:7] == ("stranger", "", "unknown")
+
+    def test_one_that_is_sent_nothing_says_for_how_long_and_why(self):
+        ban = facts_of(banned_us=NOW + 90 * SECOND, banned_why="wrong \x1b results")
+        (row,) = blocks("mesh", known(ban))["map"].rows
+        assert row[1] == "not here"
+        assert row[-1] == "sent nothing for 2 min: wrong � results"
+        (over,) = blocks("mesh", known(facts_of(banned_us=NOW, banned_why="old")))["map"].rows
+        assert over[-1] == "nothing is known"
+
+    def test_this_node_is_not_its_own_peer(self):
+        assert blocks("mesh", known(facts_of("ann", "12D3KooWAnn")))["map"].rows == ()
+
+    def test_a_question_that_failed_says_so(self):
+        assert blocks("mesh", Known(problem="Not today."))["map"].empty == "Not today."
+
+    @pytest.mark.parametrize(("count", "left"), [(ROWS_MAX, 0), (ROWS_MAX + 7, 7)])
+    def test_rows_are_bounded_and_the_rest_is_counted(self, count, left):
+        page = blocks("mesh", peers=tuple(a_peer(f"p{n}", f"id-{n}") for n in range(count)))["map"]
+        assert (len(page.rows), page.left_out) == (ROWS_MAX, left)
+
+
+def test_the_ledger_by_peer_has_the_largest_first():
+    accounts = (AccountStatus("id-1", SECOND, 0, 1, 0), AccountStatus("12D3KooWBob", 0, 9 * SECOND, 0, 3))
+    page = blocks("account", accounts=accounts, peers=(a_peer(),), entries=4)
+    assert page["by-peer"].rows == (
+        ("bob", "0 s", "9.0 s", "−9.0 s", "0, 3"),
+        ("id-1", "1.0 s", "0 s", "+1.0 s", "1, 0"),
+    )
+    assert page["sums"].rows[2] == ("Balance", "−8.0 s", "used more than it gave; 4 receipts")

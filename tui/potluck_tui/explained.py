@@ -1,0 +1,86 @@
+"""What help says: the keys, and each figure of the page it was asked on. Loaded when it is first asked for."""
+
+KEYS = """\
+[b]Keys[/b]
+  [b]1[/b] to [b]{last}[/b]  The pages, as the line at the top names them; or click there.
+  [b]p[/b]  Pause: take no new work; what runs is finished.
+  [b]n[/b]  Pause now: also end what runs. Asks first.
+  [b]r[/b]  Resume: take work again.
+  [b]t[/b]  Dark or light.   [b]Ctrl+P[/b]  All commands by name.
+  [b]q[/b]  Leave this screen. The node goes on; [b]potluck down[/b] ends it.
+
+"""
+
+FIGURES = {
+    "overview": """\
+[b]This machine[/b]
+  What you lend, and how much of it is in use. Workers that wait
+  unused do not count: they make room as soon as it is needed.
+
+[b]Workers[/b]
+  Each runs one function for one caller, in a sandbox. Then its
+  state, and for how long: [b]starting[/b] until the function is loaded,
+  [b]running[/b] an input, or [b]ready, unused[/b] until it is ended.
+
+[b]Calls from here[/b]
+  Your own calls: inputs done of those sent so far, inputs a second
+  over the last few seconds, and what the call waits for.
+
+[b]Peers[/b]
+  Machines of your mesh. [b]2 free[/b]: two workers could start there now;
+  [b]busy[/b]: none; [b]paused[/b]: by its owner. Then what it lends, how far
+  away it is, and why it is not used, if so.
+
+[b]Ledger[/b]
+  Time that workers were leased, from receipts that the provider,
+  and in the usual case the caller too, has signed. [b]Given[/b] to
+  others, [b]used[/b] from others; balance is given less used.
+  [b]potluck ledger verify[/b] checks every receipt on this machine.
+""",
+    "calling": """\
+[b]Calls from here[/b]
+  Your own calls: inputs done of those sent so far, inputs a second
+  over the last few seconds, and what the call waits for.
+
+[b]Who runs them[/b]
+  For each call and each peer that is known: what it runs of the
+  call, or why it runs nothing of it.
+
+[b]Running here[/b]
+  What this machine runs for others, one worker a line: its function,
+  who called it, its state and since when.
+""",
+    "mesh": """\
+[b]now[/b]
+  [b]2 free[/b]: two workers could start there now; [b]busy[/b]: none;
+  [b]paused[/b]: by its owner; [b]not here[/b]: known from before.
+
+[b]away[/b]
+  A round trip in milliseconds; the bar is full at 300 ms. Nearest first.
+
+[b]trust[/b]
+  [b]owner[/b], [b]lab[/b] and [b]known[/b] peers are believed. Of a [b]stranger[/b] only data
+  is taken, and its results are verified where you ask for that.
+  [b]why[/b] says what made it so: a setting, a mesh, or nothing.
+
+[b]reputation[/b]
+  From 0 to 1: how likely its next result is right, from this node's
+  own verdicts, which fade; nobody else's word counts.
+  [b]potluck mesh evidence[/b] shows what they rest on.
+""",
+    "account": """\
+[b]Altogether[/b]
+  Time that workers were leased: [b]given[/b] to others, [b]used[/b] from others.
+  Balance is given less used.
+
+[b]With each peer[/b]
+  The same for each, the largest first, and the inputs run for it
+  and by it. All of it is from signed receipts;
+  [b]potluck ledger verify[/b] checks every one on this machine.
+""",
+}
+
+
+def explained(page: str, last: str) -> str:
+    """The help of a page, as markup; `last` is the key of the last page."""
+    return KEYS.format(last=last) + FIGURES[page]
