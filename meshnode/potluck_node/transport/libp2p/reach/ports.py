@@ -1,7 +1,7 @@
-"""TCP from the very port that the node listens on, and the probes that show how it looks from elsewhere.
+"""TCP from a port of our choice, and the probes that show how it looks from elsewhere.
 
-Routers map the port of a connection, so only a connection from the listening port shows, and opens, the way in. The
-library listens with SO_REUSEPORT, which is what makes it possible.
+Routers map the port of a connection, so only one from the listening port shows the way in to that, and a hole is
+punched from the port that somebody saw. SO_REUSEPORT makes it possible, with which the library listens, too.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ AGAIN_S = 0.2
 
 
 async def dial_from(port: int, host: str, to_port: int) -> trio.SocketStream:
-    """Connect from our own listening port. Raises `OSError`."""
+    """Connect from a port of our own, which others may have, too; 0 is a new one. Raises `OSError`."""
     version6 = ":" in host
     sock = trio.socket.socket(socket.AF_INET6 if version6 else socket.AF_INET, socket.SOCK_STREAM)
     try:
@@ -66,8 +66,8 @@ async def punch(port: int, endpoints: tuple[tuple[str, int], ...], for_s: float)
 
 
 async def send_probe(host: str, to_port: int, nonce: bytes, port: int = 0) -> trio.SocketStream:
-    """A connection that begins as a probe does, from `port` if given. Raises `OSError`."""
-    stream = await dial_from(port, host, to_port) if port else await trio.open_tcp_stream(host, to_port)
+    """A connection that begins as a probe does, from `port` (0: a new one). Raises `OSError`."""
+    stream = await dial_from(port, host, to_port)
     try:
         if port:
             # It is ended by a reset: otherwise the pair of ports would be taken for a minute, also for a punch.

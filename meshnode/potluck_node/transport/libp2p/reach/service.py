@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
-from weakref import WeakValueDictionary
 
 import trio
 
@@ -37,14 +36,13 @@ AGAIN_S = 60.0
 DIAL_BACK_S, DIAL_BACK_PORTS_MAX, DIALS_MAX = 2.0, 2, 8
 
 
-@dataclass
-class _Seen:
-    """What a peer saw of us, and the connection that showed it."""
+@dataclass(frozen=True)
+class Seen:
+    """Host and port that a peer saw, of a connection from our own port `own`."""
 
     host: str
     port: int
-    probe: trio.SocketStream
-    users: int = 0
+    own: int
 
 
 class Reach:
@@ -60,8 +58,6 @@ class Reach:
         self._reports: dict[str, tuple[core.Report, float]] = {}
         self._relays: dict[str, tuple[str, float]] = {}
         self._not_before: dict[str, float] = {}
-        self._seen: dict[str, _Seen] = {}
-        self._locks: WeakValueDictionary[str, trio.Lock] = WeakValueDictionary()
         self._dials = trio.CapacityLimiter(DIALS_MAX)
         self.through = Through(host, dialer, key, self)
 
@@ -165,45 +161,33 @@ class Reach:
 
     async def _report(self, peer: str) -> core.Report:
         """Raises `TransportError`."""
-        async with self.observing(peer) as (host, port):
+        async with self.observing(peer, self._port) as seen:
             pass
-        asked = tuple(dict.fromkeys(filter(None, (self.mapped_port, port, self._port))))[:DIAL_BACK_PORTS_MAX]
+        asked = tuple(dict.fromkeys(filter(None, (self.mapped_port, seen.port, self._port))))[:DIAL_BACK_PORTS_MAX]
         with self.probes.expect() as (nonce, awaited):
             async with talk.asking(self._dialer, peer) as stream:
                 answer = await talk.ask(stream, messages.DialBack(asked, nonce), messages.DialledBack)
             # What came in is our own evidence; the answer only says at which of the ports.
             found = tuple(each for each in answer.ports if each in asked) if awaited.came else ()
-        return core.Report(peer, host, port, found)
+        return core.Report(peer, seen.host, seen.port, found)
 
     @asynccontextmanager
-    async def observing(self, peer: str) -> AsyncIterator[tuple[str, int]]:
-        """Where the peer sees connections from our listening port. One stays open for the block, and keeps the way
-        open; there can only be one for each peer, so blocks share it. Raises `TransportError`."""
-        lock = self._locks.setdefault(peer, trio.Lock())
-        async with lock:
-            seen = self._seen.get(peer) or await self._observed(peer)
-            self._seen[peer] = seen
-            seen.users += 1
-        try:
-            yield seen.host, seen.port
-        finally:
-            seen.users -= 1
-            if not seen.users:
-                self._seen.pop(peer, None)
-                await trio.aclose_forcefully(seen.probe)
-
-    async def _observed(self, peer: str) -> _Seen:
+    async def observing(self, peer: str, port: int = 0) -> AsyncIterator[Seen]:
+        """Where the peer sees a connection from one of our ports, a new one unless given. It stays open for the block,
+        and keeps the way open. Raises `TransportError`."""
         async with talk.asking(self._dialer, peer) as stream:
             ticket = await talk.ask(stream, messages.Observe(), messages.Ticket)
-            host, port = self._place(peer)
             with trio.fail_after(ports.PROBE_TIMEOUT_S):
-                probe = await ports.send_probe(host, port, ticket.nonce, self._port)
+                probe = await ports.send_probe(*self._place(peer), ticket.nonce, port)
             try:
-                seen = await talk.hear(stream, messages.Observed)
+                found = await talk.hear(stream, messages.Observed)
             except BaseException:
                 await trio.aclose_forcefully(probe)
                 raise
-        return _Seen(seen.host, seen.port, probe)
+        try:
+            yield Seen(found.host, found.port, probe.socket.getsockname()[1])
+        finally:
+            await trio.aclose_forcefully(probe)
 
     # Relays of ours
 

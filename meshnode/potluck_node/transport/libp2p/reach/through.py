@@ -69,7 +69,7 @@ class Through:
         return False
 
     async def _try_knock(self, relay: str, peer: str) -> bool:
-        async with self._own(relay) as (kind, endpoints):
+        async with self._own(relay) as (kind, endpoints, port):
             nonce = secrets.token_bytes(messages.NONCE_BYTES)
             here = messages.Here(peer, nonce, talk.now_us(), kind, endpoints)
             async with talk.asking(self._dialer, relay) as stream:
@@ -80,25 +80,23 @@ class Through:
             if self._reach.verdict.reachable:
                 return await self._dialer.until_connected(peer, PUNCH_S)
             found = core.dialable(there.endpoints) if core.punchable(kind, there.kind) else ()
-            return bool(found) and await self._punch(peer, found)
+            return bool(found) and await self._punch(peer, port, found)
 
     @asynccontextmanager
-    async def _own(self, relay: str) -> AsyncIterator[tuple[core.Kind, tuple[tuple[str, int], ...]]]:
-        """How we can be met, for as long as the block lasts. Raises as `Reach.observing`."""
+    async def _own(self, relay: str) -> AsyncIterator[tuple[core.Kind, tuple[tuple[str, int], ...], int]]:
+        """How we can be met, for as long as the block lasts, and the port from which a hole is punched: a new one each
+        time, since the last pair of ports stays taken for a minute. Raises as `Reach.observing`."""
         verdict = self._reach.verdict
-        if not self._reach.port:
-            yield "symmetric", ()  # nothing listens, so there is no port that could be told
-            return
         if verdict.reachable or verdict.kind == "symmetric":
-            yield verdict.kind, verdict.endpoints
+            yield verdict.kind, verdict.endpoints, 0
             return
-        async with self._reach.observing(relay) as endpoint:
-            yield verdict.kind, (endpoint,)
+        async with self._reach.observing(relay) as seen:
+            yield verdict.kind, ((seen.host, seen.port),), seen.own
 
-    async def _punch(self, peer: str, endpoints: tuple[tuple[str, int], ...]) -> bool:
+    async def _punch(self, peer: str, from_port: int, endpoints: tuple[tuple[str, int], ...]) -> bool:
         """Dial while they do. The lesser id is the client: one connection of both has two different ends, also when
         both asked at once."""
-        tcp = await ports.punch(self._reach.port, endpoints, PUNCH_S)
+        tcp = await ports.punch(from_port, endpoints, PUNCH_S)
         if tcp is None:
             return peer in self._dialer.peers()
         host, port = tcp.socket.getpeername()[:2]
@@ -188,10 +186,10 @@ class Through:
             if can_come and targets and peer not in self._dialer.peers():
                 await self._dial(peer, targets)
             return
-        async with self._own(stream.peer) as (kind, endpoints):
+        async with self._own(stream.peer) as (kind, endpoints, port):
             await self._tell(stream, peer, theirs, kind, endpoints)
             if targets and peer not in self._dialer.peers():
-                await self._punch(peer, targets)
+                await self._punch(peer, port, targets)
 
     async def _tell(
         self, stream: FramedStream, peer: str, theirs: messages.Here, kind: str, endpoints: tuple[tuple[str, int], ...]
