@@ -10,6 +10,8 @@ from potluck.errors import Error
 from potluck.frames import FrameReader, encode_frame
 from potluck.wire import Failure, control
 from potluck.wire.control import CallStatus, PeerStatus, WorkerStatus
+from potluck.wire.doctor import AskReach, ReachReport
+from potluck.wire.policy import AskPolicy, PolicyTold, Reason
 from potluck.wire.verify import AskPeers, PeerFacts, PeersKnown
 
 SECOND = 1_000_000
@@ -52,6 +54,8 @@ class Desk:
     def __init__(self, path: Path, status: control.Status | None = None) -> None:
         self.path, self.status = path, status or a_status()
         self.facts: tuple[PeerFacts, ...] = ()
+        self.reasons: tuple[Reason, ...] = ()
+        self.owner, self.journal = "", []
         self.refuse: dict[type, Error] = {}
         self.greet: Error | None = None
         self.garbage = b""
@@ -97,6 +101,15 @@ class Desk:
             return control.Refusal(message.question, Failure.of(error))
         if isinstance(message, control.AskStatus):
             return msgspec.structs.replace(self.status, question=message.question)
+        if isinstance(message, control.AskJournal):
+            # One at a time: as if each filled a page.
+            page = self.journal[message.after : message.after + 1]
+            more = message.after + 1 < len(self.journal)
+            return control.JournalAnswer(message.question, self.owner, tuple(page), more)
+        if isinstance(message, AskPolicy):
+            return PolicyTold(message.question, not self.reasons, self.reasons, {"idle": "3 s"}, {"preset": "polite"})
+        if isinstance(message, AskReach):
+            return ReachReport(message.question, "open", port=0)
         if isinstance(message, AskPeers):
             return PeersKnown(message.question, self.status.mesh, NOW, self.facts)
         return control.Done(message.question)

@@ -4,10 +4,13 @@ import pytest
 from tests.tui.desk import NOW, SECOND, a_call, a_peer, a_status, a_worker, facts_of
 
 from potluck.wire.control import AccountStatus
+from potluck.wire.doctor import Finding
+from potluck.wire.offer import GpuOffer
+from potluck.wire.policy import PolicyTold, Reason
 from potluck.wire.verify import PeersKnown
 from potluck_tui.explained import FIGURES
 from potluck_tui.model import make_view
-from potluck_tui.pages import PAGES, ROWS_MAX, Known, make_page
+from potluck_tui.pages import PAGES, ROWS_MAX, Books, Known, Notes, make_page
 
 
 def blocks(name, known=None, **changes):
@@ -24,7 +27,7 @@ def test_every_page_fills_its_blocks_and_is_explained():
     assert set(FIGURES) == {page.name for page in PAGES}
     for page in PAGES[1:]:
         assert set(blocks(page.name)) == set(page.blocks)
-        assert all(listing.empty or listing.rows for listing in blocks(page.name).values())
+        assert all(isinstance(block, Notes) or block.empty or block.rows for block in blocks(page.name).values())
 
 
 def test_calls_with_who_runs_them_and_what_runs_here():
@@ -42,8 +45,9 @@ class TestPeers:
         page = blocks("mesh", known(facts_of(right=9.0, wrong=1.0, score=900)), peers=peers)
         rows = page["map"].rows
         assert [row[0] for row in rows] == ["bob", "far", "off"]
-        assert rows[0][1:] == ("2 free", "█░░░░░░░", "1.5 ms", "stranger", "███████░", "0.90", "nothing is known")
-        assert rows[1][2:] == ("████░░░░", "150.0 ms", "", "", "", "")
+        assert rows[0][1:] == ("2 free", "█░░░░░░░", "1.5 ms", "stranger", "███████░", "0.90")
+        assert page["reasons"].rows == (("bob", "nothing is known"),)
+        assert rows[1][2:] == ("████░░░░", "150.0 ms", "", "", "")
         assert all(len(row) == len(page["map"].head) for row in rows)
 
     def test_one_that_was_never_judged_has_no_figure(self):
@@ -52,17 +56,17 @@ class TestPeers:
 
     def test_one_that_is_sent_nothing_says_for_how_long_and_why(self):
         ban = facts_of(banned_us=NOW + 90 * SECOND, banned_why="wrong \x1b results")
-        (row,) = blocks("mesh", known(ban))["map"].rows
-        assert row[1] == "not here"
-        assert row[-1] == "sent nothing for 2 min: wrong � results"
-        (over,) = blocks("mesh", known(facts_of(banned_us=NOW, banned_why="old")))["map"].rows
-        assert over[-1] == "nothing is known"
+        page = blocks("mesh", known(ban))
+        assert page["map"].rows[0][1] == "not here"
+        assert page["reasons"].rows[0][1] == "sent nothing for 2 min: wrong � results"
+        (over,) = blocks("mesh", known(facts_of(banned_us=NOW, banned_why="old")))["reasons"].rows
+        assert over[1] == "nothing is known"
 
     def test_this_node_is_not_its_own_peer(self):
         assert blocks("mesh", known(facts_of("ann", "12D3KooWAnn")))["map"].rows == ()
 
     def test_a_question_that_failed_says_so(self):
-        assert blocks("mesh", Known(problem="Not today."))["map"].empty == "Not today."
+        assert blocks("mesh", Known(problems={"mesh": "Not today."}))["map"].empty == "Not today."
 
     @pytest.mark.parametrize(("count", "left"), [(ROWS_MAX, 0), (ROWS_MAX + 7, 7)])
     def test_rows_are_bounded_and_the_rest_is_counted(self, count, left):
@@ -78,3 +82,44 @@ def test_the_ledger_by_peer_has_the_largest_first():
         ("id-1", "1.0 s", "0 s", "+1.0 s", "1, 0"),
     )
     assert page["sums"].rows[2] == ("Balance", "−8.0 s", "used more than it gave; 4 receipts")
+
+
+def test_the_ledger_says_whether_it_was_verified():
+    books = Books("3 entries hold", (("2026-01-01", "█", "1 s", "", ""),), (("now", "gave"),))
+    page = blocks("account", Known(books=books))
+    assert page["sums"].rows[-1] == ("Verified", "yes", "3 entries hold")
+    assert (page["days"].rows, page["receipts"].rows) == (books.days, books.receipts)
+    broken = blocks("account", Known(books=books, problems={"account": "Entry 2\n does not hold."}))
+    assert broken["sums"].rows[-1] == ("Verified", "no", "Entry 2 does not hold.")
+
+
+def test_findings_have_what_is_missing_first_and_say_what_to_do():
+    found = (Finding("cpu", "good", "8 cores."), Finding("bwrap", "missing", "None.", "Nothing runs.", "apt install"))
+    notes = blocks("doctor", Known(findings=found))["findings"].notes
+    assert [(note.state, note.title) for note in notes] == [("missing", "bwrap"), ("good", "cpu")]
+    assert notes[0].lines == ("None.", "Nothing runs.", "→ apt install")
+    assert blocks("doctor")["findings"].empty.startswith("Looking")
+    assert blocks("doctor", Known(problems={"doctor": "No."}))["findings"].empty == "No."
+
+
+class TestPolicy:
+    def test_reasons_say_since_when_and_what_would_change_them(self):
+        gpu = GpuOffer("GPU-1", "NVIDIA A10G", 24576, 8192)
+        reasons = (
+            Reason("input", "Somebody is at the keyboard.", "Leave it for 5 min.", since_us=NOW - 12 * SECOND),
+            Reason("hot", "It has \x1b 90 °C.", "", "GPU-1"),
+        )
+        told = PolicyTold(0, False, reasons, {"idle": "3 s"}, {"preset": "polite"})
+        page = blocks("policy", Known(policy=told), gpus=(gpu,))
+        assert [(note.title, note.lines) for note in page["reasons-now"].notes] == [
+            ("Somebody is at the keyboard. (for 12 s)", ("→ Leave it for 5 min.",)),
+            ("GPU 0: It has � 90 °C.", ()),
+        ]
+        assert (page["settings"].rows, page["facts"].rows) == ((("preset", "polite"),), (("idle", "3 s"),))
+
+    def test_a_machine_that_works_says_so(self):
+        (note,) = blocks("policy", Known(policy=PolicyTold(0, True, (), {}, {})))["reasons-now"].notes
+        assert (note.state, note.title) == ("good", "Nothing keeps this machine from working for others.")
+
+    def test_a_question_that_failed_says_so(self):
+        assert blocks("policy", Known(problems={"policy": "Not\ntoday."}))["reasons-now"].empty == "Not today."

@@ -1,12 +1,15 @@
 """Going from page to page: keys, clicks, help, palette, colours."""
 
+import asyncio
+
 import pytest
-from tests.tui.desk import a_call, a_peer, a_status, a_worker, facts_of
-from tests.tui.screen import on_screen, shown, until, until_shown
+from tests.tui.desk import Desk, a_call, a_peer, a_status, a_worker, facts_of
+from tests.tui.screen import on_screen, running, shown, until, until_shown
 from textual.command import CommandPalette
 
 from potluck.errors import InvalidError
 from potluck.wire import control
+from potluck.wire.policy import Reason
 from potluck.wire.verify import AskPeers
 from potluck_tui.app import DARK, LIGHT
 from potluck_tui.dialogs import Help
@@ -16,6 +19,9 @@ from potluck_tui.pages import PAGES
 @pytest.fixture
 def path(tmp_path):
     return tmp_path / "node.sock"
+
+
+HELP = {"mesh": ["reputation", "trust"], "doctor": ["potluck doctor"]}
 
 
 def in_sight(app):
@@ -39,7 +45,7 @@ def test_every_page_has_a_key_that_the_first_line_shows_and_help_of_its_own(path
             await pilot.press("question_mark")
             assert isinstance(app.screen, Help)
             text = str(app.screen.query_one("Static").render())
-            for heading in list(page.blocks.values())[:1] if page.name != "mesh" else ["reputation", "trust"]:
+            for heading in list(page.blocks.values())[:1] if page.name not in HELP else HELP[page.name]:
                 assert heading in text
             await pilot.press("escape")
 
@@ -72,6 +78,18 @@ def test_peers_are_asked_for_only_on_their_page_and_a_refusal_is_survived(path):
         await until_shown(pilot, "map", "bob")
 
     on_screen(path, check, BUSY, (120, 40))
+
+
+def test_the_policy_is_asked_again_while_it_is_in_sight(path):
+    async def check(_app, pilot, desk):
+        await pilot.press("5")
+        await until_shown(pilot, "reasons-now", "✓ Nothing keeps this machine from working for others.")
+        desk.reasons = (Reason("input", "Somebody is [here].", "Leave it for 5 min."),)
+        await until_shown(pilot, "reasons-now", "! Somebody is [here].")
+        await until_shown(pilot, "reasons-now", "→ Leave it for 5 min.")
+        await until_shown(pilot, "settings", "polite")
+
+    on_screen(path, check)
 
 
 def test_a_click_goes_to_a_page(path):
@@ -116,3 +134,18 @@ def test_the_palette_has_the_pages_and_only_what_would_do_something(path):
         await until(pilot, lambda: any(isinstance(each, control.Pause) for each in desk.asked), "the pause")
 
     on_screen(path, check)
+
+
+class AnswersOnce(Desk):
+    def _answer(self, message):
+        answer = super()._answer(message)
+        self.silent = self.silent or isinstance(message, control.AskStatus)
+        return answer
+
+
+def test_one_status_is_enough_to_fill_the_page(path):
+    async def scene():
+        async with AnswersOnce(path), running(path) as (_app, pilot):
+            await until_shown(pilot, "devices", "0 of 2 in use")
+
+    asyncio.run(scene())

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import ClassVar
@@ -16,16 +15,15 @@ from textual.containers import Horizontal, VerticalScroll
 from textual.content import Content
 from textual.screen import Screen
 from textual.widgets import Footer
-from textual.worker import Worker
 
 from potluck import wire
 from potluck.errors import Error
 from potluck.wire import control
-from potluck.wire.verify import AskPeers, PeersKnown
 from potluck_tui.fit import share
 from potluck_tui.link import POLL_S, Link
+from potluck_tui.looks import Looks
 from potluck_tui.model import View, make_view
-from potluck_tui.pages import PAGES, Known, make_page
+from potluck_tui.pages import PAGES, make_page
 from potluck_tui.widgets import PageBody, Section, Tabs, Words
 from potluck_tui.words import age, counted
 
@@ -40,6 +38,7 @@ COMMANDS = (
     ("pause", "Pause", "Take no new work; what runs is finished (key p)"),
     ("pause_now", "Pause now", "Also end what runs; asks first (key n)"),
     ("resume", "Resume", "Take work again (key r)"),
+    ("look_again", "Look again", "Find out once more what this page shows (key u)"),
     ("dark_or_light", "Dark or light", "Change the colours (key t)"),
     ("help", "Help", "Explain the figures of this page (key ?)"),
     ("quit", "Quit", "Leave this screen; the node goes on (key q)"),
@@ -48,8 +47,6 @@ STATES = ("lends", "paused", "calls", "lost", "unknown")
 LOOKING = "Looking for the node of this machine …"
 # Figures younger than this are as good as live.
 STALE_S = 2.0
-# How often a page asks for what is not in a status: it changes with somebody's verdict, not with each input.
-LOOK_S = 2.0
 DARK, LIGHT = "nord", "textual-light"
 OVERVIEW = PAGES[0]
 
@@ -63,6 +60,7 @@ class PotluckApp(App[None]):
         Binding("p", "pause", "Pause"),
         Binding("r", "resume", "Resume"),
         Binding("n", "pause_now", "Pause now"),
+        Binding("u", "look_again", "Again"),
         Binding("t", "dark_or_light", "Theme"),
         *(Binding(page.key, f"go('{page.name}')", page.title, show=False) for page in PAGES),
         Binding("question_mark", "help", "Help", key_display="?"),
@@ -77,9 +75,7 @@ class PotluckApp(App[None]):
         self._seen_at = 0.0
         self._connected = False
         self._page = OVERVIEW
-        self._known = Known()
-        self._looked_at = -LOOK_S
-        self._looking: Worker[None] | None = None
+        self._looks = Looks(self._link)
 
     def compose(self) -> ComposeResult:
         with Horizontal(id="machine"):
@@ -138,7 +134,7 @@ class PotluckApp(App[None]):
         if self._page is OVERVIEW:
             self._show_lists(self._view)
             return
-        blocks = make_page(self._page.name, self._history[-1], self._view, self._known)
+        blocks = make_page(self._page.name, self._history[-1], self._view, self._looks.known)
         self._home.query_one(f"#{self._page.name}", PageBody).show_blocks(blocks)
 
     def _show_lists(self, view: View) -> None:
@@ -168,21 +164,18 @@ class PotluckApp(App[None]):
         if not self._home.has_class(state):
             self._home.remove_class(*STATES).add_class(state)
             self.refresh_bindings()
+            # Sections that were hidden had no width when their rows were cut to it.
+            self.call_after_refresh(self._show_page)
 
-    # What a page asks for beside the status
+    # What a page needs beside the status
 
     def _look(self) -> None:
-        """Unless that was done lately, or still goes on."""
-        fresh = time.monotonic() < self._looked_at + LOOK_S
-        if self._page.name == "mesh" and not fresh and (self._looking is None or self._looking.is_finished):
-            self._looking = self.run_worker(self._look_at_peers(), group="look")
+        name = self._page.name
+        if self._looks.due(name):
+            self.run_worker(self._look_at(name), group="look")
 
-    async def _look_at_peers(self) -> None:
-        try:
-            self._known = Known(await self._link.ask(AskPeers, PeersKnown))
-        except Error as error:
-            self._known = replace(self._known, problem=str(error))
-        self._looked_at = time.monotonic()
+    async def _look_at(self, name: str) -> None:
+        await self._looks.look(name)
         self._show_page()
 
     # Keys
@@ -196,10 +189,15 @@ class PotluckApp(App[None]):
             if page is self._page:
                 body.focus()
         self._home.query_one(Tabs).mark(name)
-        self._looked_at = -LOOK_S
+        self.refresh_bindings()
+        self._looks.forget(name)
         self._look()
         # Rows are cut to the width, which a page has once it was laid out.
         self.call_after_refresh(self._show_page)
+
+    def action_look_again(self) -> None:
+        self._looks.forget(self._page.name)
+        self._look()
 
     def action_dark_or_light(self) -> None:
         self.theme = LIGHT if self.theme == DARK else DARK
@@ -215,6 +213,9 @@ class PotluckApp(App[None]):
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """Keys that would do nothing now are shown dimmed."""
         state = self._view.machine.state if self._view and self._connected else ""
+        if action == "look_again":
+            # Not shown where it has no use: the other pages follow the node by themselves.
+            return self._looks.slow(self._page.name)
         useful = {"pause": state == "lends", "resume": state == "paused", "pause_now": state in ("lends", "paused")}
         return True if useful.get(action, True) else None
 

@@ -61,7 +61,7 @@ FIGURES = {
 [b]trust[/b]
   [b]owner[/b], [b]lab[/b] and [b]known[/b] peers are believed. Of a [b]stranger[/b] only data
   is taken, and its results are verified where you ask for that.
-  [b]why[/b] says what made it so: a setting, a mesh, or nothing.
+  Below, [b]Why[/b] says what made it so: a setting, a mesh, or nothing.
 
 [b]reputation[/b]
   From 0 to 1: how likely its next result is right, from this node's
@@ -73,10 +73,37 @@ FIGURES = {
   Time that workers were leased: [b]given[/b] to others, [b]used[/b] from others.
   Balance is given less used.
 
+  [b]Verified[/b]: this screen has fetched the journal from the node and
+  checked each signature, and that nothing is missing in between,
+  when the page was opened. [b]u[/b] does it again.
+
+[b]Each day[/b]
+  By the day on which leases ended (UTC), the last fourteen that had
+  any. Only what both sides signed counts.
+
 [b]With each peer[/b]
-  The same for each, the largest first, and the inputs run for it
-  and by it. All of it is from signed receipts;
-  [b]potluck ledger verify[/b] checks every one on this machine.
+  The largest first, and the inputs run for it and by it.
+
+[b]The newest receipts[/b]
+  Who gave or used what; [b]by one[/b]: the other side has not signed.
+""",
+    "policy": """\
+[b]Now[/b]
+  Every reason why this machine, or one of its GPUs, takes no new work;
+  behind the arrow what would change it. In brackets: for how long.
+
+[b]Settings that count[/b]
+  As the node goes by them, presets included; they are changed in the
+  file that [b]potluck config path[/b] names.
+
+[b]What is known[/b]
+  What the node sees of this machine. [b]potluck policy simulate[/b] says what
+  it would do if that were otherwise.
+""",
+    "doctor": """\
+  What [b]potluck doctor[/b] finds: [b]✗[/b] something cannot be done at all,
+  [b]![/b] works, with less, [b]✓[/b] good. Behind the arrow is the command that
+  improves it. [b]u[/b] looks again, which takes some seconds.
 """,
 }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from textwrap import wrap
 
 from textual.containers import VerticalScroll
 from textual.content import Content
@@ -10,11 +11,12 @@ from textual.widgets import Static
 
 from potluck_tui.fit import GAP, align, cut
 from potluck_tui.model import Device, Listing
-from potluck_tui.pages import PAGES, Page
+from potluck_tui.pages import PAGES, Block, Note, Notes, Page
 from potluck_tui.words import bar
 
 # Wide enough to tell a tenth from a quarter, and leaves 50 columns of 80 for words.
 BAR_WIDTH = 20
+MARKS = {"good": ("✓", "$text-success"), "weak": ("!", "$text-warning"), "missing": ("✗", "$text-error")}
 
 
 class Words(Static):
@@ -58,6 +60,13 @@ class Section(Words):
             lines.append(Content.styled(f"… {listing.left_out} more", "dim"))
         self._show_lines(lines, 0)
 
+    def show_notes(self, notes: Notes) -> None:
+        """Headings with prose, broken at words."""
+        if not notes.notes:
+            self.show(Content.styled(notes.empty, "dim"))
+            return
+        self.show(Content("\n").join(line for note in notes.notes for line in _note(note, self._width)))
+
     def show_devices(self, devices: Sequence[Device], room: int) -> None:
         """At most `room` lines, each with a bar."""
         if not devices:
@@ -100,10 +109,20 @@ class PageBody(VerticalScroll):
     def __init__(self, page: Page) -> None:
         super().__init__(*(Section(title, name) for name, title in page.blocks.items()), id=page.name, classes="page")
 
-    def show_blocks(self, blocks: Mapping[str, Listing]) -> None:
+    def show_blocks(self, blocks: Mapping[str, Block]) -> None:
         """What `make_page` made of this page."""
-        for name, listing in blocks.items():
-            self.query_one(f"#{name}", Section).show_whole(listing)
+        for name, block in blocks.items():
+            section = self.query_one(f"#{name}", Section)
+            if isinstance(block, Notes):
+                section.show_notes(block)
+            else:
+                section.show_whole(block)
+
+
+def _note(note: Note, width: int) -> list[Content]:
+    mark, colour = MARKS[note.state]
+    lines = [each for line in note.lines for each in wrap(line, max(1, width - len(mark) - 1))]
+    return [Content.styled(f"{mark} {note.title}", f"bold {colour}"), *(Content(f"  {each}") for each in lines)]
 
 
 def _line(cells: Sequence[str]) -> Content:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 # Names, notes and labels come from other machines; longer ones would only push the rest of a line away.
 STRANGER_TEXT_MAX = 200
 # How many characters of a peer id tell peers apart; the ids of one mesh begin alike.
@@ -60,3 +62,8 @@ def bar(part: int, whole: int, width: int) -> str:
     else:
         filled = min(max(1, round(width * part / whole)), max(0, width - 1))
     return "█" * filled + "░" * (width - filled)
+
+
+def when(us: int) -> str:
+    """Unix microseconds as "2026-03-01 14:05", UTC as in receipts."""
+    return datetime.fromtimestamp(us / 1e6, UTC).strftime("%Y-%m-%d %H:%M")
