@@ -164,7 +164,7 @@ class PotluckApp(App[None]):
         if not self._home.has_class(state):
             self._home.remove_class(*STATES).add_class(state)
             self.refresh_bindings()
-            # Sections that were hidden had no width when their rows were cut to it.
+            # Rows are cut to the width, which a section that was hidden may not have had.
             self.call_after_refresh(self._show_page)
 
     # What a page needs beside the status
