@@ -7,6 +7,7 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 import trio
+from msgspec.structs import replace
 
 from potluck import wire
 from potluck.errors import RemoteProtocolError
@@ -113,6 +114,10 @@ def doings_of(provider: Provider, now_us: int) -> messages.Doings:
 
 
 def _facts(offer: Offer, doings: messages.Doings) -> messages.NodeDoings:
+    """No more than there can be, whatever a peer says."""
+    doings = replace(
+        doings, workers=doings.workers[: messages.WORKERS_MAX], waiting=doings.waiting[: messages.WAITING_MAX]
+    )
     return messages.NodeDoings(
         offer.peer, offer.name, offer.labels, tuple(gpu.model for gpu in offer.gpus),
         sum(gpu.state == FREE for gpu in offer.gpus), offer.cpu_milli, offer.cpu_free_milli, doings,
