@@ -13,7 +13,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks._common import report
-from tests.meshnode.core.test_policy import QUIET, STRICT, fact_changes, wrong_decisions
+from tests.meshnode.core.test_policy import STRICT, fact_changes, wrong_decisions
 
 from potluck_node.core.policy import PolicyCore
 
@@ -25,7 +25,6 @@ def main(changes: int = 100_000, compared: int = 100_000) -> None:
     for now_us, facts in history:
         core.see(facts, now_us)
     each_us = (time.perf_counter() - start) / len(history) * 1e6
-    assert core.see(QUIET, history[-1][0]) is not None
     report(
         "policy",
         {"hours": 24, "changes": changes, "compared": looked_at, "wrong": wrong, "decision_us": round(each_us, 1)},

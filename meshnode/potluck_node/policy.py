@@ -45,9 +45,8 @@ class PolicyDesk:
         self._core = PolicyCore(policy)
         self._facts = Facts()
         self._metered_at = -METERED_S
-        self._wake = trio.Event()
-        # What the provider was told last, since when work is stopped, and whether it was ended.
-        self._said, self._since_us, self._ended = "", 0, False
+        # What the provider was told last, by which reason, and whether what ran was ended.
+        self._said, self._code, self._ended = "", "", False
 
     @property
     def reasons(self) -> tuple[messages.Reason, ...]:
@@ -67,9 +66,7 @@ class PolicyDesk:
             looked = trio.current_time()
             while True:
                 watches = bool(self._core.policy.idle_s) and self._provider is not None
-                with trio.move_on_after(QUICK_S if watches else SLOW_S):
-                    await self._wake.wait()
-                self._wake = trio.Event()
+                await trio.sleep(QUICK_S if watches else SLOW_S)
                 if trio.current_time() - looked >= SLOW_S:
                     await self._look()
                     looked = trio.current_time()
@@ -81,7 +78,7 @@ class PolicyDesk:
     async def _look(self) -> None:
         policy = self._core.policy
         names = bool(policy.games or policy.exclusive or policy.ssh or policy.fullscreen)
-        found = await trio.to_thread.run_sync(self._owner.facts, names)
+        found = await trio.to_thread.run_sync(self._owner.facts, names, bool(policy.others_cpu))
         metered = self._facts.metered
         if not policy.metered and trio.current_time() - self._metered_at >= METERED_S:
             self._metered_at = trio.current_time()
@@ -103,29 +100,30 @@ class PolicyDesk:
     def _act(self, now_us: int) -> None:
         if self._provider is None:
             return
-        reason = next((each for each in self._core.reasons if not each.gpu), None)
-        if reason is None:
+        reasons = [each for each in self._core.reasons if not each.gpu]
+        if not reasons:
             # What somebody else has stopped is not ours to start.
             if self._said and self._provider.core.paused == self._said:
                 self._provider.submit(pev.Resumed())
-            self._said, self._since_us, self._ended = "", 0, False
+            self._said, self._code, self._ended = "", "", False
             return
-        text = TOLD.get(reason.code, reason.text)
-        if text != self._said:
-            log.info("no new work: %s (%s)", reason.text, reason.code)
-            self._since_us, self._ended = self._since_us or now_us, False
-            self._said = text
-            self._provider.submit(pev.Paused(text, own=reason.code in (*AT_ONCE, *NEVER)))
-        self._give_way(reason, text, now_us)
+        first, text = reasons[0], TOLD.get(reasons[0].code, reasons[0].text)
+        # Figures in the words of one and the same reason may change with every look.
+        if first.code != self._code or (first.code in NEVER and text != self._said):
+            log.info("no new work: %s (%s)", first.text, first.code)
+            self._said, self._code = text, first.code
+            self._provider.submit(pev.Paused(text, own=first.code in (*AT_ONCE, *NEVER)))
+        self._give_way(self._provider, next((each for each in reasons if each.code not in NEVER), None), now_us)
 
-    def _give_way(self, reason: Reason, text: str, now_us: int) -> None:
-        """End what runs, once it had its time."""
-        grace_us = 0 if reason.code in AT_ONCE else round(self._core.policy.grace_s * 1e6)
-        if self._ended or reason.code in NEVER or now_us - self._since_us < grace_us or self._provider is None:
+    def _give_way(self, provider: Provider, reason: Reason | None, now_us: int) -> None:
+        """End what runs, once it had its time since there is a reason that ends it."""
+        if self._ended or reason is None:
             return
-        self._ended = True
-        log.info("ending what runs: %s", text)
-        self._provider.submit(pev.Paused(text, now=True, own=reason.code in AT_ONCE))
+        grace_us = 0 if reason.code in AT_ONCE else round(self._core.policy.grace_s * 1e6)
+        if now_us - reason.since_us >= grace_us:
+            self._ended = True
+            log.info("ending what runs: %s", self._said)
+            provider.submit(pev.Paused(self._said, now=True, own=reason.code in AT_ONCE))
 
     # What the owner says
 

@@ -93,7 +93,6 @@ def test_explain_simulate_pause_drain_and_panic(mesh, use_node):
     wait_until(lambda: not bob.status().paused, "the end of the pause")
     run_cli(bob, "drain")
     wait_until(lambda: codes(bob) == ["draining"], "draining")
-    # One's own functions run on: it is one's own machine.
     run_cli(bob, "panic")
     wait_until(lambda: codes(bob)[0] == "panic", "the panic")
     run_cli(bob, "resume")

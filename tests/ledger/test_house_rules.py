@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from potluck.cli import rules
 from potluck_ledger.entries import NO_LIMIT, PRIORITY_ZERO, Rule, read_content, sign
 from potluck_ledger.envelope import EnvelopeError
 from potluck_ledger.house_rules import HOUSE_RULES_MAX, Here, HouseRules
@@ -92,3 +93,7 @@ def test_all_come_to_the_same_in_whatever_order_they_hear(rules):
     for each in rules:
         made.record(each)
     assert made.priority(ANN.peer, BOX, 15) == 4
+
+
+def test_the_command_line_speaks_of_the_same_numbers():
+    assert (rules.ZERO, rules.NO_LIMIT) == (PRIORITY_ZERO, NO_LIMIT)

@@ -47,7 +47,7 @@ class Machine:
     def idle_s(self):
         return self.idle
 
-    def facts(self, processes):
+    def facts(self, processes, cpu):
         return self.known
 
     def metered(self):
@@ -120,6 +120,25 @@ async def test_slow_facts_are_seen_too(autojump_clock, desk):
     machine.known = replace(machine.known, on_battery=True, battery=0.9)
     await trio.sleep(2 * SLOW_S)
     assert [event.reason for event in provider.events()] == ["it runs on battery"]
+
+
+async def test_figures_that_change_are_told_once(autojump_clock, desk):
+    _, machine, provider = desk
+    for number in range(4):
+        machine.known = replace(machine.known, memory_free_mib=100 + number)
+        await trio.sleep(SLOW_S + 1)
+    assert [event.now for event in provider.events()] == [False]
+
+
+async def test_who_comes_back_while_it_drains_ends_what_runs_after_its_grace(autojump_clock, desk):
+    made, machine, provider = desk
+    made.answer(messages.Drain(1))
+    await trio.sleep(40)
+    machine.idle = 0.0
+    await trio.sleep(25)
+    assert [event.now for event in provider.events()] == [False]
+    await trio.sleep(10)
+    assert [event.now for event in provider.events()] == [True]
 
 
 async def test_what_if(autojump_clock, desk):

@@ -2,6 +2,7 @@
 prevents it: taken away, the same worlds break the promise."""
 
 import pytest
+from tests.netsim.broken import first_broken
 
 from potluck_ledger import vouchers
 from potluck_ledger.balance import Account
@@ -11,7 +12,6 @@ from potluck_netsim import provider
 from potluck_netsim.cheats import Cheats
 from potluck_netsim.faults import Faults
 from potluck_netsim.scenarios import Options
-from potluck_netsim.world import PromiseBroken
 from potluck_node import books
 
 # Nobody dies, so that all can be reckoned to the microsecond; workers crash, and inputs raise and straggle.
@@ -49,13 +49,7 @@ def test_two_that_wash_are_found():
 
 
 def breaks(seeds=range(9)):
-    """How the promise is broken in the first world where it is."""
-    for seed in seeds:
-        try:
-            lab(seed).run()
-        except PromiseBroken as broken:
-            return str(broken)
-    return ""
+    return first_broken(lab, seeds)
 
 
 def test_callers_who_hold_no_bill_against_their_clock_pay_too_much(monkeypatch):

@@ -2,6 +2,7 @@
 each defence is what prevents the opposite."""
 
 import pytest
+from tests.netsim.broken import first_broken
 
 from potluck_ledger.sync import Follower
 from potluck_ledger.witness import Asked
@@ -9,7 +10,6 @@ from potluck_netsim.faults import Faults
 from potluck_netsim.forks import Forks
 from potluck_netsim.journals import SimJournals
 from potluck_netsim.scenarios import Options
-from potluck_netsim.world import PromiseBroken
 
 CALM = Faults(deaths_per_hour=0, freezes_per_hour=0, pauses_per_hour=0)
 ROUGH = Faults(
@@ -37,13 +37,7 @@ def test_who_forks_is_banned_by_all_and_no_witness_signs_a_second_head(seed, fau
 
 
 def breaks(seeds=range(4)):
-    """How the promise is broken in the first world where it is."""
-    for seed in seeds:
-        try:
-            lab(seed).run()
-        except PromiseBroken as broken:
-            return str(broken)
-    return ""
+    return first_broken(lab, seeds)
 
 
 def test_nodes_that_believe_whatever_they_hear_find_nobody(monkeypatch):

@@ -87,8 +87,9 @@ class Owner:
 
     # Slow: every few seconds
 
-    def facts(self, processes: bool) -> Facts:
-        """All that is no matter of the moment; `processes` has the running programs looked at, too."""
+    def facts(self, processes: bool, cpu: bool = True) -> Facts:
+        """All that is no matter of the moment. Every process is looked at for `processes`, the names of programs, and
+        for `cpu`, what others take of it."""
         now = time.localtime()
         programs, ssh = self._programs() if processes else ((), None)
         on_battery, battery = self._battery()
@@ -100,7 +101,7 @@ class Owner:
             on_battery=on_battery,
             battery=battery,
             lid_closed=self._lid(),
-            others_cpu_milli=self._others_cpu(),
+            others_cpu_milli=self._others_cpu() if cpu else None,
             memory_free_mib=self._memory_free(),
             disk_free_gib=self._disk_free(),
             cpu_temp_c=self._cpu_temp(),

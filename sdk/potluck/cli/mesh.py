@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import subprocess
 import sys
 import time
@@ -15,9 +14,10 @@ from potluck import paths
 from potluck.asking import Steps, drive
 from potluck.cli.connect import client
 from potluck.cli.node import require_node
+from potluck.cli.options import duration_us
 from potluck.cli.show import ago, as_json, named, print_json, print_table
 from potluck.client import Client
-from potluck.errors import ConnectionError, ExecutionError, InvalidError, from_kind
+from potluck.errors import ConnectionError, ExecutionError, from_kind
 from potluck.output import PlainOutput
 from potluck.wire import doings
 from potluck.wire import membership as messages
@@ -25,7 +25,6 @@ from potluck.wire import membership as messages
 # Joining dials a few addresses, of which each is given up within 5 seconds.
 TIMEOUT_S = 120.0
 ROLES = ("provider", "caller", "admin")
-_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 24 * 3600, "w": 7 * 24 * 3600}
 
 
 _own_name = click.option("--name", "own_name", default="", help="How members see this node; else its own name.")
@@ -56,8 +55,8 @@ def invite(roles: tuple[str, ...], uses: int, expires: str, lasts: str) -> None:
     """Print a token, one line, with which others join. Without --role they may give and take, as providers and
     callers. This node counts the uses, and must run when somebody joins."""
     now_us = time.time_ns() // 1000
-    lasts_us = _duration_us(lasts) if lasts else 0
-    request = messages.InviteMember(roles or ("provider", "caller"), uses, now_us + _duration_us(expires), lasts_us)
+    lasts_us = duration_us(lasts) if lasts else 0
+    request = messages.InviteMember(roles or ("provider", "caller"), uses, now_us + duration_us(expires), lasts_us)
     found: messages.Invited = drive(_asked(request))
     click.echo(found.token)
 
@@ -181,14 +180,6 @@ def _row(member: messages.MemberFacts, now_us: int) -> tuple[str, ...]:
     until = time.strftime("%Y-%m-%d", time.localtime(member.expires_us / 1e6)) if member.expires_us else ""
     here = "yes" if member.is_connected else "no"
     return member.name, member.peer, ", ".join(member.roles), ago(member.issued_us, now_us), until, here
-
-
-def _duration_us(text: str) -> int:
-    """Raises `InvalidError`."""
-    found = re.fullmatch(r"(\d{1,6})([smhdw])", text)
-    if not found or not int(found[1]):
-        raise InvalidError(f"{text!r} is no length of time.", fix="Write 30m, 12h, 7d or 4w.")
-    return int(found[1]) * _UNITS[found[2]] * 1_000_000
 
 
 def set_up(*words: str, stdin: str = "") -> messages.Done:

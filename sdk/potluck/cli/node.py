@@ -15,7 +15,7 @@ from potluck.cli import first_run, service
 from potluck.cli.bench import claims, speed
 from potluck.cli.calls import done, print_calls
 from potluck.cli.connect import ask_status, client
-from potluck.cli.policy import duration_s
+from potluck.cli.options import duration_us
 from potluck.cli.show import as_json, named, print_json, table
 from potluck.errors import ConnectionError, Error, NodeStartError
 from potluck.tiers import TIERS
@@ -218,7 +218,7 @@ def _table(title: str, columns: tuple[str, ...], rows: Sequence[tuple[str, ...]]
 @click.option("--reason", default="paused by the owner", help="Shown to callers.")
 def pause(how_long: str | None, now: bool, reason: str) -> None:
     """Take no new work for a while (90s, 30m, 2h, 1d), or until `potluck resume`."""
-    seconds = duration_s(how_long) if how_long else 0.0
+    seconds = duration_us(how_long) / 1e6 if how_long else 0.0
     connection = client()
     connection.ask(lambda number: control.Pause(number, reason, now, seconds), control.Done)
     connection.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,15 @@ from potluck.errors import InvalidError
 
 # Inherited by the processes in which `potluck serve` loads programs.
 _WRITTEN_FOR = "POTLUCK_WRITTEN_FOR"
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 24 * 3600, "w": 7 * 24 * 3600}
+
+
+def duration_us(text: str) -> int:
+    """Microseconds of "90s", "30m", "12h", "7d" or "4w". Raises `InvalidError`."""
+    found = re.fullmatch(r"(\d{1,6})([smhdw])", text)
+    if not found or not int(found[1]):
+        raise InvalidError(f"{text!r} is no length of time.", fix="Write 30m, 12h, 7d or 4w.")
+    return int(found[1]) * _UNITS[found[2]] * 1_000_000
 
 
 def _remember(context: click.Context, parameter: click.Parameter, value: str | None) -> None:

@@ -64,14 +64,6 @@ def panic() -> None:
     click.echo("Everything is ended. Go on with: potluck resume")
 
 
-def duration_s(text: str) -> float:
-    """Seconds of "90s", "30m", "2h" or "1d". Raises `InvalidError`."""
-    found = re.fullmatch(r"(\d{1,6})([smhd])", text)
-    if not found or not int(found[1]):
-        raise InvalidError(f"{text!r} is no length of time.", fix="Write 90s, 30m, 2h or 1d.")
-    return int(found[1]) * {"s": 1, "m": 60, "h": 3600, "d": 86400}[found[2]]
-
-
 def _show(told: messages.PolicyTold, as_json: bool, facts: bool, when: str) -> None:
     if as_json:
         print_json(named(told))
