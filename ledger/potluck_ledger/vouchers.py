@@ -17,8 +17,9 @@ UNSIGNED_MAX_US = 5_000_000
 OFFER_AFTER_US = 2_000_000
 # A provider stops at this much: its clock ticks, and a stop takes a moment.
 STOP_AT_US = 4_500_000
-# Two clocks that differ by more than this are not used together (see the lease's opening).
-CLOCK_SLACK_US = 120_000_000
+# Two clocks that differ by more than two minutes are not used together (see the lease's opening). More here: what was
+# on the way for long, or clocks that drift apart while a lease runs, must not end a lease that was granted.
+CLOCK_SLACK_US = 180_000_000
 # An input may have begun so much earlier than its caller heard, in which time others were on the way.
 LATENCY_SLACK_US = 1_000_000
 

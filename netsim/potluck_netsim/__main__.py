@@ -12,9 +12,9 @@ from typing import Any
 
 import click
 
-from potluck_netsim import liars
+from potluck_netsim.catalogue import SCENARIOS
 from potluck_netsim.faults import Faults
-from potluck_netsim.scenarios import SCENARIOS, Options, faults_of
+from potluck_netsim.scenarios import Options, faults_of
 from potluck_netsim.world import PromiseBroken
 
 
@@ -23,10 +23,6 @@ def _fault_options(command: Callable[..., None]) -> Callable[..., None]:
     for field in dataclasses.fields(Faults):
         command = click.option("--" + field.name.replace("_", "-"), type=click.IntRange(min=0))(command)
     return command
-
-
-# Also a scenario.
-assert liars.Strangers in SCENARIOS.values()
 
 
 @click.command()

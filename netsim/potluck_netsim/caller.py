@@ -60,6 +60,7 @@ class SimCaller:
     def open(self, call: str, function: FunctionSpec, verify: Verification | None = None) -> None:
         self.calls[call] = None
         self._world.fact(CallPlaced(self._node.name, call))
+        self._node.listen()
         self.submit(ev.CallOpened(call, function, verify=verify))
 
     def give(self, call: str, index: int, payload: bytes) -> None:
@@ -105,7 +106,7 @@ class SimCaller:
     def _send(self, action: ev.SendInput) -> None:
         lease = self.leases.get(action.lease)
         if lease and lease.link:
-            lease.books.meter.sent(action.input, action.attempt, action.payload, self._world.now_us)
+            lease.books.meter.sent(action.input, action.attempt, action.payload, self._node.now_us)
             lease.link.post(messages.Input(action.input, action.attempt, action.payload, action.plain))
 
     def _post(self, lease: str, message: Message) -> None:
@@ -140,7 +141,7 @@ class SimCaller:
         action, lease.link = lease.action, link
         link.post(
             messages.LeaseRequest(
-                PROTOCOL, action.lease, action.function, action.inputs_waiting, self._world.now_us, "netsim"
+                PROTOCOL, action.lease, action.function, action.inputs_waiting, self._node.now_us, "netsim"
             )
         )
 
@@ -175,7 +176,7 @@ class SimCaller:
     def _take(self, lease: Lease, message: Any) -> None:
         name = lease.action.lease
         if isinstance(message, messages.InputDone):
-            lease.books.meter.came(message, self._world.now_us)
+            lease.books.meter.came(message, self._node.now_us)
             self.submit(ev.InputFinished(name, message))
         elif isinstance(message, messages.InputStarted):
             lease.books.meter.began(message.input, message.attempt)
@@ -207,8 +208,8 @@ class SimCaller:
         self._node.later(RECEIPT_TIMEOUT_US, partial(self._settled, lease))
 
     def _over(self, lease: Lease) -> None:
-        lease.books.over(self._world.now_us, lambda problem: None)
-        bound_us = lease.books.meter.bound_us(self._world.now_us)
+        lease.books.over(self._node.now_us, lambda problem: None)
+        bound_us = lease.books.meter.bound_us(self._node.now_us)
         self._world.fact(Seen(self._node.name, lease.action.peer, bound_us))
 
     def _voucher(self, lease: Lease, data: bytes) -> None:
@@ -218,7 +219,7 @@ class SimCaller:
             self._post(lease.action.lease, messages.VoucherSigned(signed, why))
 
         who = self._node.network.hosts[lease.action.peer].name
-        lease.books.voucher(data, self._world.now_us, answer)
+        lease.books.voucher(data, self._node.now_us, answer)
 
     def _receipt(self, lease: Lease, data: bytes) -> None:
         def answer(signed: bytes, why: str) -> None:
@@ -228,4 +229,4 @@ class SimCaller:
             self._settled(lease)
 
         who = self._node.network.hosts[lease.action.peer].name
-        lease.books.receipt(data, self._world.now_us, answer)
+        lease.books.receipt(data, self._node.now_us, answer)

@@ -93,7 +93,7 @@ class Belittling(SimCaller):
 
     def _voucher(self, lease: Lease, data: bytes) -> None:
         envelope = open_envelope(data, Voucher.KIND)
-        voucher = Voucher(lease.action.lease, self._node.peer, lease.action.peer, 1, 1, self._world.now_us)
+        voucher = Voucher(lease.action.lease, self._node.peer, lease.action.peer, 1, 1, self._node.now_us)
         changed = sign(self._node.key, voucher)
         forged = msgspec.structs.replace(changed, signatures=(*envelope.signatures, *changed.signatures))
         self._post(lease.action.lease, messages.VoucherSigned(forged.encode()))
@@ -126,7 +126,7 @@ class Renaming(SimCaller):
             super()._ask(lease, link)
             return
         lease.link = link
-        action, now_us = lease.action, self._world.now_us
+        action, now_us = lease.action, self._node.now_us
         request = messages.LeaseRequest(PROTOCOL, "one name", action.function, action.inputs_waiting, now_us, "netsim")
         link.post(request)
 

@@ -12,6 +12,8 @@ from potluck_netsim.world import Checker, Fact, World
 # A core that is woken more often waits for something that no waking brings. Retries after a refusal take 1 s each and
 # lingering leases 2 s, so twenty leases and a map's retries stay far below.
 TICKS_MAX, ASKS_MAX, WINDOW_US = 200, 10, 1_000_000
+# Promised to owners: no new work after this; and their machine free so long after the grace.
+NO_NEW_WORK_US, GONE_US = 250_000, 2_000_000
 
 
 @dataclass
@@ -142,6 +144,8 @@ class SecondsAreConserved:
     promise = "every second that is billed was used, and none is billed twice"
     names: dict[str, str] = field(default_factory=dict)
     liars: frozenset[str] = frozenset()
+    # A second by a clock that goes wrong is another one.
+    drift_ppm: int = 0
     used_us: dict[tuple[str, str], int] = field(default_factory=dict)
     uses: dict[tuple[str, str], int] = field(default_factory=dict)
     billed_us: dict[tuple[str, str], int] = field(default_factory=dict)
@@ -184,14 +188,20 @@ class SecondsAreConserved:
             billed_us = self.billed_us.get((node, caller), 0)
             if node == caller or node in self.liars:
                 continue
-            if billed_us > used_us:
+            if billed_us > used_us + self._drift_us(node, caller):
                 world.broken(self.promise, f"{caller} is billed {billed_us} µs, and used {used_us} µs", node, caller)
             # Who dies has nothing to say of what then ran, but for what was signed; nor is the moment billed in which
             # a worker is ended.
-            if node not in self.died and billed_us < used_us - self.uses[node, caller] * NOTICED_US:
+            unseen_us = self.uses[node, caller] * NOTICED_US + self._drift_us(node, caller)
+            if node not in self.died and billed_us < used_us - unseen_us:
                 world.broken(self.promise, f"{caller} used {used_us} µs, and is billed {billed_us} µs", node, caller)
         for (node, peer), kept in self.kept.items():
             self._agrees(node, peer, kept, world)
+
+    def _drift_us(self, node: str, caller: str) -> int:
+        """By how much a clock that goes wrong may have mistaken what was used; each use is rounded."""
+        used_us, uses = self.used_us.get((node, caller), 0), self.uses.get((node, caller), 0)
+        return (used_us * self.drift_ppm // 1_000_000 + uses) if self.drift_ppm else 0
 
     def _agrees(self, node: str, peer: str, kept: facts.Kept, world: World) -> None:
         theirs = self.kept.get((peer, node))
@@ -200,7 +210,7 @@ class SecondsAreConserved:
             how = f"{node} counts {kept.given_us} µs as given, of which {peer} signed {signed_us} µs"
             world.broken(self.promise, how, node, peer)
         used_us = self.used_us.get((peer, node), 0)
-        if not {node, peer} & self.liars and kept.used_us > used_us:
+        if not {node, peer} & self.liars and kept.used_us > used_us + self._drift_us(peer, node):
             how = f"{node} signed {kept.used_us} µs to {peer}, and used {used_us} µs"
             world.broken(self.promise, how, node, peer)
 
@@ -239,6 +249,37 @@ class NothingLeft:
             world.broken(self.promise, f"{fact.node} still has {fact.what}", fact.node)
 
 
-def all_checkers(names: dict[str, str]) -> list[Checker]:
+@dataclass
+class OwnerComesFirst:
+    """Whoever sits down at a machine has it: nobody else's work begins there, and what runs ends with its grace.
+    `names` has those of peers."""
+
+    promise = "the owner gets the machine back"
+    names: dict[str, str]
+    since: dict[str, facts.OwnerCame] = field(default_factory=dict)
+    since_us: dict[str, int] = field(default_factory=dict)
+
+    def see(self, fact: Fact, world: World) -> None:
+        if isinstance(fact, facts.OwnerCame):
+            self.since[fact.node], self.since_us[fact.node] = fact, world.now_us
+        elif isinstance(fact, facts.OwnerLeft | facts.NodeDied | facts.NodeFroze):
+            self.since.pop(fact.node, None)
+        elif isinstance(fact, facts.RunBegan | facts.Used) and fact.node in self.since:
+            self._worked(fact, self.names[fact.caller], world)
+
+    def _worked(self, fact: facts.RunBegan | facts.Used, caller: str, world: World) -> None:
+        here_us = world.now_us - self.since_us[fact.node]
+        most_us = NO_NEW_WORK_US
+        if isinstance(fact, facts.Used):
+            most_us = self.since[fact.node].grace_us + GONE_US
+        if caller != fact.node and here_us > most_us:
+            what = "began" if isinstance(fact, facts.RunBegan) else "still ran"
+            how = f"work of {caller} {what} {here_us / 1e6:.3f} s after its owner came back"
+            world.broken(self.promise, how, fact.node, caller)
+
+
+def all_checkers(names: dict[str, str], drift_ppm: int = 0) -> list[Checker]:
     machines: list[Checker] = [LendsNoMore(), OneTenant(), HonestReceipts(), HonestVouchers()]
-    return [EveryCallEnds(), DeliveredOnce(), *machines, SecondsAreConserved(names), NoBusyWaiting(), NothingLeft()]
+    seconds = SecondsAreConserved(names, drift_ppm=drift_ppm)
+    machines.append(OwnerComesFirst(names))
+    return [EveryCallEnds(), DeliveredOnce(), *machines, seconds, NoBusyWaiting(), NothingLeft()]

@@ -21,6 +21,11 @@ class Host(Protocol):
     name: str
     world: World
 
+    @property
+    def now_us(self) -> int:
+        """By its own clock."""
+        ...
+
     def later(self, delay_us: int, do: Callable[[], None]) -> None:
         """Do something after a while, unless the node dies; a frozen node does it when it thaws."""
         ...
@@ -48,7 +53,7 @@ class Driver(Generic[EventT, ActionT]):
         while self._queue:
             event = self._queue.popleft()
             world.tell(self._host.name, self._hears, event)
-            for action in self._core.handle(event, world.now_us):
+            for action in self._core.handle(event, self._host.now_us):
                 world.tell(self._host.name, self._says, action)
                 self._do(action)
         self._running = False
@@ -58,13 +63,13 @@ class Driver(Generic[EventT, ActionT]):
         wake_us = self._core.wake_us
         if wake_us is not None and (self._armed_us is None or wake_us < self._armed_us):
             self._armed_us = wake_us
-            self._host.later(max(0, wake_us - self._host.world.now_us), partial(self._woken, wake_us))
+            self._host.later(max(0, wake_us - self._host.now_us), partial(self._woken, wake_us))
 
     def _woken(self, armed_us: int) -> None:
         if armed_us != self._armed_us:
             return
         self._armed_us = None
-        if self._core.wake_us is not None and self._core.wake_us <= self._host.world.now_us:
+        if self._core.wake_us is not None and self._core.wake_us <= self._host.now_us:
             self._host.world.fact(Ticked(self._host.name, self._label))
             self.submit(self._tick)
         else:

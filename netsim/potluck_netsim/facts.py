@@ -71,6 +71,13 @@ class NodeDied(Fact):
 
 
 @dataclass(frozen=True, slots=True)
+class NodeFroze(Fact):
+    """It does nothing for a while: the machine sleeps, or swaps."""
+
+    node: str
+
+
+@dataclass(frozen=True, slots=True)
 class LeaseWanted(Fact):
     node: str
     peer: str
@@ -235,3 +242,24 @@ class Leftover(Fact):
 
     node: str
     what: str
+
+
+@dataclass(frozen=True, slots=True)
+class RunBegan(Fact):
+    """A worker was given inputs of a caller (a peer id)."""
+
+    node: str
+    caller: str
+
+
+@dataclass(frozen=True, slots=True)
+class OwnerCame(Fact):
+    """Somebody sat down at the machine, whose policy gives what runs so much time."""
+
+    node: str
+    grace_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class OwnerLeft(Fact):
+    node: str

@@ -26,7 +26,15 @@ class Faults:
     cancelled_milli: int = 50  # of the calls
     latency_min_us: int = 200
     latency_max_us: int = 80_000
+    packet_lost_milli: int = 0  # of the messages: they come later
     gossip_lost_milli: int = 20
+    gossip_doubled_milli: int = 0
+    cuts_per_hour: int = 0  # of the whole mesh: some nodes and the others do not hear each other
+    cut_us: int = 20_000_000
+    one_way_milli: int = 300  # of the cuts
+    skewed_milli: int = 0  # of the nodes: their clock is wrong by up to `skew_us`
+    skew_us: int = 60_000_000
+    drift_ppm: int = 0  # of each node's clock, at most
 
 
 def draw_faults(dice: random.Random) -> Faults:
@@ -49,4 +57,12 @@ def draw_faults(dice: random.Random) -> Faults:
         latency_min_us=dice.choice((50, 1_000)),
         latency_max_us=dice.choice((2_000, 80_000, 300_000)),
         gossip_lost_milli=dice.choice((0, 20, 200)),
+        packet_lost_milli=dice.choice((0, 0, 10, 50)),
+        gossip_doubled_milli=dice.choice((0, 0, 100)),
+        cuts_per_hour=dice.choice((0, 0, 30)),
+        cut_us=dice.choice((1_000_000, 20_000_000, 120_000_000)),
+        one_way_milli=dice.choice((0, 300, 1000)),
+        skewed_milli=dice.choice((0, 0, 200)),
+        skew_us=dice.choice((1_000_000, 60_000_000)),
+        drift_ppm=dice.choice((0, 50, 200)),
     )

@@ -31,6 +31,15 @@ class SimNode(Host, Protocol):
     images: dict[str, None]
     slow: int
 
+    @property
+    def now_us(self) -> int:
+        """By its own clock, Unix microseconds."""
+        ...
+
+    def listen(self) -> None:
+        """Hear offers from now on, until no call needs them."""
+        ...
+
     def make_offer(self) -> Offer | None:
         """What the node offers now."""
         ...

@@ -70,7 +70,7 @@ class SimJournals:
 
     def _tell_for_ever(self) -> None:
         for peer in self._others():
-            checkpoint = self.shown_to(peer).checkpoint(self._world.now_us).encode()
+            checkpoint = self.shown_to(peer).checkpoint(self._node.now_us).encode()
             self._gossip(messages.HeadTold(checkpoint), [peer])
         self._node.later(TELL_US, self._tell_for_ever)
 
@@ -149,7 +149,7 @@ class SimJournals:
         self._node.later(COSIGN_US, self._cosign_for_ever)
 
     def _have_cosigned(self, journal: Journal) -> None:
-        ours, answers = journal.checkpoint(self._world.now_us).encode(), list[bytes]()
+        ours, answers = journal.checkpoint(self._node.now_us).encode(), list[bytes]()
         witnesses, us = self._others()[:WITNESSES], self._node.peer
 
         def signed(answer: bytes) -> None:

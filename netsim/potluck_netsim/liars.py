@@ -18,7 +18,7 @@ from potluck_netsim.faults import Faults
 from potluck_netsim.network import Network
 from potluck_netsim.node import Node
 from potluck_netsim.provider import SimProvider
-from potluck_netsim.scenarios import SCENARIOS, Lab, Options
+from potluck_netsim.scenarios import Lab, Options
 from potluck_netsim.workload import FUNCTIONS, result_of
 from potluck_netsim.world import Checker, Fact, World
 from potluck_node.core import events as ev
@@ -52,7 +52,7 @@ class Wary(SimCaller):
 
     def _judged(self, evidence: EvidenceFacts) -> None:
         for vote in evidence.votes:
-            banned = bool(self.core.reputation.banned(vote.peer, self._world.now_us))
+            banned = bool(self.core.reputation.banned(vote.peer, self._node.now_us))
             who = self._node.network.hosts[vote.peer].name
             self._world.fact(Verdict(self._node.name, who, vote.verdict, evidence.kind, banned))
 
@@ -113,7 +113,7 @@ class Strangers(Lab):
 
     def _checkers(self) -> list[Checker]:
         honest = frozenset(node.name for node in self.nodes if not isinstance(node, Liar))
-        plain = all_checkers({node.peer: node.name for node in self.nodes})
+        plain = all_checkers({node.peer: node.name for node in self.nodes}, self.faults.drift_ppm)
         others = [each for each in plain if not isinstance(each, DeliveredOnce)]
         return [*others, NoLieIsDelivered(honest=honest, checked=self.quorums)]
 
@@ -202,6 +202,3 @@ def canaries(milli: int) -> Verification:
     """Adaptive replication with canaries, so many in a thousand."""
     known = tuple(Canary(payload, result_of(payload)) for payload in (b"ok/known/%d" % at for at in range(16)))
     return replace(ADAPTIVE, canary_milli=milli, canaries=known)
-
-
-SCENARIOS["strangers"] = Strangers

@@ -12,7 +12,7 @@ from functools import partial
 from potluck.errors import ImageImportError, SandboxError
 from potluck.wire import Failure
 from potluck.wire.worker import InputRaised, InputSucceeded
-from potluck_netsim.facts import GpusChanged, Used, WorkersChanged
+from potluck_netsim.facts import GpusChanged, RunBegan, Used, WorkersChanged
 from potluck_netsim.interface import SimNode
 from potluck_netsim.workload import BROKEN, exception_of, raises, result_of, run_us
 from potluck_node.core import provider_events as ev
@@ -112,7 +112,9 @@ class Machine:
         if not self._alive(action.pool, action.worker):
             return
         function = self._pools[action.pool].action.function
-        self._busy[action.pool, action.worker] = (self._world.now_us, self._pools[action.pool].action.caller)
+        caller = self._pools[action.pool].action.caller
+        self._world.fact(RunBegan(self._node.name, caller))
+        self._busy[action.pool, action.worker] = (self._world.now_us, caller)
         needed_us = self._node.slow * max(run_us(function, payload, self._world) for payload in action.payloads)
         if self._world.chance(self._node.faults.crash_milli):
             crash = partial(self._die, action.pool, action.worker, "killed by signal 11")

@@ -6,20 +6,31 @@ falls silent. A read loop checks once a heartbeat, so it takes between three and
 
 from __future__ import annotations
 
+import itertools
+import random
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Protocol
 
 from potluck import wire
 from potluck.wire.lease import DEAD_AFTER_US, HEARTBEAT_US
 from potluck_netsim.faults import Faults
+from potluck_netsim.gossip import Gossip
+from potluck_netsim.sites import Site, one_way_us
 from potluck_netsim.world import Do, World
+from potluck_node.core.offers import OFFER_LIFE_MAX_US
 from potluck_node.transport.interface import CONNECT_TIMEOUT_S
 
 CONNECT_TIMEOUT_US = int(CONNECT_TIMEOUT_S * 1e6)
 SILENT = f"the peer fell silent for {DEAD_AFTER_US / 1e6:g} s"
 RESET = "the connection ended"
+# A lost packet is sent again after this and a round trip. (RFC 6298: at least a second; Linux: 200 ms.)
+RESEND_US = 200_000
+# What a message without a payload is on the wire: frames, encryption and headers of one packet. Bytes.
+SMALL = 200
+# A cut matters to gossip that is caught up with, as long as an offer lives.
+KEPT_US = OFFER_LIFE_MAX_US
 
 
 class Host(Protocol):
@@ -27,7 +38,10 @@ class Host(Protocol):
 
     name: str
     peer: str
+    number: int
+    site: Site
     life: int
+    born_us: int
     alive: bool
     unplugged: bool
     frozen_until_us: int
@@ -41,8 +55,6 @@ class Host(Protocol):
     def accept(self, end: End) -> None:
         """A peer opened a stream: set its `on_message` and `on_end`."""
         ...
-
-    def gossiped(self, data: bytes) -> None: ...
 
 
 def _unheard(_message: Any) -> None:
@@ -64,6 +76,8 @@ class End:
     closed: bool = False
     finished: bool = False
     arrives_us: int = 0
+    # The relay between two of whom neither can be dialled.
+    via: Host | None = None
 
     @property
     def peer(self) -> str:
@@ -73,7 +87,8 @@ class End:
 
     def post(self, message: wire.Message) -> None:
         if not self.closed and not self.finished:
-            self.network.carry(self, partial(_take, self.other, wire.encode(message)))
+            data = wire.encode(message)
+            self.network.carry(self, partial(_take, self.other, data), len(data))
 
     def finish(self) -> None:
         """End after what was posted; the other side learns of it last."""
@@ -99,26 +114,105 @@ def _end(end: End | None, why: str) -> None:
         end.end(why)
 
 
+@dataclass(frozen=True)
+class Cut:
+    """Between some peers and all others, from a time to another; one way: only what those send is lost."""
+
+    side: frozenset[str]
+    one_way: bool
+    from_us: int
+    until_us: int
+
+    def blocks(self, one: str, other: str, at_us: int) -> bool:
+        if not self.from_us <= at_us < self.until_us:
+            return False
+        crosses = (one in self.side) != (other in self.side)
+        return crosses and (one in self.side or not self.one_way)
+
+
 @dataclass
 class Network:
     world: World
     faults: Faults
+    signed: bool = True
     hosts: dict[str, Host] = field(default_factory=dict)
+    cuts: list[Cut] = field(default_factory=list)
+    carried: int = 0
     _latencies: dict[tuple[str, str], int] = field(default_factory=dict)
     _ends: dict[str, dict[int, End]] = field(default_factory=dict)
+    # Until when a line is busy, by peer and direction.
+    _busy_us: dict[tuple[str, bool], int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        faults = self.faults
+        self.gossip = Gossip(
+            self.world.seed, self, faults.gossip_lost_milli, faults.gossip_doubled_milli, signed=self.signed
+        )
 
     def add(self, host: Host) -> None:
         self.hosts[host.peer] = host
 
-    def latency_us(self, one: str, two: str) -> int:
-        """Of one message: each pair has its own, drawn at their first meeting, with a fifth of jitter."""
-        pair = (min(one, two), max(one, two))
+    def base_us(self, one: str, other: str) -> int:
+        """One way, of a message between two; without cities, each pair draws its own at their first meeting."""
+        ours, theirs = self.hosts[one].site, self.hosts[other].site
+        if ours.city >= 0 and theirs.city >= 0:
+            return one_way_us(ours, theirs)
+        pair = (one, other) if one < other else (other, one)
         if pair not in self._latencies:
             low, high = self.faults.latency_min_us, self.faults.latency_max_us
             # Squared: most pairs are near each other, a few far apart.
-            self._latencies[pair] = int(low + (high - low) * self.world.dice.random() ** 2)
-        base = self._latencies[pair]
-        return base + self.world.dice.randrange(base // 5 + 1)
+            drawn = random.Random(f"{self.world.seed} {pair}").random()
+            self._latencies[pair] = int(low + (high - low) * drawn**2)
+        return self._latencies[pair]
+
+    def latency_us(self, one: str, other: str) -> int:
+        """Of one message, with a fifth of jitter; more where a packet is lost."""
+        base = self.base_us(one, other)
+        lost = self.faults.packet_lost_milli and self.world.chance(self.faults.packet_lost_milli)
+        return base + self.world.dice.randrange(base // 5 + 1) + (RESEND_US + 2 * base if lost else 0)
+
+    def blocked(self, one: str, other: str, at_us: int) -> int:
+        """Until when nothing passes from one to the other; 0 when it does."""
+        if not self.cuts:
+            return 0
+        return max((cut.until_us for cut in self.cuts if cut.blocks(one, other, at_us)), default=0)
+
+    def _line_us(self, peer: str, up: bool, size: int) -> int:
+        """When a line has carried a message that is sent now: after all others that came before it."""
+        line = self.hosts[peer].site.line
+        rate = line.up if up else line.down
+        if not rate:
+            return self.world.now_us
+        busy_us = max(self._busy_us.get((peer, up), 0), self.world.now_us) + size * 1_000_000 // rate
+        self._busy_us[peer, up] = busy_us
+        return busy_us
+
+    def _arrival_us(self, end: End, other: Host, size: int) -> int:
+        """When a message arrives that is sent now; after what blocks it, and through the relay, if there is one."""
+        host, self.carried = end.host, self.carried + size
+        hops = [host.peer, end.via.peer, other.peer] if end.via else [host.peer, other.peer]
+        # Both ends of a line are taken from now on, not from when the first byte arrives: so that what comes from afar
+        # does not hold up what comes from nearby.
+        sent_us, on_the_way_us = self.blocked(host.peer, other.peer, self.world.now_us), 0
+        for one, two in itertools.pairwise(hops):
+            sent_us = max(sent_us, self._line_us(one, True, size), self._line_us(two, False, size))
+            on_the_way_us += self.latency_us(one, two)
+        return sent_us + on_the_way_us
+
+    def cut(self, side: frozenset[str], for_us: int, *, one_way: bool) -> None:
+        """From now on, nothing passes; who hears nothing for long enough gives the other up."""
+        now_us = self.world.now_us
+        cut = Cut(side, one_way, now_us, now_us + for_us)
+        self.cuts = [each for each in self.cuts if each.until_us > now_us - KEPT_US] + [cut]
+        for ends in list(self._ends.values()):
+            for end in list(ends.values()):
+                if end.other and cut.blocks(end.host.peer, end.other.host.peer, now_us):
+                    self._fall_silent(end, SILENT, cut.until_us)
+
+    def heal(self) -> None:
+        """What is cut is cut no more; what was sent meanwhile still takes its time."""
+        now_us = self.world.now_us
+        self.cuts = [replace(cut, until_us=min(cut.until_us, now_us)) for cut in self.cuts]
 
     # Streams
 
@@ -128,8 +222,9 @@ class Network:
         theirs = End(self, target, -1, kinds[1], other=ours)
         ours.other = theirs
         self._keep(ours)
-        there_us = self.latency_us(host.peer, peer)
-        self.world.after(there_us, partial(self._dialled, theirs, partial(self._answered, ours, opened)))
+        ours.via = theirs.via = self._relay(host, target)
+        there_us = self._arrival_us(ours, target, SMALL) + self._punching_us(host, target)
+        self.world.at(there_us, partial(self._dialled, theirs, partial(self._answered, ours, opened)))
         host.later(CONNECT_TIMEOUT_US, partial(self._too_late, ours))
         return ours
 
@@ -159,11 +254,24 @@ class Network:
             # An end that is accepted only now finds nobody there.
             self.carry(ours, partial(_end, ours.other, RESET))
 
-    def carry(self, end: End, do: Do) -> None:
+    def _relay(self, host: Host, target: Host) -> Host | None:
+        """Whom two need between them, since neither can be dialled and no hole can be punched."""
+        nats = {host.site.nat, target.site.nat}
+        if "open" in nats or "closed" not in nats or host is target:
+            return None
+        relays = [each for each in self.hosts.values() if each.alive and each.site.nat == "open"]
+        return relays[self.world.dice.randrange(len(relays))] if relays else None
+
+    def _punching_us(self, host: Host, target: Host) -> int:
+        """Two round trips more through a relay, before a hole is punched. (libp2p's DCUtR.)"""
+        nats = {host.site.nat, target.site.nat}
+        return 4 * self.base_us(host.peer, target.peer) if nats == {"punchable"} else 0
+
+    def carry(self, end: End, do: Do, size: int = SMALL) -> None:
         """Let something happen at the other end, after all that was sent before it."""
         other = end.other
         assert other
-        end.arrives_us = max(end.arrives_us, self.world.now_us + self.latency_us(end.host.peer, other.host.peer))
+        end.arrives_us = max(end.arrives_us, self._arrival_us(end, other.host, size))
         self.world.at(end.arrives_us, partial(self._arrive, other, do))
 
     def _arrive(self, end: End, do: Do) -> None:
@@ -185,6 +293,9 @@ class Network:
                 self._fall_silent(end, SILENT)
             else:
                 self.carry(end, partial(_end, end.other, RESET))
+        for ends in list(self._ends.values()) if host.site.nat == "open" else ():
+            for end in [each for each in ends.values() if each.via is host]:
+                end.host.in_life(end.life, partial(end.end, "the relay is gone"))
 
     def froze(self, host: Host) -> None:
         """Called with the node already frozen: whoever waits long enough gives it up."""
@@ -204,20 +315,10 @@ class Network:
             self.carry(end, partial(_end, end.other, RESET))
             end.end(why)
 
-    # Gossip
-
-    def publish(self, host: Host, data: bytes) -> None:
-        """To everybody who is there when it arrives; a few never get it."""
-        for peer, other in self.hosts.items():
-            if peer != host.peer and not self.world.chance(self.faults.gossip_lost_milli):
-                self.world.after(self.latency_us(host.peer, peer), partial(_hear, other, data))
+    # Single messages
 
     def reach(self, host: Host, peer: str, do: Do) -> None:
         """Let something happen at a peer that is there when it arrives."""
-        other = self.hosts[peer]
-        self.world.after(self.latency_us(host.peer, peer), lambda: other.in_life(other.life, do))
-
-
-def _hear(host: Host, data: bytes) -> None:
-    if host.alive:
-        host.in_life(host.life, partial(host.gossiped, data))
+        other, now_us = self.hosts[peer], self.world.now_us
+        sent_us = max(now_us, self.blocked(host.peer, peer, now_us))
+        self.world.at(sent_us + self.latency_us(host.peer, peer), lambda: other.in_life(other.life, do))

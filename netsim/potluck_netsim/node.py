@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import sqlite3
 from collections.abc import Iterator
 from functools import partial
@@ -12,23 +11,24 @@ from potluck.wire.offer import Offer
 from potluck_ledger.journal import Journal
 from potluck_ledger.keys import PrivateKey
 from potluck_netsim.caller import SimCaller
-from potluck_netsim.facts import NodeDied
+from potluck_netsim.facts import NodeDied, NodeFroze
+from potluck_netsim.gossip import Ear
 from potluck_netsim.network import End, Network
 from potluck_netsim.provider import SimProvider
-from potluck_netsim.world import Do
+from potluck_netsim.sites import LAN, Site
+from potluck_netsim.world import START_US, Do
 from potluck_node.core import events as ev
 from potluck_node.core import provider_events as pev
 from potluck_node.core.gpus import Gpu
-from potluck_node.core.offers import OfferBook, read_offer, repeat_us, sign_offer
+from potluck_node.core.offers import OfferBook, repeat_us
 from potluck_node.core.pools import Capacity
 from potluck_node.discovery import SETTLE_S
 from potluck_node.link import LocalLink
 
 MESH = "lab"
 SETTLE_US = int(SETTLE_S * 1e6)
-
-# Every receiver would verify the very same bytes with the very same result; one does it for all.
-_read_offer = functools.lru_cache(maxsize=1024)(read_offer)
+# What has arrived is taken this often by a node that listens: so much for each that tells.
+HEAR_US, HEAR_MIN_US, HEAR_MAX_US = 1_000, 20_000, 1_000_000
 
 
 class Node:
@@ -38,8 +38,18 @@ class Node:
     make_provider: type[SimProvider] = SimProvider
 
     def __init__(
-        self, network: Network, number: int, capacity: Capacity, slow: int, offers: bool, gpus: int = 0
+        self,
+        network: Network,
+        number: int,
+        capacity: Capacity,
+        slow: int,
+        offers: bool,
+        gpus: int = 0,
+        site: Site = LAN,
+        skew_us: int = 0,
+        drift_ppm: int = 0,
     ) -> None:
+        self.number, self.site, self._skew_us, self._drift_ppm = number, site, skew_us, drift_ppm
         self.network, self.world, self.faults = network, network.world, network.faults
         self.name, self.capacity, self.slow, self._offers = f"node-{number:02d}", capacity, slow, offers
         self.gpus = tuple(Gpu(f"{self.name}-gpu{each}", "NVIDIA A10G", 23028, 22700) for each in range(gpus))
@@ -48,22 +58,28 @@ class Node:
         # On a disk that outlives it; in memory, since nothing else of a disk matters here.
         self.journal = Journal(Path(":memory:"), self.key, lambda path: sqlite3.connect(path, isolation_level=None))
         self.images: dict[str, None] = {}
-        self.life, self.alive, self.unplugged, self.frozen_until_us = 0, False, False, 0
+        self.life, self.alive, self.unplugged, self.frozen_until_us, self.born_us = 0, False, False, 0, 0
         self._sequence = self._telling = 0
         network.add(self)
         self.be_born()
+
+    @property
+    def now_us(self) -> int:
+        """By its own clock."""
+        real_us = self.world.now_us
+        return real_us + self._skew_us + (real_us - START_US) * self._drift_ppm // 1_000_000
 
     # Life and death
 
     def be_born(self) -> None:
         self.life += 1
-        self.alive, self.unplugged, self.frozen_until_us = True, False, 0
+        self.alive, self.unplugged, self.frozen_until_us, self.born_us = True, False, 0, self.world.now_us
         for lease in self.journal.held():
-            self.journal.release(lease, self.world.now_us)
+            self.journal.release(lease, self.now_us)
         self.book = OfferBook(MESH, self.peer)
         self.caller = self.make_caller(self)
         self.provider = self.make_provider(self) if self._offers else None
-        self._settling = False
+        self._settling = self._listens = False
         self.world.tell(self.name, "is up")
         if self.provider:
             self.provider.submit(pev.GpusSeen(self.gpus))
@@ -73,6 +89,7 @@ class Node:
         self.world.tell(self.name, "is unplugged" if unplugged else "is killed")
         self.alive, self.unplugged = False, unplugged
         self.network.died(self)
+        self.network.gossip.leave(self)
         if self.provider:
             self.provider.machine.stop()
         self.world.fact(NodeDied(self.name))
@@ -81,6 +98,7 @@ class Node:
         self.world.tell(self.name, f"freezes for {for_us / 1e6:.1f} s")
         self.frozen_until_us = self.world.now_us + for_us
         self.network.froze(self)
+        self.world.fact(NodeFroze(self.name))
 
     def pause(self, now: bool) -> None:
         if self.provider:
@@ -131,7 +149,7 @@ class Node:
     def make_offer(self) -> Offer | None:
         if self.provider is None:
             return None
-        core, now_us = self.provider.core, self.world.now_us
+        core, now_us = self.provider.core, self.now_us
         free, idle = core.room.free(), core.room.idle()
         self._sequence = max(self._sequence + 1, now_us)
         return Offer(
@@ -140,7 +158,7 @@ class Node:
             mesh=MESH,
             sequence=self._sequence,
             issued_us=now_us,
-            expires_us=now_us + 4 * repeat_us(len(self.book.offers)),
+            expires_us=now_us + 4 * repeat_us(self.network.gossip.voices),
             state="paused" if core.paused else "open",
             cpu_milli=self.capacity.cpu_milli,
             cpu_free_milli=free[0] + idle[0],
@@ -165,9 +183,22 @@ class Node:
         self._telling, self._settling = self._telling + 1, False
         offer = self.make_offer()
         if offer:
-            self.network.publish(self, sign_offer(self.key, offer))
-            self.later(repeat_us(len(self.book.offers)), partial(self._tell_offer, self._telling))
+            self.network.gossip.tell(self, self.key, offer, self.world.now_us)
+            self.later(repeat_us(self.network.gossip.voices), partial(self._tell_offer, self._telling))
 
-    def gossiped(self, data: bytes) -> None:
-        if self.book.add(_read_offer(data), self.world.now_us) is None:
+    def listen(self) -> None:
+        if not self._listens:
+            self._listens = True
+            self._hear(self.network.gossip.listen(self, self.world.now_us))
+
+    def _hear(self, ear: Ear) -> None:
+        came = [self.book.add(word.read(), self.now_us) is None for word in ear.take(self.world.now_us)]
+        if any(came):
             self.caller.submit(ev.OffersChanged())
+        if self.caller.calls or self.caller.leases:
+            every_us = self.network.gossip.voices * HEAR_US
+            self.later(min(max(every_us, HEAR_MIN_US), HEAR_MAX_US), partial(self._hear, ear))
+        else:
+            self._listens = False
+            self.network.gossip.leave(self)
+            self.book.offers.clear()

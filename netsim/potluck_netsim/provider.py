@@ -177,7 +177,7 @@ class SimProvider:
         if lease in self._settling:
             action, receipt = self._settling.pop(lease)
             theirs = held.countersigned if held else b""
-            settle(self._node.key, self._node.journal, action, receipt, theirs, self._world.now_us)
+            settle(self._node.key, self._node.journal, action, receipt, theirs, self._node.now_us)
             self._world.fact(Billed(self._node.name, action.caller, lease, action.meter.run_us, bool(action.gpu)))
         self._let_go(lease)
 
@@ -197,7 +197,7 @@ class SimProvider:
             provider=self._node.peer,
             spec=action.function,
             meter=action.meter,
-            times=(action.started_us, self._world.now_us),
+            times=(action.started_us, self._node.now_us),
             nonce=self._world.dice.randbytes(16),
             reason=action.reason,
             gpu=action.gpu,

@@ -15,6 +15,7 @@ from potluck_netsim.faults import Faults, draw_faults
 from potluck_netsim.network import Network
 from potluck_netsim.node import Node
 from potluck_netsim.report import Report, Tally
+from potluck_netsim.sites import LAN, Site
 from potluck_netsim.workload import draw_function, draw_payload
 from potluck_netsim.world import START_US, Checker, Do, World
 from potluck_node.core.pools import Capacity
@@ -46,18 +47,25 @@ def faults_of(seed: int) -> Faults:
 class Lab:
     """A mesh of machines whose users call each other's, for a while; then the faults stop and everything must end."""
 
+    # How often somebody places a call at a node, and whether offers are really signed and verified.
+    call_every_us: float = CALL_EVERY_US
+    signed = True
+
     def __init__(self, options: Options, write: Callable[[str], None] | None = None) -> None:
         self.world = World(options.seed, write)
-        self.faults = options.faults or faults_of(options.seed)
+        self.faults = self._faults(options)
         self.tally = Tally()
-        self.network = Network(self.world, self.faults)
+        self.network = Network(self.world, self.faults, self.signed)
         self.nodes = [self._node(number) for number in range(options.nodes)]
         self.world.checkers = [*self._checkers(), self.tally]
         self.ends_us = START_US + int(options.minutes * MINUTE_US)
         self._calls = 0
 
+    def _faults(self, options: Options) -> Faults:
+        return options.faults or faults_of(options.seed)
+
     def _checkers(self) -> list[Checker]:
-        return all_checkers({node.peer: node.name for node in self.nodes})
+        return all_checkers({node.peer: node.name for node in self.nodes}, self.faults.drift_ppm)
 
     def _node(self, number: int) -> Node:
         return self._made(number, Node)
@@ -68,13 +76,25 @@ class Lab:
         slow = self.faults.slow_factor if self.world.chance(self.faults.slow_milli) else 1
         # The first always lends, so that the mesh is not empty.
         offers = number == 0 or self.world.chance(800)
-        return kind(self.network, number, capacity, slow, offers, gpus=dice.choice((0, 0, 1, 2)))
+        gpus = dice.choice((0, 0, 1, 2))
+        return kind(self.network, number, capacity, slow, offers, gpus, self._site(), *self._clock())
+
+    def _site(self) -> Site:
+        return LAN
+
+    def _clock(self) -> tuple[int, int]:
+        """By how much a node's clock is wrong, and how much faster or slower it goes, in millionths."""
+        faults, dice = self.faults, self.world.dice
+        skew_us = dice.randint(-faults.skew_us, faults.skew_us) if self.world.chance(faults.skewed_milli) else 0
+        return skew_us, dice.randint(-faults.drift_ppm, faults.drift_ppm)
 
     def run(self) -> Report:
         """Raises `PromiseBroken`."""
         self.world.tell("world", f"{len(self.nodes)} nodes, {self.faults}")
         for node in self.nodes:
             self._plan(node)
+        if self.faults.cuts_per_hour:
+            self._often(60 * MINUTE_US / self.faults.cuts_per_hour, self._cut)
         self.world.run(self.ends_us)
         self._cease()
         while any(node.caller.calls for node in self.nodes) and not self._stuck():
@@ -90,7 +110,7 @@ class Lab:
     def _plan(self, node: Node) -> None:
         """The clockwork of one node: calls, and each kind of fault at its own rate."""
         faults, hour_us = self.faults, 60 * MINUTE_US
-        self._often(CALL_EVERY_US, partial(self._call, node))
+        self._often(self.call_every_us, partial(self._call, node))
         for rate, fault in (
             (faults.deaths_per_hour, self._kill),
             (faults.freezes_per_hour, self._freeze),
@@ -155,6 +175,16 @@ class Lab:
             node.later(0, partial(node.pause, self.world.chance(500)))
             node.later(self.world.around(self.faults.away_us), node.resume)
 
+    def _cut(self) -> None:
+        """Some and the others do not hear each other for a while."""
+        dice = self.world.dice
+        side = dice.sample(self.nodes, dice.randint(1, max(1, len(self.nodes) // 2)))
+        for_us, one_way = self.world.around(self.faults.cut_us), self.world.chance(self.faults.one_way_milli)
+        names = ", ".join(node.name for node in side)
+        how = "are not heard by" if one_way else "are cut off from"
+        self.world.tell("world", f"{names} {how} the others for {for_us / 1e6:.1f} s")
+        self.network.cut(frozenset(node.peer for node in side), for_us, one_way=one_way)
+
     def _cease(self) -> None:
         """No more faults: whoever is dead comes back, owners lend again; a freeze that has begun takes its time."""
         self.world.tell("world", "no more faults from here on")
@@ -162,6 +192,7 @@ class Lab:
             if not node.alive:
                 node.be_born()
             node.later(0, node.resume)
+        self.network.heal()
 
     def _stuck(self) -> bool:
         return self.world.now_us > max(self.ends_us, self.tally.delivered_us) + STUCK_US
@@ -181,6 +212,3 @@ class Lab:
         for node in self.nodes:
             for what in node.leftovers():
                 yield facts.Leftover(node.name, what)
-
-
-SCENARIOS: dict[str, Callable[[Options, Callable[[str], None] | None], Lab]] = {"lab": Lab}
