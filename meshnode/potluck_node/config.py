@@ -17,8 +17,9 @@ from potluck.verify import parsed
 from potluck_ledger.keys import is_ed25519
 from potluck_ledger.witness import WITNESSES_MAX
 from potluck_node.core.levels import LevelName
-from potluck_node.core.policy_rules import Policy, spans
+from potluck_node.core.policy_rules import Policy
 from potluck_node.machine import cores, memory_mib
+from potluck_node.policy_file import checked
 
 CONFIG_FILE = "config.toml"
 # Where the gateway answers unless the owner says otherwise; on another port when this one is taken.
@@ -153,6 +154,8 @@ def load(home: Path, flags: dict[str, Any]) -> Settings:
             near = difflib.get_close_matches(key, HELP, 1)
             hint = f"Did you mean {near[0]!r}?" if near else f"Known settings: {', '.join(HELP)}."
             raise InvalidError(f"{path} has an unknown setting {key!r}.", fix=hint)
+    if "policy" in values:
+        values["policy"] = checked(values["policy"])
     try:
         settings = msgspec.convert(values, Settings)
     except msgspec.ValidationError as error:
@@ -197,11 +200,6 @@ def _complete(settings: Settings) -> Settings:
             raise InvalidError(f"{peer!r:.80} in trust_levels is no peer id.", fix="`potluck mesh peers` shows them.")
     if settings.verify_strangers != "none":
         parsed(settings.verify_strangers)
-    try:
-        spans(settings.policy.windows or {})
-    except ValueError as error:
-        fix = 'Write windows = { mon = ["22:00-07:00"] } below [policy].'
-        raise InvalidError("The policy has windows that are none.", why=str(error), fix=fix) from None
     gpus = settings.gpus
     if isinstance(gpus, str) and gpus not in ("all", "none"):
         gpus = _parts(gpus)

@@ -78,7 +78,7 @@ async def answer(node: Node, question: ForDesk, client: AppClient) -> wire.Messa
     if isinstance(question, AskMeshDoings):
         return await node.doings.answer(question)
     if isinstance(question, PolicyQuestion):
-        return node.policy.answer(question)
+        return await node.policy.answer(question)
     if isinstance(question, StrangerQuestion):
         return node.strangers.answer(question)
     if isinstance(question, AskReach):

@@ -37,7 +37,7 @@ from potluck_node.caller import LEASE_PROTOCOL, Caller
 from potluck_node.chunks import CHUNKS_PROTOCOL
 from potluck_node.clock import Clock
 from potluck_node.commands import Commands
-from potluck_node.config import GATEWAY, Settings
+from potluck_node.config import CONFIG_FILE, GATEWAY, Settings
 from potluck_node.control import ControlServer
 from potluck_node.core import events as ev
 from potluck_node.core import provider_events as pev
@@ -180,7 +180,7 @@ class Node:
         self.keeper = Keeper(home, self.images, self._clock, int(settings.volume_keep_gib * (1 << 30)))
         self.provider = self._make_provider() if settings.offer and parts.launcher else None
         self.bench = BenchDesk(self.home.scores, self.provider, lambda: self.discovery.touch())
-        self.policy = PolicyDesk(settings.policy, self.provider, Owner(home), self._clock)
+        self.policy = PolicyDesk(settings.policy, self.provider, Owner(home), self._clock, home / CONFIG_FILE)
         self.commands = Commands(self.provider, self.key.peer)
         self.discovery = Discovery(self.transport, self.key, self.book, self._clock, self.make_offer)
         self.witnesses = Witnesses(self.key, self.journal, settings.witnesses, settings.witnesses_needed)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 from dataclasses import fields, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -12,6 +14,7 @@ import trio
 from potluck.errors import InvalidError
 from potluck.wire import control
 from potluck.wire import policy as messages
+from potluck_node import policy_file
 from potluck_node.clock import Clock
 from potluck_node.core import provider_events as pev
 from potluck_node.core.policy import PolicyCore, explain
@@ -38,12 +41,17 @@ TOLD = {"user-active": "the owner returned", "fullscreen": "the owner returned",
 
 
 class PolicyDesk:
-    """`provider` is None on a node that lends nothing. `owner` looks at the machine."""
+    """`provider` is None on a node that lends nothing. `owner` looks at the machine; `file` has the settings."""
 
-    def __init__(self, policy: Policy, provider: Provider | None, owner: Owner, clock: Clock) -> None:
-        self._provider, self._owner, self._clock = provider, owner, clock
+    def __init__(self, policy: Policy, provider: Provider | None, owner: Owner, clock: Clock, file: Path) -> None:
+        self._provider, self._owner, self._clock, self._file = provider, owner, clock, file
+        # Another policy is to be kept at once, and written by one client at a time.
+        self._changed, self._writing = trio.Event(), trio.Lock()
+        # The table's text, and which state of the file it was read from.
+        self._text: tuple[tuple[int, int], str] = ((-1, -1), "")
         self._core = PolicyCore(policy)
         self._facts = Facts()
+        self._metered: bool | None = None
         self._metered_at = -METERED_S
         # What the provider was told last, by which reason, and whether what ran was ended.
         self._said, self._code, self._ended = "", "", False
@@ -66,7 +74,9 @@ class PolicyDesk:
             looked = trio.current_time()
             while True:
                 watches = bool(self._core.policy.idle_s) and self._provider is not None
-                await trio.sleep(QUICK_S if watches else SLOW_S)
+                with trio.move_on_after(QUICK_S if watches else SLOW_S):
+                    await self._changed.wait()
+                self._changed = trio.Event()
                 if trio.current_time() - looked >= SLOW_S:
                     await self._look()
                     looked = trio.current_time()
@@ -76,18 +86,24 @@ class PolicyDesk:
             self._owner.close()
 
     async def _look(self) -> None:
-        policy = self._core.policy
+        found = await self._found(self._core.policy)
+        self._see(self._with_said(found))
+
+    async def _found(self, policy: Policy) -> Facts:
+        """What this policy wants to know of the machine."""
         names = bool(policy.games or policy.exclusive or policy.ssh or policy.fullscreen)
         found = await trio.to_thread.run_sync(self._owner.facts, names, bool(policy.others_cpu))
-        metered = self._facts.metered
         if not policy.metered and trio.current_time() - self._metered_at >= METERED_S:
             self._metered_at = trio.current_time()
-            metered = await trio.to_thread.run_sync(self._owner.metered)
+            self._metered = await trio.to_thread.run_sync(self._owner.metered)
+        return replace(found, idle_s=self._owner.idle_s() if policy.idle_s else None, metered=self._metered)
+
+    def _with_said(self, found: Facts) -> Facts:
+        """With what the owner said meanwhile."""
         said = self._facts
-        self._see(replace(
-            found, idle_s=self._owner.idle_s() if policy.idle_s else None, metered=metered, paused=said.paused,
-            paused_until_us=said.paused_until_us, draining=said.draining, panic=said.panic,
-        ))  # fmt: skip
+        return replace(
+            found, paused=said.paused, paused_until_us=said.paused_until_us, draining=said.draining, panic=said.panic
+        )
 
     def _see(self, facts: Facts) -> None:
         now_us = self._clock.now_us()
@@ -140,8 +156,8 @@ class PolicyDesk:
         if self._core.works and self._provider:
             self._provider.submit(pev.Resumed())
 
-    def answer(self, question: messages.PolicyQuestion) -> control.Done | messages.PolicyTold:
-        """Raises `InvalidError` for facts that there are not."""
+    async def answer(self, question: messages.PolicyQuestion) -> control.Done | messages.PolicyTold:
+        """Raises `InvalidError` for facts that there are not, and for policies that are none."""
         match question:
             case messages.Drain(number):
                 self._see(replace(self._facts, draining=True))
@@ -149,20 +165,46 @@ class PolicyDesk:
             case messages.Panic(number):
                 self._see(replace(self._facts, panic=True))
                 return control.Done(number)
-            case messages.AskPolicy(number, assume):
-                return self._told(number, assume)
+            case messages.SetPolicy(number, text, keep):
+                await self._set(text, keep)
+                return control.Done(number)
+            case messages.AskPolicy(number, assume, text):
+                return await self._what_if(number, assume, text) if assume or text else await self._now(number)
 
-    def _told(self, number: int, assume: dict[str, str]) -> messages.PolicyTold:
-        policy, facts = self._core.policy, self._facts
-        reasons, works, next_us = self._core.reasons, self._core.works, self._core.wake_us or 0
-        if assume:
-            facts, next_us = assumed(facts, assume), 0
-            reasons = explain(policy, facts)
-            works = not any(not reason.gpu for reason in reasons)
-        told = tuple(map(_told, reasons)) if assume else self.reasons
+    async def _set(self, text: str, keep: bool) -> None:
+        async with self._writing:
+            policy = await trio.to_thread.run_sync(policy_file.write, self._file, text, keep)
+            found = await self._found(policy.complete())
+        log.info("the owner has set another policy")
+        facts = self._with_said(found)
+        self._core.set(policy, facts, self._clock.now_us())
+        self._see(facts)
+        self._changed.set()
+
+    async def _now(self, number: int) -> messages.PolicyTold:
+        core, told, text = self._core, self.reasons, await self._written()
         return messages.PolicyTold(
-            number, works and (bool(assume) or not told), told, _words(facts), _words(policy), next_us
+            number, core.works and not told, told, _words(self._facts), _words(core.policy), core.wake_us or 0, text
         )
+
+    async def _what_if(self, number: int, assume: dict[str, str], text: str) -> messages.PolicyTold:
+        policy = policy_file.parsed(text).complete() if text else self._core.policy
+        facts = assumed(self._with_said(await self._found(policy)) if text else self._facts, assume)
+        reasons = explain(policy, facts)
+        works = not any(not reason.gpu for reason in reasons)
+        text = text or await self._written()
+        return messages.PolicyTold(number, works, tuple(map(_told, reasons)), _words(facts), _words(policy), 0, text)
+
+    async def _written(self) -> str:
+        """The table's text, "" if there is none. Read again only when the file has changed: a terminal asks all the
+        time."""
+        with suppress(OSError, InvalidError):
+            found = self._file.stat()
+            state = (found.st_mtime_ns, found.st_size)
+            if state != self._text[0]:
+                self._text = (state, await trio.to_thread.run_sync(policy_file.read, self._file))
+            return self._text[1]
+        return ""
 
 
 def _told(reason: Reason) -> messages.Reason:

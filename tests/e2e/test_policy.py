@@ -67,7 +67,7 @@ def test_the_owner_returns_and_the_call_goes_on_elsewhere(mesh, use_node, termin
         assert call.get(timeout=PATIENCE_S) == 12.0
 
 
-def test_explain_simulate_pause_drain_and_panic(mesh, use_node):
+def test_explain_simulate_set_pause_drain_and_panic(mesh, monkeypatch):
     ann = with_policy(mesh, "ann", 'preset = "idle"\nidle_s = 0\nwindows = { sat = ["00:00-24:00"] }')
     bob = mesh.provider("bob")
 
@@ -83,6 +83,18 @@ def test_explain_simulate_pause_drain_and_panic(mesh, use_node):
     assert "game" in simulated("--game", *quiet)
     assert "no fact 'weather'" in run_cli(ann, "policy", "simulate", "--assume", "weather=rain").stderr
     assert "Nothing is assumed" in run_cli(ann, "policy", "simulate").stderr
+    # Another policy counts at once, and the rest of the file stays.
+    file = ann.home / "config.toml"
+    file.write_text(f"# mine\n{file.read_text()}")
+    assert run_cli(ann, "policy", "set", "idle_s", "1e9", "exclusive", "blender, steam").returncode == 0
+    assert file.read_text().startswith("# mine\n[policy]\npreset")
+    assert not {"user-active", "presence-unknown"}.isdisjoint(codes(ann))
+    assert "Right would be: seconds" in run_cli(ann, "policy", "set", "idle_s", "soon").stderr
+    monkeypatch.setitem(ann.env, "EDITOR", "sed -i s/idle_s.*/idle_s=0/")
+    shown = run_cli(ann, "policy", "edit", stdin="y\n").stdout
+    assert "under this policy, now" in shown
+    assert json.loads(run_cli(ann, "policy", "show", "--json").stdout)["policy"]["idle_s"] == "0.0"
+    assert {"user-active", "presence-unknown"}.isdisjoint(codes(ann))
     # A server does as its owner says, and for as long.
     assert run_cli(bob, "pause", "1h").stdout == "Paused for 1h.\n"
     wait_until(lambda: codes(bob) == ["paused"], "the pause")

@@ -10,7 +10,9 @@ import trio
 from tests.meshnode.clocks import TrioClock
 
 from potluck.errors import InvalidError
+from potluck.wire import control
 from potluck.wire import policy as messages
+from potluck_node.config import load
 from potluck_node.core import provider_events as pev
 from potluck_node.core.policy_rules import Facts, Policy
 from potluck_node.devices.owner import Owner
@@ -55,11 +57,11 @@ class Machine:
 
 
 @pytest.fixture
-async def desk(nursery, autojump_clock):
+async def desk(nursery, autojump_clock, tmp_path):
     # Looking at the machine takes a thread, which the clock is to wait for.
     autojump_clock.autojump_threshold = 0.005
     machine, provider = Machine(), Provider()
-    made = PolicyDesk(IDLE, provider, machine, TrioClock())
+    made = PolicyDesk(IDLE, provider, machine, TrioClock(), tmp_path / "config.toml")
     await nursery.start(made.serve)
     assert provider.events() == []
     return made, machine, provider
@@ -106,10 +108,10 @@ async def test_a_pause_ends_by_itself(autojump_clock, desk):
 
 async def test_draining_never_ends_what_runs_and_panic_does_at_once(autojump_clock, desk):
     made, _, provider = desk
-    made.answer(messages.Drain(1))
+    await made.answer(messages.Drain(1))
     await trio.sleep(60)
     assert provider.events() == [pev.Paused("it finishes what it has, and takes nothing new")]
-    made.answer(messages.Panic(1))
+    await made.answer(messages.Panic(1))
     assert [(event.now, event.own) for event in provider.events()] == [(False, True), (True, True)]
     made.resume()
     assert pev.Resumed() in provider.events()
@@ -132,7 +134,7 @@ async def test_figures_that_change_are_told_once(autojump_clock, desk):
 
 async def test_who_comes_back_while_it_drains_ends_what_runs_after_its_grace(autojump_clock, desk):
     made, machine, provider = desk
-    made.answer(messages.Drain(1))
+    await made.answer(messages.Drain(1))
     await trio.sleep(40)
     machine.idle = 0.0
     await trio.sleep(25)
@@ -143,13 +145,43 @@ async def test_who_comes_back_while_it_drains_ends_what_runs_after_its_grace(aut
 
 async def test_what_if(autojump_clock, desk):
     made, _, provider = desk
-    now = made.answer(messages.AskPolicy(1))
+    now = await made.answer(messages.AskPolicy(1))
     assert (now.works, now.reasons) == (True, ())
-    then = made.answer(messages.AskPolicy(1, {"programs": '["wineserver"]', "idle_s": "5"}))
+    then = await made.answer(messages.AskPolicy(1, {"programs": '["wineserver"]', "idle_s": "5"}))
     assert (then.works, [reason.code for reason in then.reasons]) == (False, ["user-active", "game"])
     assert then.facts["idle_s"] == "5.0"
-    assert made.answer(messages.AskPolicy(1)).works
+    assert (await made.answer(messages.AskPolicy(1))).works
     assert provider.events() == []
+
+
+async def test_another_policy_is_tried_then_kept_at_once(autojump_clock, desk, tmp_path):
+    made, machine, provider = desk
+    machine.idle = 400.0
+    tried = await made.answer(messages.AskPolicy(1, text="idle_s = 500"))
+    assert (tried.works, [reason.code for reason in tried.reasons]) == (False, ["user-active"])
+    assert (tried.text, tried.policy["idle_s"]) == ("idle_s = 500", "500.0")
+    assert provider.events() == []
+    assert await made.answer(messages.SetPolicy(1, "idle_s = 500  # long")) == control.Done(1)
+    assert [event.reason for event in provider.events()] == ["the owner returned"]
+    assert (await made.answer(messages.AskPolicy(1))).text == "idle_s = 500  # long\n"
+    await made.answer(messages.SetPolicy(1, "idle_s = 0", keep=True))
+    assert provider.events() == [pev.Resumed()]
+    assert load(tmp_path, {}).policy == Policy(idle_s=0.0)
+    with pytest.raises(InvalidError, match="idle_s"):
+        await made.answer(messages.SetPolicy(1, 'idle_s = "soon"'))
+    assert (await made.answer(messages.AskPolicy(1))).works
+
+
+async def test_a_policy_that_asks_for_input_is_quick_from_its_first_moment(autojump_clock, nursery, tmp_path):
+    autojump_clock.autojump_threshold = 0.005
+    machine, provider = Machine(), Provider()
+    made = PolicyDesk(Policy(), provider, machine, TrioClock(), tmp_path / "config.toml")
+    await nursery.start(made.serve)
+    await made.answer(messages.SetPolicy(1, "idle_s = 60"))
+    assert provider.events() == []
+    machine.idle, before = 0.0, trio.current_time()
+    await trio.sleep(0.25)
+    assert [at - before <= 0.25 for at, _ in provider.told] == [True]
 
 
 @pytest.mark.parametrize(("fact", "value"), [("weather", "1"), ("idle_s", "soon"), ("gpus", "[]"), ("programs", "1")])

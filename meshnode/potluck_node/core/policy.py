@@ -42,22 +42,21 @@ class PolicyCore:
 
     policy: Policy = field(default_factory=Policy)
     _states: dict[tuple[str, str], _State] = field(default_factory=dict)
-    _facts: Facts = field(default_factory=Facts)
     reasons: tuple[Reason, ...] = ()
     wake_us: int | None = None
 
     def __post_init__(self) -> None:
         self.policy = self.policy.complete()
 
-    def set(self, policy: Policy, now_us: int) -> tuple[Reason, ...]:
-        """Another policy: what the old one said is forgotten."""
+    def set(self, policy: Policy, facts: Facts, now_us: int) -> tuple[Reason, ...]:
+        """Another policy, and what it wants to know: what the old one said is forgotten."""
         self.policy = policy.complete()
         self._states.clear()
-        return self.see(self._facts, now_us)
+        return self.see(facts, now_us)
 
     def see(self, facts: Facts, now_us: int) -> tuple[Reason, ...]:
         """What holds now. To be called again at `wake_us`, if nothing is seen before."""
-        self._facts, self.wake_us = facts, None
+        self.wake_us = None
         found = [
             Reason(code, state.text, rule.fix, "", state.since_us)
             for code, rule in RULES.items()

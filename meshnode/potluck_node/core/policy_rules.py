@@ -42,7 +42,7 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     cpu_temp_c: float | None = None
     gpu_temp_c: float | None = None
     gpu_watts: float = 0.0
-    gpu_off: tuple[str, ...] = ()
+    gpu_off: tuple[str | int, ...] = ()
     gpu_share_vram: float = 1.0
     grace_s: float = 30.0
 
@@ -288,7 +288,7 @@ RULES: dict[str, Rule[Facts]] = {
 
 GPU_RULES: dict[str, Rule[GpuFacts]] = {
     "gpu-off": Rule(
-        lambda p, g: flag({g.uuid, g.index} & set(p.gpu_off)), lambda p, g: "the owner does not lend it",
+        lambda p, g: flag({g.uuid, g.index} & set(map(str, p.gpu_off))), lambda p, g: "the owner does not lend it",
         "Take it out of gpu_off.",
     ),
     "gpu-used": Rule(

@@ -1,10 +1,12 @@
-"""`potluck policy explain|simulate`, `potluck drain|panic`: when this machine works for others, and why not."""
+"""`potluck policy explain|simulate|show|set|edit`, `potluck drain|panic`: when this machine works for others."""
 
 from __future__ import annotations
 
 import datetime
+import json
 import re
 import time
+import tomllib
 
 import click
 
@@ -15,6 +17,8 @@ from potluck.wire import control
 from potluck.wire import policy as messages
 
 DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+# Settings that are lists, which may be given with commas.
+LISTS = ("exclusive", "gpu_off")
 
 
 @click.group()
@@ -50,6 +54,48 @@ def simulate(moment: str | None, assumed: tuple[str, ...], game: bool, facts: bo
     _show(_ask(assume), as_json, facts, "then")
 
 
+@policy.command("show")
+@as_json
+def show_settings(as_json: bool) -> None:
+    """The table as config.toml has it, and every setting that counts, presets included."""
+    told = _ask({})
+    if as_json:
+        print_json({"text": told.text, "policy": told.policy})
+        return
+    click.echo(f"[policy]\n{told.text.rstrip()}\n")
+    print_table(("setting", "value"), sorted(told.policy.items()), "")
+
+
+@policy.command("set")
+@click.argument("pairs", nargs=-1, required=True, metavar="KEY VALUE…")
+def set_values(pairs: tuple[str, ...]) -> None:
+    """Change settings, as: preset idle idle_s 300 exclusive blender,steam. At once; config.toml is written."""
+    if len(pairs) % 2:
+        raise InvalidError(f"{pairs[-1]} has no value.", fix="Write KEY VALUE, as: potluck policy set idle_s 300")
+    lines = [f"{_key(key)} = {_toml(key, value)}\n" for key, value in zip(pairs[::2], pairs[1::2], strict=True)]
+    _set("".join(lines), keep=True)
+
+
+@policy.command()
+def edit() -> None:
+    """Edit the table in $EDITOR, see what it would do now, and say whether it is to be kept."""
+    before = text = _ask({}).text
+    while True:
+        text = click.edit(text, extension=".toml", require_save=False) or ""
+        if text == before:
+            click.echo("Nothing is changed.")
+            return
+        try:
+            _show(_ask({}, text or "\n"), False, False, "under this policy, now")
+        except InvalidError as error:
+            click.echo(str(error), err=True)
+            click.confirm("Edit it again?", default=True, abort=True)
+            continue
+        click.confirm("Keep it?", default=True, abort=True)
+        _set(text)
+        return
+
+
 @click.command()
 def drain() -> None:
     """Let what runs come to its end and take nothing new, until `potluck resume`."""
@@ -80,10 +126,35 @@ def _show(told: messages.PolicyTold, as_json: bool, facts: bool, when: str) -> N
         print_table(("setting", "value"), sorted(told.policy.items()), "")
 
 
-def _ask(assume: dict[str, str]) -> messages.PolicyTold:
+def _set(text: str, keep: bool = False) -> None:
     connection = client()
     try:
-        return connection.ask(lambda number: messages.AskPolicy(number, assume), messages.PolicyTold)
+        connection.ask(lambda number: messages.SetPolicy(number, text, keep), control.Done)
+    finally:
+        connection.close()
+    click.echo("Kept, and in force.")
+
+
+def _key(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9_-]+", text):
+        raise InvalidError(f"{text!r} is no setting.", fix="See: potluck policy show")
+    return text
+
+
+def _toml(key: str, text: str) -> str:
+    """A value as it is written in TOML, which plain words and lists with commas need not be."""
+    try:
+        tomllib.loads(f"a = {text}")
+    except tomllib.TOMLDecodeError:
+        parts = [json.dumps(part.strip(), ensure_ascii=False) for part in text.split(",")]
+        return f"[{', '.join(parts)}]" if key in LISTS else json.dumps(text, ensure_ascii=False)
+    return f"[{text}]" if key in LISTS and not text.lstrip().startswith("[") else text
+
+
+def _ask(assume: dict[str, str], text: str = "") -> messages.PolicyTold:
+    connection = client()
+    try:
+        return connection.ask(lambda number: messages.AskPolicy(number, assume, text), messages.PolicyTold)
     finally:
         connection.close()
 

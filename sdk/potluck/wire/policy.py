@@ -19,16 +19,19 @@ class Reason(msgspec.Struct, frozen=True, array_like=True):
 
 
 class AskPolicy(Message, frozen=True):
-    """What holds now; or what would, with facts assumed: by name, as `PolicyTold.facts` has them. Answered by
-    `PolicyTold`."""
+    """What holds now; or what would, with facts assumed: by name, as `PolicyTold.facts` has them; or under another
+    table, the `text` of which is as for `SetPolicy` (a blank line stands for an empty one). Answered by `PolicyTold`,
+    or refused with the key that does not fit."""
 
     question: int
     assume: dict[str, str] = msgspec.field(default_factory=dict)
+    text: str = ""
 
 
 class PolicyTold(Message, frozen=True):
     """`policy` are the settings that count, presets included; `facts` what is known, both in words. `next_us` is when
-    it is looked again though nothing happens, 0 for never."""
+    it is looked again though nothing happens, 0 for never. `text` is the table [policy] as config.toml has it, or as it
+    was asked about."""
 
     question: int
     works: bool
@@ -36,6 +39,17 @@ class PolicyTold(Message, frozen=True):
     facts: dict[str, str]
     policy: dict[str, str]
     next_us: int = 0
+    text: str = ""
+
+
+class SetPolicy(Message, frozen=True):
+    """Write the table [policy] of config.toml, and keep to it at once; other settings and comments of the file stay.
+    `text` is TOML as it follows the line [policy]. With `keep`, settings that it does not name stay, too. Answered by
+    `Done`, or refused with the key that does not fit and what would be right."""
+
+    question: int
+    text: str
+    keep: bool = False
 
 
 class Drain(Message, frozen=True):
@@ -50,5 +64,5 @@ class Panic(Message, frozen=True):
     question: int
 
 
-PolicyQuestion = AskPolicy | Drain | Panic
+PolicyQuestion = AskPolicy | SetPolicy | Drain | Panic
 PolicyReply = PolicyTold

@@ -125,7 +125,7 @@ def test_another_policy_holds_at_once():
     core = PolicyCore(IDLE)
     core.see(replace(QUIET, others_cpu_milli=900), 0)
     assert not core.works
-    core.set(Policy(), 1)
+    core.set(Policy(), QUIET, 1)
     assert core.works
 
 
