@@ -90,7 +90,7 @@ def test_explain_simulate_set_pause_drain_and_panic(mesh, monkeypatch):
     assert file.read_text().startswith("# mine\n[policy]\npreset")
     assert not {"user-active", "presence-unknown"}.isdisjoint(codes(ann))
     assert "Right would be: seconds" in run_cli(ann, "policy", "set", "idle_s", "soon").stderr
-    monkeypatch.setitem(ann.env, "EDITOR", "sed -i s/idle_s.*/idle_s=0/")
+    monkeypatch.setenv("VISUAL", "sed -i s/idle_s.*/idle_s=0/")
     shown = run_cli(ann, "policy", "edit", stdin="y\n").stdout
     assert "under this policy, now" in shown
     assert json.loads(run_cli(ann, "policy", "show", "--json").stdout)["policy"]["idle_s"] == "0.0"
