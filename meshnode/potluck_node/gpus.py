@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import trio
 
+from potluck.errors import ResourceExceededError
+from potluck.wire import Failure
 from potluck.wire.offer import FREE, USED
 from potluck_node.clock import Clock
 from potluck_node.core import provider_events as ev
 from potluck_node.core.gpu_meter import GpuSample, by_worker
 from potluck_node.core.gpus import Gpu, GpuDesk
+from potluck_node.core.policy_rules import GpuFacts
 from potluck_node.devices.interface import Device, Devices, GpuProcess, Reading
 from potluck_node.devices.processes import owners
 
@@ -51,6 +54,9 @@ class GpuWatch:
         self._hurry = trio.Event()
         self._any = False
         self.findings: tuple[str, ...] = ()
+        # How much of each GPU's memory is lent, and who is told what the owner's policy wants to know.
+        self.lent_memory = 1.0
+        self.on_facts: Callable[[tuple[GpuFacts, ...]], None] = lambda facts: None
 
     async def serve(self, *, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Watch until cancelled. The GPUs are known when this has started."""
@@ -80,7 +86,20 @@ class GpuWatch:
         if found.findings != self.findings:
             log.info("%s", " ".join(found.findings))
         self.findings = found.findings
-        self._submit(ev.GpusSeen(tuple(_gpu(each, ours) for each in found.devices if self._lends(each))))
+        lent = [each for each in found.devices if self._lends(each)]
+        held = {gpu.uuid for hold in self._desk.holders().values() for gpu in hold.gpus}
+        # First, so that none is given away that the policy holds back.
+        self.on_facts(tuple(_facts(each, ours, each.uuid in held) for each in lent))
+        self._submit(ev.GpusSeen(tuple(self._gpu(each, ours) for each in lent)))
+
+    def _gpu(self, device: Device, ours: Owners) -> Gpu:
+        """Where only a part of its memory is lent, the owner's programs may use the rest, which the policy watches."""
+        used = self.lent_memory >= 1 and _used(device.processes, ours)
+        memory_mib = int(device.memory_mib * min(1.0, self.lent_memory))
+        return Gpu(
+            device.uuid, device.model, memory_mib, min(memory_mib, device.memory_free_mib),
+            device.fault or (USED if used else FREE), device.driver, device.capability, device.near,
+        )  # fmt: skip
 
     def _lends(self, device: Device) -> bool:
         if isinstance(self._lent, str):
@@ -106,22 +125,44 @@ class GpuWatch:
     def _check_shares(self, reading: Reading, ours: Owners) -> None:
         """The driver does not keep those who share a GPU to their part of its memory: we look, twice a second."""
         for worker, hold in self._desk.holders().items():
-            mine = [each.memory_mib or 0 for each in reading.present if ours.get(each.pid, ("", 0))[0] == worker]
-            if hold.share_mib and hold.has(reading.uuid) and sum(mine) > hold.share_mib:
-                self._submit(ev.LimitBroken(worker, "it took more of its GPU than its share", gpu_mib=sum(mine)))
+            gpu = next((each for each in hold.gpus if each.uuid == reading.uuid), None)
+            mine = sum(each.memory_mib or 0 for each in reading.present if ours.get(each.pid, ("", 0))[0] == worker)
+            if gpu and hold.share_mib and mine > hold.share_mib:
+                self._submit(ev.LimitBroken(worker, "it took more of its GPU than its share", gpu_mib=mine))
+            elif gpu and self.lent_memory < 1 and mine > gpu.memory_mib:
+                why = "it took more of its GPU than its owner lends"
+                self._submit(ev.LimitBroken(worker, why, failure=_beyond(gpu, mine)))
 
 
-def _gpu(device: Device, ours: Owners) -> Gpu:
-    state = device.fault or (USED if _used(device, ours) else FREE)
-    return Gpu(
-        device.uuid, device.model, device.memory_mib, device.memory_free_mib, state, device.driver,
-        device.capability, device.near,
-    )  # fmt: skip
+def _beyond(gpu: Gpu, used_mib: int) -> Failure:
+    error = ResourceExceededError(
+        f"The worker took {used_mib} MiB of a GPU of which {gpu.memory_mib} MiB are lent.",
+        why="the rest is its owner's",
+        fix=f'Take less, or ask for more: gpu="any:>={used_mib / 1024:.0f}GB".',
+    )
+    return Failure.of(error)
 
 
-def _used(device: Device, ours: Owners) -> bool:
+def _facts(device: Device, ours: Owners, held: bool) -> GpuFacts:
+    """Of a GPU that a worker holds, processes that we do not see may be that worker's: see `_is_other`."""
+    if device.fault:
+        return GpuFacts(device.uuid, device.index)
+    others = [each for each in device.processes if each.pid not in ours and (not held or _exists(each.pid))]
+    told = [each.memory_mib for each in others if each.memory_mib is not None]
+    return GpuFacts(
+        device.uuid,
+        device.index,
+        _used(others, ours),
+        device.temperature_c,
+        None if device.power_mw is None else device.power_mw / 1000,
+        device.memory_mib,
+        sum(told),
+    )
+
+
+def _used(processes: Sequence[GpuProcess], ours: Owners) -> bool:
     """Whether programs that are not ours use it. One whose memory is not told counts as using it."""
-    others = [each for each in device.processes if each.pid not in ours]
+    others = [each for each in processes if each.pid not in ours]
     graphics = sum(each.memory_mib or 0 for each in others if each.graphics)
     computes = any(
         each.memory_mib is None or each.memory_mib > OTHERS_COMPUTE_MIB for each in others if not each.graphics
@@ -144,4 +185,8 @@ def _sample(reading: Reading, ours: Owners, now_us: int) -> GpuSample:
 def _is_other(process: GpuProcess, ours: Owners) -> bool:
     """A process of the machine that is not ours. A number that we do not see may be ours: drivers give the host's
     numbers, and this node may run in a container."""
-    return process.pid not in ours and not process.graphics and os.path.exists(f"/proc/{process.pid}")
+    return process.pid not in ours and not process.graphics and _exists(process.pid)
+
+
+def _exists(pid: int) -> bool:
+    return os.path.exists(f"/proc/{pid}")

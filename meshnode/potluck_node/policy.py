@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from contextlib import suppress
-from dataclasses import fields, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,11 +14,12 @@ import trio
 from potluck.errors import InvalidError
 from potluck.wire import control
 from potluck.wire import policy as messages
+from potluck.wire.offer import HELD, OFF, USED
 from potluck_node import policy_file
 from potluck_node.clock import Clock
 from potluck_node.core import provider_events as pev
 from potluck_node.core.policy import PolicyCore, explain
-from potluck_node.core.policy_rules import Facts, Policy, Reason
+from potluck_node.core.policy_rules import Facts, GpuFacts, Policy, Reason
 from potluck_node.devices.owner import Owner
 
 if TYPE_CHECKING:
@@ -38,6 +39,8 @@ NEVER = ("paused", "draining")
 # What callers are told instead of what happens at this machine: it is nobody's business.
 TOLD = {"user-active": "the owner returned", "fullscreen": "the owner returned", "game": "the owner returned",
         "exclusive-program": "the owner returned", "ssh-session": "the owner returned"}  # fmt: skip
+# What peers are told of a GPU: of all other reasons, HELD.
+STATES = {"gpu-off": OFF, "gpu-used": USED, "gpu-memory-used": USED}
 
 
 class PolicyDesk:
@@ -53,8 +56,12 @@ class PolicyDesk:
         self._facts = Facts()
         self._metered: bool | None = None
         self._metered_at = -METERED_S
-        # What the provider was told last, by which reason, and whether what ran was ended.
+        # What the provider was told last, by which reason, and whether what ran was ended; the same for GPUs.
         self._said, self._code, self._ended = "", "", False
+        self._blocked = pev.GpusBlocked(())
+        self._watch = provider.gpus if provider else None
+        if self._watch:
+            self._watch.on_facts, self._watch.lent_memory = self.gpus_seen, policy.gpu_share_vram
 
     @property
     def reasons(self) -> tuple[messages.Reason, ...]:
@@ -99,11 +106,12 @@ class PolicyDesk:
         return replace(found, idle_s=self._owner.idle_s() if policy.idle_s else None, metered=self._metered)
 
     def _with_said(self, found: Facts) -> Facts:
-        """With what the owner said meanwhile."""
+        """With what the owner said meanwhile, and what was seen of the GPUs."""
         said = self._facts
         return replace(
-            found, paused=said.paused, paused_until_us=said.paused_until_us, draining=said.draining, panic=said.panic
-        )
+            found, gpus=said.gpus, paused=said.paused, paused_until_us=said.paused_until_us, draining=said.draining,
+            panic=said.panic,
+        )  # fmt: skip
 
     def _see(self, facts: Facts) -> None:
         now_us = self._clock.now_us()
@@ -112,6 +120,7 @@ class PolicyDesk:
         self._facts = facts
         self._core.see(facts, now_us)
         self._act(now_us)
+        self._act_on_gpus(now_us)
 
     def _act(self, now_us: int) -> None:
         if self._provider is None:
@@ -140,6 +149,25 @@ class PolicyDesk:
             self._ended = True
             log.info("ending what runs: %s", self._said)
             provider.submit(pev.Paused(self._said, now=True, own=reason.code in AT_ONCE))
+
+    # GPUs
+
+    def gpus_seen(self, gpus: tuple[GpuFacts, ...]) -> None:
+        """As often as the node looks at them anyway."""
+        now_us = self._clock.now_us()
+        self._facts = replace(self._facts, gpus=gpus)
+        self._core.see_gpus(gpus, now_us)
+        self._act_on_gpus(now_us)
+
+    def _act_on_gpus(self, now_us: int) -> None:
+        found = self._core.blocked(now_us)
+        states = tuple(sorted((uuid, STATES.get(code, HELD)) for uuid, (code, _) in found.items()))
+        blocked = pev.GpusBlocked(states, frozenset(uuid for uuid, (_, over) in found.items() if over))
+        if self._provider and blocked != self._blocked:
+            self._blocked = blocked
+            for uuid, (code, over) in found.items():
+                log.info("GPU %s is not lent (%s)%s", uuid, code, "; ending what runs there" if over else "")
+            self._provider.submit(blocked)
 
     # What the owner says
 
@@ -176,6 +204,9 @@ class PolicyDesk:
             policy = await trio.to_thread.run_sync(policy_file.write, self._file, text, keep)
             found = await self._found(policy.complete())
         log.info("the owner has set another policy")
+        if self._watch and self._watch.lent_memory != policy.gpu_share_vram:
+            self._watch.lent_memory = policy.gpu_share_vram
+            await self._watch.look()
         facts = self._with_said(found)
         self._core.set(policy, facts, self._clock.now_us())
         self._see(facts)
@@ -183,8 +214,9 @@ class PolicyDesk:
 
     async def _now(self, number: int) -> messages.PolicyTold:
         core, told, text = self._core, self.reasons, await self._written()
+        works = not any(not each.gpu for each in told)
         return messages.PolicyTold(
-            number, core.works and not told, told, _words(self._facts), _words(core.policy), core.wake_us or 0, text
+            number, works, told, _words(self._facts), _words(core.policy), core.wake_us or 0, text
         )
 
     async def _what_if(self, number: int, assume: dict[str, str], text: str) -> messages.PolicyTold:
@@ -213,7 +245,12 @@ def _told(reason: Reason) -> messages.Reason:
 
 def _words(struct: Facts | Policy) -> dict[str, str]:
     names = struct.__struct_fields__ if isinstance(struct, msgspec.Struct) else [each.name for each in fields(struct)]
-    return {name: msgspec.json.encode(getattr(struct, name)).decode() for name in names if name != "gpus"}
+    words = {name: msgspec.json.encode(getattr(struct, name)).decode() for name in names if name != "gpus"}
+    for gpu in struct.gpus if isinstance(struct, Facts) else ():
+        words[f"gpu {gpu.index}"] = ", ".join(
+            f"{name} {value}" for name, value in asdict(gpu).items() if name != "index" and value is not None
+        )
+    return words
 
 
 def assumed(facts: Facts, assume: dict[str, str]) -> Facts:

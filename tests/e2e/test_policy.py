@@ -10,7 +10,7 @@ import threading
 import time
 
 import pytest
-from tests.e2e import sample
+from tests.e2e import gpu_sample, sample
 from tests.e2e.mesh import PATIENCE_S, Mesh, Node, run_cli, wait_until
 
 from potluck import calls
@@ -118,6 +118,31 @@ def test_whoever_sits_at_the_machine_may_use_it(mesh, use_node, terminal):
     use_node(ann)
     with sample.app.run(show_progress=False):
         assert sample.add.remote(1, 2) == 3
+
+
+def test_a_gpu_that_gets_too_warm_is_given_back_and_the_call_goes_on_with_the_other(mesh, use_node, machine):
+    caller = mesh.caller()
+    flags = ("--cpus", "4", "--memory-mib", "4096", "--device-root", str(machine.root))
+    ann = mesh.node("ann", *flags, env=machine.env)
+
+    def states():
+        return [gpu.state for gpu in ann.status().gpus]
+
+    assert run_cli(ann, "policy", "set", "gpu_temp_c", "80", "grace_s", "1", "gpu_off", "1").returncode == 0
+    wait_until(lambda: states() == ["free", "is not lent by its owner"], "lending one")
+    wait_until(lambda: caller.status().peers and caller.status().peers[0].gpus, "finding the GPUs")
+    use_node(caller)
+    with gpu_sample.app.run(show_progress=False):
+        call = gpu_sample.one.spawn(7.0)
+        wait_until(lambda: any(worker.state == "running" for worker in ann.status().workers), "ann at work")
+        assert states()[0] == "leased"
+        run_cli(ann, "policy", "set", "gpu_off", "[]")
+        machine.say("gpu 0 temperature 90")
+        wait_until(lambda: states() == ["held back by the owner", "leased"], "the other GPU")
+        shown = json.loads(run_cli(ann, "policy", "explain", "--json").stdout)
+        assert [(each["code"], each["gpu"]) for each in shown["reasons"]] == [("gpu-hot", machine.uuid(0))]
+        assert shown["works"]
+        assert call.get(timeout=PATIENCE_S)[0] == [machine.uuid(1)]
 
 
 def test_the_first_start_asks_five_questions_and_lends(tmp_path):

@@ -29,7 +29,7 @@ typedef struct { char uuid[80], name[96]; int parent; } slice;
 typedef struct {
   int index, present, lost, by_process;
   char uuid[80], name[96];
-  u64 memory, used, ecc, power, energy;
+  u64 memory, used, ecc, power, energy, temperature;
   int processes, schedules, slices;
   process process[ITEMS];
   schedule schedule[ITEMS];
@@ -56,6 +56,7 @@ static void take(gpu *g, const char *key, const char *rest) {
   else if (!strcmp(key, "lost")) g->lost = atoi(rest);
   else if (!strcmp(key, "ecc")) g->ecc = strtoull(rest, 0, 10);
   else if (!strcmp(key, "power")) g->power = strtoull(rest, 0, 10);
+  else if (!strcmp(key, "temperature")) g->temperature = strtoull(rest, 0, 10);
   else if (!strcmp(key, "energy")) g->energy = strtoull(rest, 0, 10);
   else if (!strcmp(key, "utilisation")) g->by_process = atoi(rest);
   else if (!strcmp(key, "process") && g->processes < ITEMS) {
@@ -129,7 +130,7 @@ int nvmlDeviceGetMemoryInfo(void *handle, u64 *to) {
 }
 int nvmlDeviceGetCudaComputeCapability(void *handle, int *major, int *minor) { WHOLE(g); *major = 9, *minor = 0; return SUCCESS; }
 int nvmlDeviceGetClockInfo(void *handle, u32 kind, u32 *to) { (void)kind; WHOLE(g); *to = 1410; return SUCCESS; }
-int nvmlDeviceGetTemperature(void *handle, u32 kind, u32 *to) { (void)kind; WHOLE(g); *to = 61; return SUCCESS; }
+int nvmlDeviceGetTemperature(void *handle, u32 kind, u32 *to) { (void)kind; WHOLE(g); *to = g->temperature ? g->temperature : 61; return SUCCESS; }
 int nvmlDeviceGetCurrentClocksEventReasons(void *handle, u64 *to) { WHOLE(g); *to = 4; return SUCCESS; }
 int nvmlDeviceGetTotalEccErrors(void *handle, u32 kind, u32 counter, u64 *to) { (void)kind, (void)counter; WHOLE(g); *to = g->ecc; return SUCCESS; }
 int nvmlDeviceGetPowerUsage(void *handle, u32 *to) { WHOLE(g); if (!g->power) return NOT_SUPPORTED; *to = g->power; return SUCCESS; }

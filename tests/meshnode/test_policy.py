@@ -12,9 +12,10 @@ from tests.meshnode.clocks import TrioClock
 from potluck.errors import InvalidError
 from potluck.wire import control
 from potluck.wire import policy as messages
+from potluck.wire.offer import HELD, OFF, USED
 from potluck_node.config import load
 from potluck_node.core import provider_events as pev
-from potluck_node.core.policy_rules import Facts, Policy
+from potluck_node.core.policy_rules import Facts, GpuFacts, Policy
 from potluck_node.devices.owner import Owner
 from potluck_node.policy import QUICK_S, SLOW_S, PolicyDesk, assumed
 
@@ -26,15 +27,25 @@ class Provider:
 
     def __init__(self):
         self.core, self.told = self, []
-        self.paused = ""
+        self.paused, self.gpus = "", None
 
     def submit(self, event):
         self.told.append((trio.current_time(), event))
-        self.paused = event.reason if isinstance(event, pev.Paused) else ""
+        if not isinstance(event, pev.GpusBlocked):
+            self.paused = event.reason if isinstance(event, pev.Paused) else ""
 
     def events(self):
         told, self.told = [event for _, event in self.told], []
         return told
+
+
+class Watch:
+    """A `GpuWatch` that is looked at by hand."""
+
+    looks = 0
+
+    async def look(self):
+        self.looks += 1
 
 
 class Machine:
@@ -182,6 +193,40 @@ async def test_a_policy_that_asks_for_input_is_quick_from_its_first_moment(autoj
     machine.idle, before = 0.0, trio.current_time()
     await trio.sleep(0.25)
     assert [at - before <= 0.25 for at, _ in provider.told] == [True]
+
+
+async def test_a_gpu_is_held_back_then_what_runs_there_ends_and_it_comes_back(autojump_clock, desk):
+    made, _, provider = desk
+    hot = GpuFacts("GPU-1", "0", False, 95.0)
+    made.gpus_seen((hot, GpuFacts("GPU-2", "1", True)))
+    assert (await made.answer(messages.AskPolicy(1))).works
+    states = (("GPU-1", HELD), ("GPU-2", USED))
+    assert provider.events() == [pev.GpusBlocked(states)]
+    for _ in range(5):
+        await trio.sleep(5)
+        made.gpus_seen((hot, GpuFacts("GPU-2", "1", False)))
+    assert provider.events() == [pev.GpusBlocked((("GPU-1", HELD),))]
+    await trio.sleep(6)
+    assert provider.events() == [pev.GpusBlocked((("GPU-1", HELD),), frozenset({"GPU-1"}))]
+    made.gpus_seen((replace(hot, temp_c=50.0),))
+    await trio.sleep(61)
+    assert provider.events() == [pev.GpusBlocked(())]
+    assert (await made.answer(messages.AskPolicy(1))).facts["gpu 0"] == "uuid GPU-1, used False, temp_c 50.0"
+
+
+async def test_a_gpu_is_taken_out_and_half_of_another_is_lent(autojump_clock, nursery, tmp_path):
+    autojump_clock.autojump_threshold = 0.005
+    provider = Provider()
+    provider.gpus = Watch()
+    made = PolicyDesk(Policy(gpu_off=(0,)), provider, Machine(), TrioClock(), tmp_path / "config.toml")
+    # Before it serves: no GPU may be given away that is held back.
+    provider.gpus.on_facts((GpuFacts("GPU-1", "0"), GpuFacts("GPU-2", "1")))
+    assert provider.events() == [pev.GpusBlocked((("GPU-1", OFF),))]
+    assert (provider.gpus.lent_memory, provider.gpus.looks) == (1.0, 0)
+    await nursery.start(made.serve)
+    await made.answer(messages.SetPolicy(1, "gpu_share_vram = 0.5"))
+    assert provider.events() == [pev.GpusBlocked(())]
+    assert (provider.gpus.lent_memory, provider.gpus.looks) == (0.5, 1)
 
 
 @pytest.mark.parametrize(("fact", "value"), [("weather", "1"), ("idle_s", "soon"), ("gpus", "[]"), ("programs", "1")])

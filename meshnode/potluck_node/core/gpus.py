@@ -7,11 +7,11 @@ where the owner allows sharing.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from potluck.gpus import GpuRequest, gpu_matches, parse_gpu
-from potluck.wire.offer import FREE, LEASED, OFFER_GPUS_MAX, PASSING, USED, GpuOffer
+from potluck.wire.offer import FREE, HELD, LEASED, OFFER_GPUS_MAX, PASSING, USED, GpuOffer
 
 # With more GPUs to choose from than this, a set of neighbours is sought among the first so many: 16 over 8 are 12,870.
 NEIGHBOURS_MAX = 16
@@ -62,6 +62,7 @@ class GpuDesk:
         self._share = share
         self._gpus: dict[str, Gpu] = {}
         self._holds: dict[str, Hold] = {}
+        self._blocked: dict[str, str] = {}
 
     def seen(self, gpus: Iterable[Gpu]) -> dict[str, str]:
         """Take the machine's present GPUs; returns the holders whose GPU is gone, with the reason in words."""
@@ -75,6 +76,23 @@ class GpuDesk:
     def _broken(self, hold: Hold) -> str:
         broken = [self._gpus[gpu.uuid] for gpu in hold.gpus if not self._gpus[gpu.uuid].works()]
         return "; ".join(f"its GPU {gpu.model} ({gpu.uuid}) {gpu.state}" for gpu in broken)
+
+    def block(self, states: Mapping[str, str], end: Collection[str] = ()) -> dict[str, str]:
+        """Do not lend these GPUs, each with the state that others read; all others are as the machine says. Returns the
+        holders that have one of those in `end`, with the reason in words."""
+        self._blocked = dict(states)
+        found: dict[str, str] = {}
+        for holder, hold in self._holds.items():
+            mine = [gpu for gpu in hold.gpus if gpu.uuid in end and gpu.uuid in states]
+            if mine:
+                found[holder] = "; ".join(f"its GPU {gpu.model} is {_bare(states[gpu.uuid])}" for gpu in mine)
+        return found
+
+    def _known(self) -> Iterator[Gpu]:
+        """All GPUs, as the owner lends them."""
+        for gpu in self._gpus.values():
+            blocked = self._blocked.get(gpu.uuid) if gpu.works() else None
+            yield replace(gpu, state=blocked) if blocked else gpu
 
     # Taking
 
@@ -122,7 +140,7 @@ class GpuDesk:
         return None
 
     def _matching(self, wanted: GpuRequest) -> Iterator[Gpu]:
-        return (gpu for gpu in self._gpus.values() if gpu_matches(wanted, gpu.model, gpu.memory_mib))
+        return (gpu for gpu in self._known() if gpu_matches(wanted, gpu.model, gpu.memory_mib))
 
     def _room(self, gpu: Gpu, wanted: GpuRequest, holds: Iterable[Hold]) -> bool:
         here = [hold for hold in holds if hold.has(gpu.uuid)]
@@ -148,20 +166,25 @@ class GpuDesk:
     def why_not_now(self, requests: Sequence[str]) -> str:
         """What a request that could be met at another time waits for, or ""."""
         matching = [gpu for text in requests for gpu in self._matching(parse_gpu(text))]
-        if matching and any(gpu.state == USED for gpu in matching):
-            return "a GPU is used by the owner"
+        for state in (USED, HELD):
+            if any(gpu.state == state for gpu in matching):
+                return f"a GPU is {state}"
         return "its GPUs are leased" if matching else ""
 
     def offers(self, idle: Collection[str] = ()) -> tuple[GpuOffer, ...]:
         """Each GPU with its state; what idle workers hold counts as free, since they make room."""
         holds = [hold for holder, hold in self._holds.items() if holder not in idle]
-        return tuple(self._offer(gpu, holds) for gpu in itertools.islice(self._gpus.values(), OFFER_GPUS_MAX))
+        return tuple(self._offer(gpu, holds) for gpu in itertools.islice(self._known(), OFFER_GPUS_MAX))
 
     def _offer(self, gpu: Gpu, holds: list[Hold]) -> GpuOffer:
         here = [hold for hold in holds if hold.has(gpu.uuid)]
-        state = LEASED if here and gpu.works() else gpu.state
+        state = LEASED if here and gpu.works() and gpu.uuid not in self._blocked else gpu.state
         left = min(gpu.memory_free_mib, _left(gpu, here)) if here else gpu.memory_free_mib
         return GpuOffer(gpu.uuid, gpu.model, gpu.memory_mib, left, gpu.driver, gpu.capability, state, self._share)
+
+
+def _bare(state: str) -> str:
+    return state.removeprefix("is ")
 
 
 def _left(gpu: Gpu, here: Iterable[Hold]) -> int:

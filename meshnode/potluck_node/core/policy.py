@@ -62,13 +62,17 @@ class PolicyCore:
             for code, rule in RULES.items()
             if (state := self._step((code, ""), rule, facts, now_us)).active
         ]
-        for gpu in facts.gpus:
-            found += self._gpu(gpu, now_us)
-        gone = {uuid for _, uuid in self._states} - {"", *(gpu.uuid for gpu in facts.gpus)}
-        for key in [key for key in self._states if key[1] in gone]:
-            del self._states[key]
         self._plan_window(facts, now_us)
         self.reasons = tuple(found)
+        return self.see_gpus(facts.gpus, now_us)
+
+    def see_gpus(self, gpus: tuple[GpuFacts, ...], now_us: int) -> tuple[Reason, ...]:
+        """The same for what is known of GPUs alone."""
+        gone = {uuid for _, uuid in self._states} - {"", *(gpu.uuid for gpu in gpus)}
+        for key in [key for key in self._states if key[1] in gone]:
+            del self._states[key]
+        found = [reason for gpu in gpus for reason in self._gpu(gpu, now_us)]
+        self.reasons = (*(reason for reason in self.reasons if not reason.gpu), *found)
         return self.reasons
 
     def _gpu(self, gpu: GpuFacts, now_us: int) -> Iterator[Reason]:
@@ -110,9 +114,14 @@ class PolicyCore:
         """Whether anything may run on this machine at all."""
         return not any(reason.gpu == "" for reason in self.reasons)
 
-    def blocked(self, uuid: str) -> str:
-        """Why a GPU is not lent, in words; "" when it is."""
-        return next((reason.text for reason in self.reasons if reason.gpu == uuid), "")
+    def blocked(self, now_us: int) -> dict[str, tuple[str, bool]]:
+        """Of each GPU that is not lent: its first reason, and whether what runs there had its grace."""
+        grace_us, found = round(self.policy.grace_s * S), dict[str, tuple[str, bool]]()
+        for reason in self.reasons:
+            if reason.gpu:
+                code, over = found.get(reason.gpu, (reason.code, False))
+                found[reason.gpu] = code, over or now_us - reason.since_us >= grace_us
+        return found
 
 
 def explain(policy: Policy, facts: Facts) -> tuple[Reason, ...]:

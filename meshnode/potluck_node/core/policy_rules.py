@@ -292,11 +292,13 @@ GPU_RULES: dict[str, Rule[GpuFacts]] = {
         "Take it out of gpu_off.",
     ),
     "gpu-used": Rule(
-        lambda p, g: flag(g.used), lambda p, g: "a program of the owner uses it", "End that program.", 10
+        # Where only a part of its memory is lent, programs of the owner have the rest.
+        lambda p, g: flag(g.used and p.gpu_share_vram >= 1), lambda p, g: "a program of the owner uses it",
+        "End that program, or lend only a part of its memory: gpu_share_vram.", 10,
     ),
     "gpu-memory-used": Rule(
         lambda p, g: above(g.others_mib, (g.memory_mib or 0) * (1 - p.gpu_share_vram)),
-        lambda p, g: f"programs of the owner hold {g.others_mib} MiB of it", "End them, or raise gpu_share_vram.", 10,
+        lambda p, g: f"programs of the owner hold {g.others_mib} MiB of it", "End them, or lower gpu_share_vram.", 10,
     ),
     "gpu-hot": Rule(
         lambda p, g: above(g.temp_c, p.gpu_temp_c), lambda p, g: f"it has {g.temp_c:.0f} °C",

@@ -25,6 +25,7 @@ from potluck_node.core import provider_events as ev
 from potluck_node.core.asks import Asks
 from potluck_node.core.calls import AHEAD_MAX
 from potluck_node.core.dealing import places
+from potluck_node.core.gpu_changes import GpuChanges
 from potluck_node.core.gpu_room import GpuRoom
 from potluck_node.core.meter import LeaseMeter, payload_digest
 from potluck_node.core.pools import Capacity, Item, Lease, Pool, Worker
@@ -51,6 +52,7 @@ class ProviderCore:
         self._staff = Staff(node, capacity, idle_us, self._gpus, self._act, self._begin, self._close_leases)
         self._pools, self.room, self.gpus = self._staff.pools, self._staff.room, self._gpus.desk
         self._us, self._vouching = us, Vouching(us)
+        changes = GpuChanges(us, self._gpus, self._pools, self.room, self._act, self._abort, self._leave)
         self.asks = Asks(node, capacity, self._staff, self.gpus)
         self.paused, self.own_paused = "", True
         self.wake_us: int | None = None
@@ -76,7 +78,8 @@ class ProviderCore:
             ev.Paused: self._on_paused,
             ev.Resumed: self._on_resumed,
             ev.PoolGone: self._pool_gone,
-            ev.GpusSeen: self._gpus_seen,
+            ev.GpusSeen: changes.seen,
+            ev.GpusBlocked: changes.blocked,
             ev.NeighboursSeen: self._neighbours_seen,
             ev.GpuSampled: self._gpu_sampled,
             ev.LimitBroken: self._limit_broken,
@@ -161,6 +164,10 @@ class ProviderCore:
         pool.least = min(self.room.workers_max(pool.spec), least)
         most = [each.most for each in leases]
         pool.most = max(most) if most and all(most) else 0
+
+    def _leave(self, lease: str, why: str, now_us: int) -> None:
+        self._act(ev.Post(lease, CloseLease(why)))
+        self._lease_gone(ev.LeaseGone(lease, why), now_us)
 
     def _lease_gone(self, event: ev.LeaseGone, now_us: int) -> None:
         lease = self._leases.get(event.lease)
@@ -253,16 +260,6 @@ class ProviderCore:
 
     def _pool_gone(self, event: ev.PoolGone, _now_us: int) -> None:
         if self._gpus.free_pool(event.pool):
-            self._act(ev.OfferChanged())
-
-    def _gpus_seen(self, event: ev.GpusSeen, now_us: int) -> None:
-        before = [(gpu.uuid, gpu.state) for gpu in self.gpus.offers()]
-        for holder, why in self.gpus.seen(event.gpus).items():
-            pool = self._pools.get(self._gpus.pool_of(holder))
-            worker = pool.workers.get(holder) if pool else None
-            if pool and worker and not worker.killed:
-                self._abort(pool, worker, why, now_us)
-        if before != [(gpu.uuid, gpu.state) for gpu in self.gpus.offers()]:
             self._act(ev.OfferChanged())
 
     def _neighbours_seen(self, event: ev.NeighboursSeen, _now_us: int) -> None:
@@ -459,8 +456,7 @@ class ProviderCore:
         if offer:
             self._act(ev.OfferVoucher(name, offer))
         if must_stop:
-            self._act(ev.Post(name, CloseLease(UNSIGNED)))
-            self._lease_gone(ev.LeaseGone(name, UNSIGNED), now_us)
+            self._leave(name, UNSIGNED, now_us)
 
     def _voucher_came(self, event: ev.VoucherCame, _now_us: int) -> None:
         if why := self._vouching.answered(event.lease, event.envelope):
@@ -473,8 +469,7 @@ class ProviderCore:
         self._set_paused(event.reason, event.own)
         if event.now:
             for lease in sorted(name for name, each in self._leases.items() if event.own or each.caller != self._us):
-                self._act(ev.Post(lease, CloseLease(event.reason)))
-                self._lease_gone(ev.LeaseGone(lease, event.reason), now_us)
+                self._leave(lease, event.reason, now_us)
             for pool in [each for each in self._pools.values() if event.own or each.caller != self._us]:
                 self._staff.end(pool, event.reason)
 

@@ -71,6 +71,15 @@ class GpusSeen:
 
 
 @dataclass(frozen=True, slots=True)
+class GpusBlocked:
+    """GPUs that the owner does not lend now: their uuids, each with its state as peers read it. What others run on
+    those in `end` is to end: its grace is over."""
+
+    states: tuple[tuple[str, str], ...]
+    end: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
 class NeighboursSeen:
     """What other nodes of this machine have reserved, CPU in thousandths."""
 
@@ -238,6 +247,7 @@ Event = (
     | WorkerGone
     | PoolGone
     | GpusSeen
+    | GpusBlocked
     | NeighboursSeen
     | GpuSampled
     | LimitBroken

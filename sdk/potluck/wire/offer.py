@@ -15,14 +15,17 @@ OFFER_GPUS_MAX = 64
 SCORES_MAX = 8
 
 # States of a GPU that begin so pass by themselves; any other means that it cannot be used until somebody mends it.
-FREE, LEASED, USED = "free", "leased", "used by the owner"
-PASSING = (FREE, LEASED, USED)
+FREE, LEASED, USED, HELD = "free", "leased", "used by the owner", "held back by the owner"
+PASSING = (FREE, LEASED, USED, HELD)
+# Of one that the owner does not lend at all.
+OFF = "is not lent by its owner"
 
 
 class GpuOffer(msgspec.Struct, frozen=True, array_like=True):
     """One GPU. `capability` is the compute capability times ten (86 for 8.6); `state` is "free" or why it is not.
 
-    It is "leased", "used by the owner", or what is wrong with it in words. `shares` says that parts are lent too.
+    It is "leased", "used by the owner", "held back by the owner" (too warm, say), or what is wrong with it in words.
+    `shares` says that parts are lent too.
     """
 
     uuid: str

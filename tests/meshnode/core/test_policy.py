@@ -70,9 +70,13 @@ STRICT = Policy(
 )  # fmt: skip
 
 
+# Policies under which a cause is one.
+SPECIAL = {"gpu-off": {"gpu_off": (0,)}, "gpu-used": {"gpu_share_vram": 1.0}}
+
+
 @pytest.mark.parametrize("code", [*RULES, *GPU_RULES])
 def test_every_reason_has_a_cause_words_and_something_to_do_about_it(code):
-    policy = msgspec.structs.replace(STRICT, gpu_off=("0",)) if code == "gpu-off" else STRICT
+    policy = msgspec.structs.replace(STRICT, **SPECIAL.get(code, {}))
     found = {reason.code: reason for reason in explain(policy, CAUSES[code])}
     assert code in found
     assert found[code].text
@@ -92,11 +96,35 @@ def test_a_server_works_whatever_people_do():
 
 
 def test_a_gpu_alone_is_not_the_machine():
-    core = PolicyCore(STRICT)
-    core.see(CAUSES["gpu-used"], 0)
+    core = PolicyCore(IDLE)
+    core.see(replace(QUIET, gpus=(replace(GPU, used=True), replace(GPU, uuid="GPU-2", index="1"))), 0)
     assert core.works
-    assert core.blocked("GPU-1") == "a program of the owner uses it"
-    assert core.blocked("GPU-2") == ""
+    assert core.blocked(29 * S) == {"GPU-1": ("gpu-used", False)}
+    assert core.blocked(30 * S) == {"GPU-1": ("gpu-used", True)}
+
+
+def test_the_grace_of_a_gpu_is_that_of_its_oldest_reason():
+    core = PolicyCore(IDLE)
+    core.see(replace(QUIET, gpus=(replace(GPU, temp_c=95.0),)), 0)
+    core.see_gpus((replace(GPU, temp_c=95.0, used=True),), 20 * S)
+    assert core.blocked(30 * S) == {"GPU-1": ("gpu-used", True)}
+
+
+def test_what_is_seen_of_gpus_alone_changes_nothing_else():
+    core = PolicyCore(IDLE)
+    core.see(replace(QUIET, on_battery=True), 0)
+    core.see_gpus((replace(GPU, used=True),), S)
+    assert [reason.code for reason in core.reasons] == ["on-battery", "gpu-used"]
+    core.see_gpus((), S)
+    assert [reason.code for reason in core.reasons] == ["on-battery"]
+
+
+def test_who_lends_half_of_a_gpu_may_use_the_other_half():
+    core = PolicyCore(Policy(gpu_share_vram=0.5))
+    core.see_gpus((replace(GPU, used=True, others_mib=12_000),), 0)
+    assert core.blocked(0) == {}
+    core.see_gpus((replace(GPU, used=True, others_mib=12_001),), 0)
+    assert core.blocked(0) == {"GPU-1": ("gpu-memory-used", False)}
 
 
 def test_what_swings_around_a_limit_stops_work_once():
@@ -175,6 +203,7 @@ def fact_changes(dice, count):
         name = dice.choice([*choices, "gpus"])
         if name == "gpus":
             gpu = replace(facts.gpus[0], used=dice.random() < 0.2, temp_c=dice.choice((40.0, 80.0, 95.0)))
+            gpu = replace(gpu, others_mib=dice.choice((0, 11_500, 20_000)))
             facts = replace(facts, gpus=(gpu,))
         else:
             facts = replace(facts, **{name: dice.choice(choices[name])})

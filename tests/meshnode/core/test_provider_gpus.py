@@ -5,7 +5,8 @@ from dataclasses import replace
 from tests.meshnode.core.test_provider import Provider
 from tests.meshnode.core.worlds import needs
 
-from potluck.wire.lease import Input, InputDone, LeaseGranted, LeaseRefused
+from potluck.wire.lease import CloseLease, Input, InputDone, LeaseGranted, LeaseRefused
+from potluck.wire.offer import HELD, OFF, USED
 from potluck_node.core import provider_events as ev
 from potluck_node.core.gpu_meter import GpuSample
 from potluck_node.core.gpus import Gpu
@@ -161,3 +162,70 @@ def test_a_worker_that_takes_more_than_its_share_is_ended_and_the_caller_told():
     assert made.only(ev.KillWorker).worker == spawns[0].worker
     made.send(ev.LimitBroken(spawns[0].worker, "too much", gpu_mib=9000))
     assert made.actions == []
+
+
+def blocked(*uuids, end=(), state=HELD):
+    return ev.GpusBlocked(tuple((uuid, state) for uuid in uuids), frozenset(end))
+
+
+def test_what_the_owner_holds_back_is_neither_offered_nor_leased():
+    made = provider(GPUS[0])
+    made.send(blocked("GPU-1"))
+    assert states(made) == [HELD]
+    assert made.only(ev.OfferChanged)
+    made.ask(function=ANY)
+    refused = made.posts(LeaseRefused)[0]
+    assert (refused.reason, refused.failure.why) == ("busy", "a GPU is held back by the owner")
+    made.send(blocked("GPU-1", state=OFF))
+    made.ask("l2", function=ANY)
+    refused = made.posts(LeaseRefused)[0]
+    assert (refused.reason, refused.failure.why) == ("gpu", "its NVIDIA A10G is not lent by its owner")
+    made.send(blocked())
+    assert states(made) == ["free"]
+
+
+def test_what_runs_on_a_gpu_has_its_grace_then_its_lease_ends_with_the_reason():
+    made = provider(GPUS[0])
+    pool, (spawn,) = spawned(made)
+    made.send(ev.WorkerUp(pool, spawn.worker))
+    made.send(blocked("GPU-1", state=USED))
+    assert states(made) == [USED]
+    assert not made.all(ev.KillWorker)
+    made.now_us += 700
+    made.send(blocked("GPU-1", state=USED, end=["GPU-1"]))
+    (done,) = made.posts(InputDone)
+    why = "its GPU NVIDIA A10G is used by the owner"
+    assert (done.run_us, done.lost) == (700, why)
+    assert made.posts(CloseLease) == [CloseLease(why)]
+    assert made.only(ev.SettleLease).reason == why
+    assert made.only(ev.KillWorker).worker == spawn.worker
+    made.send(ev.WorkerGone(pool, spawn.worker, why))
+    assert states(made) == [USED]
+    assert not made.all(ev.SpawnWorker)
+
+
+def test_a_lease_with_another_gpu_goes_on_there():
+    made = provider()
+    pool, (spawn,) = spawned(made)
+    made.send(ev.WorkerUp(pool, spawn.worker))
+    made.send(blocked("GPU-1", end=["GPU-1"]))
+    assert made.posts(InputDone)[0].lost
+    assert made.posts(CloseLease) == []
+    made.send(ev.InputCame("l1", Input(2, 1, b"again")))
+    assert made.only(ev.SpawnWorker).gpus == ("GPU-2",)
+
+
+def test_whoever_sits_at_the_machine_keeps_a_gpu():
+    made = provider(GPUS[0])
+    pool, (spawn,) = spawned(made, caller=made.core._us)
+    made.send(ev.WorkerUp(pool, spawn.worker))
+    made.send(blocked("GPU-1", end=["GPU-1"]))
+    assert made.posts(InputDone) == []
+    assert not made.all(ev.KillWorker)
+
+
+def test_a_lost_gpu_says_so_though_the_owner_holds_it_back():
+    made = provider(GPUS[0])
+    made.send(blocked("GPU-1"))
+    made.send(ev.GpusSeen((replace(GPUS[0], state="has fallen off the bus"),)))
+    assert states(made) == ["has fallen off the bus"]

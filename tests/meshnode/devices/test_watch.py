@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import pytest
 import trio
@@ -12,7 +13,8 @@ from potluck.wire.offer import FREE, USED
 from potluck_node.clock import SystemClock
 from potluck_node.core import provider_events as ev
 from potluck_node.core.gpu_meter import ProcessUse
-from potluck_node.core.gpus import GpuDesk
+from potluck_node.core.gpus import Gpu, GpuDesk
+from potluck_node.core.policy_rules import GpuFacts
 from potluck_node.devices.interface import Binding, Device, GpuProcess, Inventory, Reading
 from potluck_node.devices.processes import owners
 from potluck_node.gpus import OTHERS_GRAPHICS_MIB, SAMPLE_EVERY_S, GpuWatch
@@ -150,6 +152,45 @@ async def test_who_takes_more_than_a_share_is_reported(child):
     watched.devices.reading = {"present": (GpuProcess(child.pid, 4097),)}
     await watched.watch.sample()
     assert watched.events[-1] == ev.LimitBroken("w", "it took more of its GPU than its share", gpu_mib=4097)
+
+
+async def test_the_policy_is_told_of_each_lent_gpu_before_the_core():
+    warm = replace(ONE, temperature_c=71, power_mw=120_500, processes=(GpuProcess(1, 300), GpuProcess(os.getpid(), 9)))
+    watched = Watched(warm, TWO, replace(TWO, uuid="GPU-3", index="2", fault="has died"), lent=(0, 2))
+    told = []
+    watched.watch.on_facts = lambda facts: told.append((facts, len(watched.events)))
+    await watched.watch.look()
+    first = GpuFacts("GPU-1", "0", True, 71, 120.5, 23028, 300)
+    assert told == [((first, GpuFacts("GPU-3", "2")), 0)]
+
+
+async def test_a_process_that_is_not_seen_may_be_that_of_whoever_holds_the_gpu():
+    unseen = GpuProcess(2**22 + 1, 5000)
+    watched = Watched(replace(ONE, processes=(unseen,)))
+    told = []
+    watched.watch.on_facts = lambda facts: told.append(facts[0].used)
+    watched.desk.seen([Gpu("GPU-1", "NVIDIA A10G", 23028)])
+    await watched.watch.look()
+    watched.desk.seen([Gpu("GPU-1", "NVIDIA A10G", 23028)])
+    watched.desk.take("w", ("any",))
+    await watched.watch.look()
+    assert told == [True, False]
+
+
+async def test_half_a_gpu_is_lent_and_the_rest_is_its_owners(child):
+    watched = Watched(replace(ONE, processes=(GpuProcess(1, 9000),)), sandboxes={"w": child.pid})
+    watched.watch.lent_memory = 0.5
+    await watched.watch.look()
+    (gpu,) = watched.events[-1].gpus
+    assert (gpu.memory_mib, gpu.memory_free_mib, gpu.state) == (11514, 11514, FREE)
+    watched.desk.take("w", ("any",))
+    watched.devices.reading = {"present": (GpuProcess(child.pid, 11514), GpuProcess(1, 9000))}
+    await watched.watch.sample()
+    assert not any(isinstance(event, ev.LimitBroken) for event in watched.events)
+    watched.devices.reading = {"present": (GpuProcess(child.pid, 11515),)}
+    await watched.watch.sample()
+    assert watched.events[-1].worker == "w"
+    assert "11514 MiB are lent" in watched.events[-1].failure.what
 
 
 def test_processes_belong_to_the_sandbox_that_they_descend_from(child):
