@@ -111,12 +111,12 @@ def test_no_secrets_hosts_or_machine_paths(path):
 
 
 def test_every_command_setting_and_public_name_is_documented():
-    from potluck.cli.main import main
+    from potluck.cli.main import COMMANDS, main
     from potluck_node.config import HELP, Settings
 
     docs = "\n".join(path.read_text() for path in tracked("*.md"))
-    names = list(main.commands)
-    for group in main.commands.values():
+    names = list(COMMANDS)
+    for group in filter(None, (main.get_command(None, name) for name in COMMANDS)):
         names += [f"{group.name} {sub}" for sub in getattr(group, "commands", {})]
     missing = [f"potluck {name}" for name in names if f"potluck {name}" not in docs]
     missing += [name for name in HELP if f"`{name}`" not in docs]

@@ -7,6 +7,7 @@ from tests.tui.desk import Desk
 from textual.geometry import Region
 
 from potluck_tui.app import PotluckApp
+from potluck_tui.source import LocalNode
 
 # Only ends a broken test; the other side may be a process on a slow machine.
 PATIENCE_S = 30
@@ -19,10 +20,15 @@ def shown(app: PotluckApp, name: str) -> str:
     return "\n".join(line.text.rstrip() for line in lines)
 
 
+def screen_lines(app: PotluckApp) -> list[str]:
+    """The characters of the whole screen."""
+    return ["".join(segment.text for segment in strip) for strip in app.screen._compositor.render_strips()]
+
+
 @contextlib.asynccontextmanager
-async def running(path, size=(80, 24)):
+async def running(path, size=(80, 24), source=None):
     """The app without a terminal, and the pilot that presses its keys."""
-    app = PotluckApp(path)
+    app = PotluckApp(source or LocalNode(path))
     async with app.run_test(size=size) as pilot:
         yield app, pilot
 

@@ -40,8 +40,9 @@ class TestLedger:
             desk.owner, desk.journal = PROVIDER.peer, records
             await pilot.press("4")
             await until_shown(pilot, "sums", "3 entries: every signature and the chain hold")
-            assert "1970-01-01  ████████████  6.0 s" in shown(app, "days")
-            assert shown(app, "receipts").count("by both") == 3
+            # Laid out one after the other.
+            await until_shown(pilot, "days", "1970-01-01  ████████████  6.0 s")
+            await until(pilot, lambda: shown(app, "receipts").count("by both") == 3, "three receipts")
 
         on_screen(path, check)
 

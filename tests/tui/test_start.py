@@ -1,5 +1,6 @@
 """Starting the terminal, and who must not load it."""
 
+import contextlib
 import os
 import pty
 import select
@@ -22,7 +23,7 @@ def loaded(program: str, *names: str) -> set[str]:
     "program",
     [
         "import potluck_tui.model, potluck_tui.fit, potluck_tui.words, potluck_tui.link",
-        "import potluck_tui.main",
+        "import potluck_tui.main, potluck_tui.first, potluck_tui.demo",
         "import pkgutil, importlib, potluck_node.core as core\n"
         "for each in pkgutil.iter_modules(core.__path__): importlib.import_module(f'potluck_node.core.{each.name}')",
         "import potluck_node.node, potluck_node.main",
@@ -39,26 +40,47 @@ def test_the_app_loads_neither_the_node_nor_its_libraries():
     assert loaded("import potluck_tui.app", "potluck_tui.dialogs") == set()
 
 
+def test_the_command_loads_no_other_command():
+    program = "import potluck.cli.tui, potluck_tui.main"
+    assert loaded(program, "potluck.cli.run", "potluck.cli.node", "potluck.cli.mesh", "rich.table") == set()
+
+
 def test_without_a_terminal_it_says_what_to_use():
     with pytest.raises(SystemExit, match="needs a terminal"):
         main()
 
 
-def test_the_command_starts_it_in_a_terminal_and_q_ends_it(tmp_path):
+@contextlib.contextmanager
+def terminal(home, *arguments):
+    """`potluck tui` on a pseudo-terminal: its other end, and the process."""
     master, slave = pty.openpty()
-    env = os.environ | {"POTLUCK_HOME": str(tmp_path), "TERM": "xterm-256color", "COLUMNS": "80", "LINES": "24"}
-    command = [sys.executable, "-m", "potluck.cli.main", "tui"]
+    env = os.environ | {"POTLUCK_HOME": str(home), "TERM": "xterm-256color", "COLUMNS": "80", "LINES": "24"}
+    command = [sys.executable, "-m", "potluck.cli.main", "tui", *arguments]
     process = subprocess.Popen(command, stdin=slave, stdout=slave, stderr=slave, env=env)
     os.close(slave)
     try:
-        read_until(master, b"No node answers")
-        os.write(master, b"q")
-        drain(master)
-        assert process.wait(30) == 0
+        yield master, process
     finally:
         process.kill()
         process.wait()
         os.close(master)
+
+
+def test_the_command_starts_it_in_a_terminal_and_q_ends_it(tmp_path):
+    with terminal(tmp_path) as (master, process):
+        read_until(master, b"No node answers")
+        os.write(master, b"q")
+        drain(master)
+        assert process.wait(30) == 0
+
+
+def test_a_demo_needs_no_node_and_keys_pressed_early_count(tmp_path):
+    with terminal(tmp_path, "--demo") as (master, process):
+        # The first frame: textual is not there yet.
+        read_until(master, b"Lends 8 cores")
+        os.write(master, b"q")
+        drain(master)
+        assert process.wait(30) == 0
 
 
 def read_until(master: int, word: bytes) -> None:

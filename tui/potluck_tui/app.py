@@ -6,7 +6,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from functools import partial
-from pathlib import Path
 from typing import ClassVar
 
 from textual.app import App, ComposeResult, SystemCommand
@@ -19,21 +18,18 @@ from textual.widgets import Footer
 from potluck import wire
 from potluck.errors import Error
 from potluck.wire import control
-from potluck_tui.fit import share
+from potluck_tui.first import LOOKING
+from potluck_tui.fit import FIXED_LINES, GAPS, TALL_LINES, share
 from potluck_tui.link import POLL_S, Link
 from potluck_tui.looks import Looks
 from potluck_tui.model import View, make_view
 from potluck_tui.pages import PAGES, make_page
+from potluck_tui.source import Source
 from potluck_tui.widgets import PageBody, Section, Tabs, Words
 from potluck_tui.words import age, counted
 
 # Rates are taken over this long: short enough to follow a change, long enough not to jump with every input.
 RATE_S = 5.0
-# Lines that are always there: machine, pages, sentence (two), five headings, three of ledger, keys.
-FIXED_LINES = 13
-# From this height on, a blank line parts each section from the next.
-TALL_LINES = 32
-GAPS = 4
 COMMANDS = (
     ("pause", "Pause", "Take no new work; what runs is finished (key p)"),
     ("pause_now", "Pause now", "Also end what runs; asks first (key n)"),
@@ -44,7 +40,6 @@ COMMANDS = (
     ("quit", "Quit", "Leave this screen; the node goes on (key q)"),
 )
 STATES = ("lends", "paused", "calls", "lost", "unknown")
-LOOKING = "Looking for the node of this machine …"
 # Figures younger than this are as good as live.
 STALE_S = 2.0
 DARK, LIGHT = "nord", "textual-light"
@@ -52,7 +47,7 @@ OVERVIEW = PAGES[0]
 
 
 class PotluckApp(App[None]):
-    """A client of the node at `path`."""
+    """Shows the node behind `source`."""
 
     TITLE = "Potluck"
     CSS_PATH = "app.tcss"
@@ -67,15 +62,15 @@ class PotluckApp(App[None]):
         Binding("q", "quit", "Quit"),
     ]
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, source: Source) -> None:
         super().__init__()
-        self._link = Link(path, self)
+        self._link = Link(source, self)
         self._history: deque[control.Status] = deque(maxlen=round(RATE_S / POLL_S))
         self._view: View | None = None
         self._seen_at = 0.0
         self._connected = False
         self._page = OVERVIEW
-        self._looks = Looks(self._link)
+        self._looks = Looks(self._link, source)
 
     def compose(self) -> ComposeResult:
         with Horizontal(id="machine"):

@@ -10,6 +10,13 @@ from rich.cells import cell_len, set_cell_size
 T = TypeVar("T")
 
 GAP = 2
+# Lines of the first page that are always there: machine, pages, sentence (two), five headings, three of ledger, keys.
+FIXED_LINES = 13
+# From this height on, a blank line parts each section from the next.
+TALL_LINES = 32
+GAPS = 4
+# Wide enough to tell a tenth from a quarter, and leaves 50 columns of 80 for words.
+BAR_WIDTH = 20
 
 
 def align(rows: Sequence[Sequence[str]], width: int) -> list[list[str]]:

@@ -5,15 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from contextlib import suppress
-from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Protocol
 
 from potluck import wire
-from potluck.aio import AsyncClient
 from potluck.errors import ConnectionError, Error
 from potluck.wire import control
-
-AnswerT = TypeVar("AnswerT", bound=wire.Message)
+from potluck_tui.source import AnswerT, Client, Source
 
 # Often enough to look live, rare enough to cost nothing: a status is about 1 KiB and a fraction of a millisecond.
 POLL_S = 0.5
@@ -33,20 +30,12 @@ class Watcher(Protocol):
         ...
 
 
-class Silent:
-    """A session's listener with nothing to hear: this client opens no calls and builds no images."""
-
-    def notice(self, message: control.CallNotice) -> None: ...
-    def log(self, message: control.CallLog) -> None: ...
-    def progress(self, text: str) -> None: ...
-
-
 class Link:
-    """One connection at a time to the node at `path`, made again as long as `follow` runs."""
+    """One connection at a time to the node behind `source`, made again as long as `follow` runs."""
 
-    def __init__(self, path: Path, watcher: Watcher) -> None:
-        self._path, self._watcher = path, watcher
-        self._client: AsyncClient | None = None
+    def __init__(self, source: Source, watcher: Watcher) -> None:
+        self._source, self._watcher = source, watcher
+        self._client: Client | None = None
         self._retry_s = RETRY_FIRST_S
         self._now = asyncio.Event()
 
@@ -54,7 +43,7 @@ class Link:
         """Until cancelled."""
         while True:
             try:
-                self._client = await AsyncClient.connect(self._path, Silent())
+                self._client = await self._source.connect()
                 await self._watch(self._client)
             except Error as error:
                 self._watcher.lost(error, self._retry_s)
@@ -63,7 +52,7 @@ class Link:
             await self._pause(self._retry_s)
             self._retry_s = min(self._retry_s * 2, RETRY_MAX_S)
 
-    async def _watch(self, client: AsyncClient) -> None:
+    async def _watch(self, client: Client) -> None:
         while True:
             self._watcher.seen(await _ask(client, control.AskStatus, control.Status))
             self._retry_s = RETRY_FIRST_S
@@ -92,7 +81,7 @@ class Link:
         return await _ask(self._client, make, kind)
 
 
-async def _ask(client: AsyncClient, make: Callable[[int], wire.Message], kind: type[AnswerT]) -> AnswerT:
+async def _ask(client: Client, make: Callable[[int], wire.Message], kind: type[AnswerT]) -> AnswerT:
     try:
         async with asyncio.timeout(ANSWER_TIMEOUT_S):
             return await client.ask(make, kind)

@@ -23,6 +23,7 @@ from potluck.wire.policy import AskPolicy, PolicyTold
 from potluck.wire.verify import AskPeers, PeersKnown
 from potluck_tui.link import Link
 from potluck_tui.pages import Known
+from potluck_tui.source import Source
 
 # How often each page asks again. Peers' records change with verdicts, not with each input; to try sandboxes, or to
 # verify a journal, is work: that is done when the page is opened, and when the person says so.
@@ -40,9 +41,9 @@ DOCTOR = (sys.executable, "-m", "potluck_node.doctor")
 class Looks:
     """`known` is what was found so far."""
 
-    def __init__(self, link: Link) -> None:
+    def __init__(self, link: Link, source: Source) -> None:
         self.known = Known()
-        self._link = link
+        self._link, self._source = link, source
         self._at: dict[str, float] = {}
         self._under_way: set[str] = set()
         self._ways: dict[str, Callable[[], Awaitable[None]]] = {
@@ -110,7 +111,7 @@ class Looks:
     async def _doctor(self) -> None:
         from potluck.cli import reach
 
-        machine = await examine()
+        machine = await self._source.examine()
         report = await self._link.ask(AskReach, ReachReport)
         self.known = replace(self.known, findings=(*machine, *reach.findings(report)))
 

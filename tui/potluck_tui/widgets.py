@@ -9,13 +9,12 @@ from textual.containers import VerticalScroll
 from textual.content import Content
 from textual.widgets import Static
 
-from potluck_tui.fit import GAP, align, cut
+from potluck_tui.first import NOTHING_LENT
+from potluck_tui.fit import BAR_WIDTH, GAP, align, cut
 from potluck_tui.model import Device, Listing
 from potluck_tui.pages import PAGES, Block, Note, Notes, Page
 from potluck_tui.words import bar
 
-# Wide enough to tell a tenth from a quarter, and leaves 50 columns of 80 for words.
-BAR_WIDTH = 20
 MARKS = {"good": ("✓", "$text-success"), "weak": ("!", "$text-warning"), "missing": ("✗", "$text-error")}
 
 
@@ -70,7 +69,7 @@ class Section(Words):
     def show_devices(self, devices: Sequence[Device], room: int) -> None:
         """At most `room` lines, each with a bar."""
         if not devices:
-            self.show(Content.styled("Nothing is lent. To lend, restart the node with: potluck up --offer", "dim"))
+            self.show(Content.styled(NOTHING_LENT, "dim"))
             return
         shown, hidden = cut(devices, room)
         cells = align([(device.name, device.words) for device in shown], self._width - BAR_WIDTH - GAP)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from importlib import import_module
 
 import click
 
@@ -11,9 +12,54 @@ from potluck import paths
 from potluck.errors import Error
 from potluck.version import __version__
 
+# Where each command is. One is loaded when it is used: all of them take a quarter of a second.
+COMMANDS = {
+    "app": "potluck.cli.apps.app",
+    "bench": "potluck.cli.bench.bench",
+    "completion": "potluck.cli.completion.completion",
+    "config": "potluck.cli.node.config",
+    "container": "potluck.cli.containers.container",
+    "deploy": "potluck.cli.deploy.deploy",
+    "dict": "potluck.cli.shared.dict_",
+    "doctor": "potluck.cli.doctor.doctor",
+    "down": "potluck.cli.node.down",
+    "drain": "potluck.cli.policy.drain",
+    "estimate": "potluck.cli.estimate.estimate",
+    "image": "potluck.cli.image.image",
+    "join": "potluck.cli.mesh.join",
+    "ledger": "potluck.cli.ledger.ledger",
+    "log": "potluck.cli.watch.log",
+    "mesh": "potluck.cli.mesh_commands.mesh",
+    "panic": "potluck.cli.policy.panic",
+    "pause": "potluck.cli.node.pause",
+    "policy": "potluck.cli.policy.policy",
+    "queue": "potluck.cli.shared.queue",
+    "resume": "potluck.cli.node.resume",
+    "run": "potluck.cli.run.run",
+    "secret": "potluck.cli.secret.secret",
+    "serve": "potluck.cli.serve.serve",
+    "shell": "potluck.cli.shell.shell",
+    "status": "potluck.cli.node.status",
+    "token": "potluck.cli.token.token",
+    "tui": "potluck.cli.tui.tui",
+    "up": "potluck.cli.node.up",
+    "volume": "potluck.cli.volume.volume",
+    "watch": "potluck.cli.watch.watch",
+}
+
 
 class Potluck(click.Group):
     """Shows Potluck's own errors as three lines, without a traceback."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted(COMMANDS)
+
+    def get_command(self, ctx: click.Context | None, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module, _, name = COMMANDS[cmd_name].rpartition(".")
+        command: click.Command = getattr(import_module(module), name)
+        return command
 
     def invoke(self, ctx: click.Context) -> object:
         try:
@@ -33,60 +79,6 @@ def main(on: str | None) -> None:
         os.environ["POTLUCK_ON"] = on
     paths.home()
 
-
-def _register() -> None:
-    from potluck.cli import (
-        apps,
-        bench,
-        completion,
-        containers,
-        deploy,
-        doctor,
-        estimate,
-        image,
-        ledger,
-        mesh,
-        node,
-        policy,
-        rules,
-        run,
-        secret,
-        serve,
-        shared,
-        shell,
-        strangers,
-        token,
-        volume,
-        watch,
-    )
-
-    for command in (run.run, deploy.deploy, serve.serve, apps.app, containers.container, completion.completion):
-        main.add_command(command)
-    for command in (node.up, node.down, node.status, node.pause, node.resume, node.tui, node.config):
-        main.add_command(command)
-    main.add_command(ledger.ledger)
-    # Its commands are those of the mesh.
-    assert strangers.peers.name in mesh.mesh.commands
-    for command in (rules.reserve, rules.priority, rules.limit, rules.rules):
-        mesh.mesh.add_command(command)
-    main.add_command(mesh.mesh)
-    main.add_command(mesh.join)
-    main.add_command(estimate.estimate)
-    main.add_command(image.image)
-    main.add_command(secret.secret)
-    main.add_command(shared.dict_)
-    main.add_command(shared.queue)
-    main.add_command(volume.volume)
-    main.add_command(shell.shell)
-    main.add_command(token.token)
-    main.add_command(doctor.doctor)
-    for command in (policy.policy, policy.drain, policy.panic, watch.watch):
-        main.add_command(command)
-    main.add_command(watch.log)
-    main.add_command(bench.bench)
-
-
-_register()
 
 if __name__ == "__main__":
     sys.exit(main())

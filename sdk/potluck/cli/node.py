@@ -234,16 +234,6 @@ def resume() -> None:
     click.echo("Resumed.")
 
 
-@click.command()
-def tui() -> None:
-    """The terminal of the contributor: who uses this machine, and what it earned."""
-    import importlib.util
-
-    if not (importlib.util.find_spec("potluck_tui") and importlib.util.find_spec("textual")):
-        raise NodeStartError("The terminal is not installed.", fix="pip install 'potluck[tui]'")
-    os.execv(sys.executable, [sys.executable, "-m", "potluck_tui.main"])
-
-
 @click.group()
 def config() -> None:
     """The node's settings."""

@@ -1,0 +1,53 @@
+"""Where the terminal's answers come from: this machine's node, or a recording (`demo`). No textual here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+from potluck import wire
+from potluck.aio import AsyncClient
+from potluck.wire import control
+from potluck.wire.doctor import Finding
+
+AnswerT = TypeVar("AnswerT", bound=wire.Message)
+
+
+class Client(Protocol):
+    """One connection, as `potluck.aio.AsyncClient` is one."""
+
+    async def ask(self, make: Callable[[int], wire.Message], kind: type[AnswerT]) -> AnswerT: ...
+    async def aclose(self) -> None: ...
+
+
+class Source(Protocol):
+    """Raises `potluck.errors.Error` where something cannot be had."""
+
+    async def connect(self) -> Client: ...
+    async def examine(self) -> list[Finding]:
+        """What this machine has, as `potluck doctor` finds it."""
+        ...
+
+
+class Silent:
+    """A session's listener with nothing to hear: this client opens no calls and builds no images."""
+
+    def notice(self, message: control.CallNotice) -> None: ...
+    def log(self, message: control.CallLog) -> None: ...
+    def progress(self, text: str) -> None: ...
+
+
+class LocalNode:
+    """The node whose control socket is at `path`."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    async def connect(self) -> Client:
+        return await AsyncClient.connect(self._path, Silent())
+
+    async def examine(self) -> list[Finding]:
+        from potluck_tui.looks import examine
+
+        return await examine()
