@@ -13,8 +13,9 @@ from typing import Any
 import click
 
 from potluck_netsim.catalogue import SCENARIOS
-from potluck_netsim.faults import Faults
+from potluck_netsim.faults import Faults, none
 from potluck_netsim.scenarios import Options, faults_of
+from potluck_netsim.shrink import Shrinker, replay
 from potluck_netsim.world import PromiseBroken
 
 
@@ -31,21 +32,36 @@ def _fault_options(command: Callable[..., None]) -> Callable[..., None]:
 @click.option("--nodes", type=click.IntRange(min=1), default=50, show_default=True)
 @click.option("--minutes", type=click.FloatRange(min=0), default=10.0, show_default=True, help="Before faults cease.")
 @click.option("--trace", type=click.Path(path_type=Path), help="Write every line of the history to this file.")
+@click.option("--calm", is_flag=True, help="No fault but those that are given.")
+@click.option("--shrink/--no-shrink", default=True, help="Look for a shorter replay of a broken promise.")
 @_fault_options
-def main(scenario: str, seed: int, nodes: int, minutes: float, trace: Path | None, **faults: Any) -> None:
+def main(
+    scenario: str, seed: int, nodes: int, minutes: float, trace: Path | None, calm: bool, shrink: bool, **faults: Any
+) -> None:
     """Run SCENARIO; ends with 1 when a promise to users was broken."""
     given = {name: value for name, value in faults.items() if value is not None}
-    options = Options(seed, nodes, minutes, dataclasses.replace(faults_of(seed), **given))
+    options = Options(seed, nodes, minutes, dataclasses.replace(none() if calm else faults_of(seed), **given))
     with _writer(trace) as write:
         started = time.monotonic()
         try:
             report = SCENARIOS[scenario](options, write).run()
         except PromiseBroken as broken:
             click.echo(broken)
+            if shrink:
+                _shrink(scenario, options, broken)
             sys.exit(1)
     spent_s = time.monotonic() - started
     click.echo(report)
     click.echo(f"speed     {report.events / spent_s:.0f} events a second, {spent_s:.1f} s")
+
+
+def _shrink(scenario: str, options: Options, broken: PromiseBroken) -> None:
+    click.echo("Looking for a shorter replay…", err=True)
+    shrinker = Shrinker(SCENARIOS[scenario], options, broken)
+    shortest = shrinker.shrink()
+    if shrinker.options != options:
+        click.echo(f"\nThe shortest of {shrinker.worlds} worlds:\n{shortest}")
+    click.echo(f"\nReplay: {replay(scenario, shrinker.options)}")
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,12 @@ class Faults:
     skewed_milli: int = 0  # of the nodes: their clock is wrong by up to `skew_us`
     skew_us: int = 60_000_000
     drift_ppm: int = 0  # of each node's clock, at most
+
+
+def none() -> Faults:
+    """Nothing goes wrong, and everybody is near."""
+    rates = [each.name for each in fields(Faults) if each.name.endswith(("_per_hour", "_milli", "_ppm"))]
+    return Faults(**dict.fromkeys(rates, 0), latency_max_us=Faults.latency_min_us)
 
 
 def draw_faults(dice: random.Random) -> Faults:

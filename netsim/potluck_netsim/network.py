@@ -151,6 +151,7 @@ class Network:
 
     def add(self, host: Host) -> None:
         self.hosts[host.peer] = host
+        self.world.names[host.peer] = host.name
 
     def base_us(self, one: str, other: str) -> int:
         """One way, of a message between two; without cities, each pair draws its own at their first meeting."""

@@ -37,6 +37,10 @@ class Checker(Protocol):
 class PromiseBroken(Exception):  # noqa: N818 - reads as the sentence that it is
     """A checker found a promise broken. The text has the seed and the story."""
 
+    def __init__(self, promise: str, text: str) -> None:
+        super().__init__(text)
+        self.promise = promise
+
 
 @dataclass
 class _Line:
@@ -60,6 +64,8 @@ class World:
         self.seed, self.now_us, self.events = seed, START_US, 0
         self.dice = random.Random(seed)
         self.checkers: list[Checker] = []
+        # Of peers, for stories.
+        self.names: dict[str, str] = {}
         self._write = write
         self._heap: list[tuple[int, int, Do]] = []
         self._planned = self._told = self._still = 0
@@ -118,7 +124,10 @@ class World:
         """Raise `PromiseBroken`, telling what the named nodes did last."""
         lines = sorted((line for node in nodes for line in self._recent.get(node, ())), key=lambda line: line.number)
         story = "\n".join(f"  {line}" for line in lines)
+        for peer, name in self.names.items():
+            story = story.replace(peer, name)
         raise PromiseBroken(
+            promise,
             f"Broken promise: {promise}.\n  how: {how}\n  when: {clock(self.now_us - START_US)}\n"
-            f"  replay: --seed {self.seed}\n  what {', '.join(nodes) or 'nobody'} did last:\n{story}"
+            f"  replay: --seed {self.seed}\n  what {', '.join(nodes) or 'nobody'} did last:\n{story}",
         )
