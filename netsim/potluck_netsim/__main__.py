@@ -14,7 +14,8 @@ import click
 
 from potluck_netsim.catalogue import SCENARIOS
 from potluck_netsim.faults import Faults, none
-from potluck_netsim.scenarios import Options, faults_of
+from potluck_netsim.picture import draw
+from potluck_netsim.scenarios import Options
 from potluck_netsim.shrink import Shrinker, replay
 from potluck_netsim.world import PromiseBroken
 
@@ -29,22 +30,35 @@ def _fault_options(command: Callable[..., None]) -> Callable[..., None]:
 @click.command()
 @click.argument("scenario", type=click.Choice(sorted(SCENARIOS)))
 @click.option("--seed", type=int, required=True, help="The same seed and options give the same history.")
-@click.option("--nodes", type=click.IntRange(min=1), default=50, show_default=True)
-@click.option("--minutes", type=click.FloatRange(min=0), default=10.0, show_default=True, help="Before faults cease.")
+@click.option("--nodes", type=click.IntRange(min=1), help="As many as the scenario usually has, if not said.")
+@click.option("--minutes", type=click.FloatRange(min=0), help="Before faults cease; else as usual.")
 @click.option("--trace", type=click.Path(path_type=Path), help="Write every line of the history to this file.")
+@click.option("--png", type=click.Path(path_type=Path), help="Draw the report into this file.")
 @click.option("--calm", is_flag=True, help="No fault but those that are given.")
 @click.option("--shrink/--no-shrink", default=True, help="Look for a shorter replay of a broken promise.")
 @_fault_options
 def main(
-    scenario: str, seed: int, nodes: int, minutes: float, trace: Path | None, calm: bool, shrink: bool, **faults: Any
+    scenario: str,
+    seed: int,
+    nodes: int | None,
+    minutes: float | None,
+    trace: Path | None,
+    png: Path | None,
+    calm: bool,
+    shrink: bool,
+    **faults: Any,
 ) -> None:
     """Run SCENARIO; ends with 1 when a promise to users was broken."""
+    kind = SCENARIOS[scenario]
     given = {name: value for name, value in faults.items() if value is not None}
-    options = Options(seed, nodes, minutes, dataclasses.replace(none() if calm else faults_of(seed), **given))
+    base = none() if calm else kind.faults_of(seed)
+    if minutes is None:
+        minutes = kind.usual_minutes
+    options = Options(seed, nodes or kind.usual_nodes, minutes, dataclasses.replace(base, **given))
     with _writer(trace) as write:
         started = time.monotonic()
         try:
-            report = SCENARIOS[scenario](options, write).run()
+            report = kind(options, write).run()
         except PromiseBroken as broken:
             click.echo(broken)
             if shrink:
@@ -52,6 +66,8 @@ def main(
             sys.exit(1)
     spent_s = time.monotonic() - started
     click.echo(report)
+    if png:
+        draw(scenario, report, png)
     click.echo(f"speed     {report.events / spent_s:.0f} events a second, {spent_s:.1f} s")
 
 

@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 from potluck.errors import Error
-from potluck.wire import PROTOCOL, Failure, FunctionSpec, Message
+from potluck.wire import Failure, FunctionSpec, Message
 from potluck.wire import lease as messages
 from potluck.wire.verify import Verification
 from potluck_ledger.entries import read_receipt, read_voucher
@@ -141,7 +141,7 @@ class SimCaller:
         action, lease.link = lease.action, link
         link.post(
             messages.LeaseRequest(
-                PROTOCOL, action.lease, action.function, action.inputs_waiting, self._node.now_us, "netsim"
+                self._node.protocol, action.lease, action.function, action.inputs_waiting, self._node.now_us, "netsim"
             )
         )
 

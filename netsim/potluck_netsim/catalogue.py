@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
+from potluck_netsim.days import Exodus, Flash, Parted, Upgrade, Workday
 from potluck_netsim.liars import Strangers
-from potluck_netsim.scenarios import Lab, Options
+from potluck_netsim.scenarios import Lab
 from potluck_netsim.volunteers import Volunteers
 
-Scenario = Callable[[Options, Callable[[str], None] | None], Lab]
-
-SCENARIOS: dict[str, Scenario] = {"lab": Lab, "strangers": Strangers, "volunteers": Volunteers}
+SCENARIOS: dict[str, type[Lab]] = {
+    "lab": Lab,
+    "workday": Workday,
+    "volunteers": Volunteers,
+    "flash": Flash,
+    "parted": Parted,
+    "strangers": Strangers,
+    "exodus": Exodus,
+    "upgrade": Upgrade,
+}

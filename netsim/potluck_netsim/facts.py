@@ -142,6 +142,7 @@ class Used(Fact):
     worker: str
     gpus: tuple[str, ...]
     began_us: int
+    cpu_milli: int = 1000
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,6 +30,7 @@ class SimNode(Host, Protocol):
     gpus: tuple[Gpu, ...]
     images: dict[str, None]
     slow: int
+    protocol: int
 
     @property
     def now_us(self) -> int:

@@ -36,7 +36,7 @@ class Machine:
         # What a sandbox has until it is gone, by (pool, worker).
         self._gpus: dict[tuple[str, str], tuple[str, ...]] = {}
         # Since when workers are busy.
-        self._busy: dict[tuple[str, str], tuple[int, str]] = {}
+        self._busy: dict[tuple[str, str], tuple[int, str, int]] = {}
 
     def prepare(self, action: ev.PreparePool) -> None:
         pool = self._pools[action.pool] = _Pool(action, {})
@@ -75,7 +75,8 @@ class Machine:
         began = self._busy.pop((pool, worker), None)
         if began:
             gpus = self._gpus.get((pool, worker), ())
-            self._world.fact(Used(self._node.name, began[1], f"{pool}/{worker}", gpus, began[0]))
+            began_us, caller, cpu_milli = began
+            self._world.fact(Used(self._node.name, caller, f"{pool}/{worker}", gpus, began_us, cpu_milli))
 
     def _closed(self, pool: str) -> None:
         for held in [held for held in self._busy if held[0] == pool]:
@@ -112,9 +113,9 @@ class Machine:
         if not self._alive(action.pool, action.worker):
             return
         function = self._pools[action.pool].action.function
-        caller = self._pools[action.pool].action.caller
+        caller, cpu_milli = self._pools[action.pool].action.caller, function.resources.cpu_milli
         self._world.fact(RunBegan(self._node.name, caller))
-        self._busy[action.pool, action.worker] = (self._world.now_us, caller)
+        self._busy[action.pool, action.worker] = (self._world.now_us, caller, cpu_milli)
         needed_us = self._node.slow * max(run_us(function, payload, self._world) for payload in action.payloads)
         if self._world.chance(self._node.faults.crash_milli):
             crash = partial(self._die, action.pool, action.worker, "killed by signal 11")

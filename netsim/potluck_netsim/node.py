@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
+from potluck.wire import PROTOCOL
 from potluck.wire.offer import Offer
 from potluck_ledger.journal import Journal
 from potluck_ledger.keys import PrivateKey
@@ -26,6 +27,8 @@ from potluck_node.discovery import SETTLE_S
 from potluck_node.link import LocalLink
 
 MESH = "lab"
+# Why a node takes no work that an owner without a policy has stopped.
+BY_HAND = "the owner is back"
 SETTLE_US = int(SETTLE_S * 1e6)
 # What has arrived is taken this often by a node that listens: so much for each that tells.
 HEAR_US, HEAR_MIN_US, HEAR_MAX_US = 1_000, 20_000, 1_000_000
@@ -49,6 +52,8 @@ class Node:
         skew_us: int = 0,
         drift_ppm: int = 0,
     ) -> None:
+        # What it speaks with others about leases.
+        self.protocol = PROTOCOL
         self.number, self.site, self._skew_us, self._drift_ppm = number, site, skew_us, drift_ppm
         self.network, self.world, self.faults = network, network.world, network.faults
         self.name, self.capacity, self.slow, self._offers = f"node-{number:02d}", capacity, slow, offers
@@ -59,7 +64,7 @@ class Node:
         self.journal = Journal(Path(":memory:"), self.key, lambda path: sqlite3.connect(path, isolation_level=None))
         self.images: dict[str, None] = {}
         self.life, self.alive, self.unplugged, self.frozen_until_us, self.born_us = 0, False, False, 0, 0
-        self._sequence = self._telling = 0
+        self._sequence = self._telling = self._up_us = 0
         network.add(self)
         self.be_born()
 
@@ -87,12 +92,17 @@ class Node:
 
     def die(self, unplugged: bool) -> None:
         self.world.tell(self.name, "is unplugged" if unplugged else "is killed")
+        self._up_us = self.up_us()
         self.alive, self.unplugged = False, unplugged
         self.network.died(self)
         self.network.gossip.leave(self)
         if self.provider:
             self.provider.machine.stop()
         self.world.fact(NodeDied(self.name))
+
+    def up_us(self) -> int:
+        """How long it has been there, in all its lives."""
+        return self._up_us + (self.world.now_us - self.born_us if self.alive else 0)
 
     def freeze(self, for_us: int) -> None:
         self.world.tell(self.name, f"freezes for {for_us / 1e6:.1f} s")
@@ -102,10 +112,10 @@ class Node:
 
     def pause(self, now: bool) -> None:
         if self.provider:
-            self.provider.submit(pev.Paused("the owner is back", now))
+            self.provider.submit(pev.Paused(BY_HAND, now))
 
     def resume(self) -> None:
-        if self.provider and self.provider.core.paused:
+        if self.provider and self.provider.core.paused == BY_HAND:
             self.provider.submit(pev.Resumed())
 
     def later(self, delay_us: int, do: Do) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from potluck.wire import FunctionSpec
@@ -14,7 +14,7 @@ from potluck_netsim.checkers import all_checkers
 from potluck_netsim.faults import Faults, draw_faults
 from potluck_netsim.network import Network
 from potluck_netsim.node import Node
-from potluck_netsim.report import Report, Tally
+from potluck_netsim.report import Goal, Report, Tally
 from potluck_netsim.sites import LAN, Site
 from potluck_netsim.workload import draw_function, draw_payload
 from potluck_netsim.world import START_US, Checker, Do, World
@@ -33,6 +33,8 @@ EMPTY_US = ZYGOTE_US + 2 * MINUTE_US
 
 @dataclass(frozen=True)
 class Options:
+    """`minutes` pass before faults cease; without `faults`, the scenario says what the seed brings."""
+
     seed: int
     nodes: int = 50
     minutes: float = 10.0
@@ -47,13 +49,17 @@ def faults_of(seed: int) -> Faults:
 class Lab:
     """A mesh of machines whose users call each other's, for a while; then the faults stop and everything must end."""
 
-    # How often somebody places a call at a node, and whether offers are really signed and verified.
+    # What the command line takes when nothing is said.
+    usual_nodes, usual_minutes = 50, 10.0
+    # How often somebody places a call at a node (0: never), and whether offers are really signed and verified.
     call_every_us: float = CALL_EVERY_US
     signed = True
+    # What is called, by name; else everything, also what cannot run.
+    functions: tuple[str, ...] = ()
 
     def __init__(self, options: Options, write: Callable[[str], None] | None = None) -> None:
         self.world = World(options.seed, write)
-        self.faults = self._faults(options)
+        self.faults = options.faults or self.faults_of(options.seed)
         self.tally = Tally()
         self.network = Network(self.world, self.faults, self.signed)
         self.nodes = [self._node(number) for number in range(options.nodes)]
@@ -61,8 +67,10 @@ class Lab:
         self.ends_us = START_US + int(options.minutes * MINUTE_US)
         self._calls = 0
 
-    def _faults(self, options: Options) -> Faults:
-        return options.faults or faults_of(options.seed)
+    @classmethod
+    def faults_of(cls, seed: int) -> Faults:
+        """What goes wrong where nobody says what."""
+        return faults_of(seed)
 
     def _checkers(self) -> list[Checker]:
         return all_checkers({node.peer: node.name for node in self.nodes}, self.faults.drift_ppm)
@@ -95,6 +103,7 @@ class Lab:
             self._plan(node)
         if self.faults.cuts_per_hour:
             self._often(60 * MINUTE_US / self.faults.cuts_per_hour, self._cut)
+        self._stage()
         self.world.run(self.ends_us)
         self._cease()
         while any(node.caller.calls for node in self.nodes) and not self._stuck():
@@ -103,14 +112,25 @@ class Lab:
         self.world.run(self.world.now_us + EMPTY_US)
         for fact in (*self._leftovers(), *self._kept(), facts.Reckoned()):
             self.world.fact(fact)
-        return self.tally.report(self.world, len(self.nodes), self.faults)
+        lent_us = sum(node.up_us() * node.capacity.cpu_milli // 1000 for node in self.nodes if node.provider)
+        sent = self.network.carried, self.network.gossip.told
+        report = self.tally.report(self.world, len(self.nodes), self.faults, lent_us, sent)
+        return replace(report, goals=tuple(self.goals(report)))
+
+    def goals(self, report: Report) -> Iterator[Goal]:
+        """What the scenario is to show, beside promises kept."""
+        yield from ()
 
     # What users do
+
+    def _stage(self) -> None:
+        """What happens to the mesh as a whole, beside faults."""
 
     def _plan(self, node: Node) -> None:
         """The clockwork of one node: calls, and each kind of fault at its own rate."""
         faults, hour_us = self.faults, 60 * MINUTE_US
-        self._often(self.call_every_us, partial(self._call, node))
+        if self.call_every_us:
+            self._often(self.call_every_us, partial(self._call, node))
         for rate, fault in (
             (faults.deaths_per_hour, self._kill),
             (faults.freezes_per_hour, self._freeze),
@@ -129,14 +149,15 @@ class Lab:
 
         self.world.after(self.world.around(every_us), again)
 
-    def _call(self, node: Node) -> None:
+    def _call(self, node: Node, inputs: int = 0) -> None:
+        """Somebody calls a function, on one input or a map, unless it is said on how many."""
         if not node.alive or self.world.now_us < node.frozen_until_us:
             return
         dice = self.world.dice
         self._calls += 1
         call = f"call-{self._calls}"
-        inputs = 1 if dice.randrange(3) else dice.randrange(2, INPUTS_MAX)
-        self._begin(node, call, draw_function(self.world))
+        inputs = inputs or (1 if dice.randrange(3) else dice.randrange(2, INPUTS_MAX))
+        self._begin(node, call, draw_function(self.world, self.functions))
         # All at once, or one by one as a generator yields them.
         gap_us = dice.choice((0, 0, 20_000))
         for index in range(inputs):

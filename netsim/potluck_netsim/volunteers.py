@@ -23,6 +23,7 @@ SESSION_US, SESSION_SHAPE = 5 * 60 * MINUTE_US, 0.5
 class Volunteers(Lab):
     call_every_us = 24 * 60 * MINUTE_US / CALLS_A_DAY
     signed = False
+    usual_nodes, usual_minutes = 1000, 24 * 60.0
 
     def __init__(self, options: Options, write: Callable[[str], None] | None = None) -> None:
         super().__init__(options, write)
@@ -34,8 +35,10 @@ class Volunteers(Lab):
     def _owner(self, node: Node) -> Owner:
         return Owner(node, self.world.dice.choice(HABITS), ZONES[node.site.city])
 
-    def _faults(self, options: Options) -> Faults:
-        return replace(super()._faults(options), deaths_per_hour=0, pauses_per_hour=0)
+    @classmethod
+    def faults_of(cls, seed: int) -> Faults:
+        """Machines come and go by their sessions, and pause by their owners."""
+        return replace(super().faults_of(seed), deaths_per_hour=0, pauses_per_hour=0)
 
     def _plan(self, node: Node) -> None:
         super()._plan(node)
