@@ -1,7 +1,7 @@
 """Train for as long as it takes: checkpoints in a volume, and whoever takes over goes on from the last one.
 
-A machine's owner may take it back at any time (`potluck pause --now`); Potluck then runs the input elsewhere, where the
-function finds what it had committed. Run it with the same name again to train further.
+A machine's owner may take it back at any time; the function is told, if there is time for that, and saves. Potluck then
+runs the input elsewhere, where it finds what was committed. Run it with the same name again to train further.
 """
 
 import json
@@ -51,6 +51,9 @@ def train(name: str, steps: int, every: int = 10, pause_s: float = 0.0) -> dict[
         time.sleep(pause_s)
         if state["step"] % every == 0 or state["step"] == steps:
             save(file, state)
+        elif potluck.preempted():
+            save(file, state)
+            raise KeyboardInterrupt("whoever takes over goes on from here")
     return state
 
 

@@ -57,7 +57,7 @@ class PolicyDesk:
         self._metered: bool | None = None
         self._metered_at = -METERED_S
         # What the provider was told last, by which reason, and whether what ran was ended; the same for GPUs.
-        self._said, self._code, self._ended = "", "", False
+        self._said, self._code, self._ended, self._warned = "", "", False, False
         self._blocked = pev.GpusBlocked(())
         self._watch = provider.gpus if provider else None
         if self._watch:
@@ -130,7 +130,7 @@ class PolicyDesk:
             # What somebody else has stopped is not ours to start.
             if self._said and self._provider.core.paused == self._said:
                 self._provider.submit(pev.Resumed())
-            self._said, self._code, self._ended = "", "", False
+            self._said, self._code, self._ended, self._warned = "", "", False, False
             return
         first, text = reasons[0], TOLD.get(reasons[0].code, reasons[0].text)
         # Figures in the words of one and the same reason may change with every look.
@@ -141,10 +141,14 @@ class PolicyDesk:
         self._give_way(self._provider, next((each for each in reasons if each.code not in NEVER), None), now_us)
 
     def _give_way(self, provider: Provider, reason: Reason | None, now_us: int) -> None:
-        """End what runs, once it had its time since there is a reason that ends it."""
+        """Tell what runs that its grace begins, and end it once it had its time, since there is a reason for that."""
         if self._ended or reason is None:
             return
         grace_us = 0 if reason.code in AT_ONCE else round(self._core.policy.grace_s * 1e6)
+        if grace_us and not self._warned:
+            self._warned = True
+            left_us = max(0, reason.since_us + grace_us - now_us)
+            provider.submit(pev.GraceBegan(self._said, left_us, own=reason.code in AT_ONCE))
         if now_us - reason.since_us >= grace_us:
             self._ended = True
             log.info("ending what runs: %s", self._said)
@@ -162,11 +166,12 @@ class PolicyDesk:
     def _act_on_gpus(self, now_us: int) -> None:
         found = self._core.blocked(now_us)
         states = tuple(sorted((uuid, STATES.get(code, HELD)) for uuid, (code, _) in found.items()))
-        blocked = pev.GpusBlocked(states, frozenset(uuid for uuid, (_, over) in found.items() if over))
-        if self._provider and blocked != self._blocked:
+        over = frozenset(uuid for uuid, (_, ends) in found.items() if ends)
+        blocked = pev.GpusBlocked(states, over, round(self._core.policy.grace_s * 1e6))
+        if self._provider and (states, over) != (self._blocked.states, self._blocked.end):
             self._blocked = blocked
-            for uuid, (code, over) in found.items():
-                log.info("GPU %s is not lent (%s)%s", uuid, code, "; ending what runs there" if over else "")
+            for uuid, (code, ends) in found.items():
+                log.info("GPU %s is not lent (%s)%s", uuid, code, "; ending what runs there" if ends else "")
             self._provider.submit(blocked)
 
     # What the owner says

@@ -55,6 +55,10 @@ PIDS_PER_WORKER = 256
 # How long workers of a class may take for their exit methods, seconds: as long as a sandbox may take to end.
 LEAVE_TIMEOUT_S = CLOSE_TIMEOUT_S
 
+# How long before its end a worker that was warned is interrupted, seconds, and at most which part of its grace that is:
+# to save, and for its exit methods.
+LAST_S, LAST_PART = 10.0, 1 / 3
+
 # The stream of a log to which the proxy's refusals are added.
 STDERR = 2
 
@@ -132,6 +136,8 @@ class Pool:
         self._workers: dict[str, Worker] = {}
         # What each worker is sent, in order. The core bounds the inputs, and the pieces of each.
         self._mail: dict[str, trio.MemorySendChannel[ToWorker | memoryview]] = {}
+        # Those that were told that they will be ended.
+        self._warned: dict[str, trio.CancelScope] = {}
         self._scope = trio.CancelScope()
         self._nursery: trio.Nursery | None = None
 
@@ -257,6 +263,7 @@ class Pool:
             return end.reason
         finally:
             self._busy.pop(name, None)
+            self.calm(name)
             self._mail.pop(name).close()
             del self._workers[name], self._printed[name]
 
@@ -399,6 +406,31 @@ class Pool:
             self.volumes.leaving.discard(name)
             log.info("worker %s did not leave within %g s and is killed", name, LEAVE_TIMEOUT_S)
             self.kill(name)
+
+    def warn(self, worker: str, grace_us: int) -> None:
+        """Tell a worker that it will be ended in so long, and have it end by itself before."""
+        if self._nursery and worker in self._workers and worker not in self._warned:
+            self._warned[worker] = trio.CancelScope()
+            self._nursery.start_soon(self._end_in_grace, worker, grace_us / 1e6)
+
+    def calm(self, worker: str) -> None:
+        """It may go on."""
+        if worker in self._warned:
+            self._warned.pop(worker).cancel()
+
+    async def _end_in_grace(self, name: str, grace_s: float) -> None:
+        worker = self._workers[name]
+        # An application has signals of its own, and is shut down by the message alone.
+        signals = self._action.function.web is None
+        with self._warned[name]:
+            if signals:
+                await worker.interrupt()
+            await trio.sleep(grace_s - min(LAST_S, grace_s * LAST_PART))
+            if self._workers.get(name) is worker:
+                self.volumes.leaving.add(name)
+                if signals:
+                    await worker.interrupt(last=True)
+                self._post(name, StopWorker())
 
     def kill(self, worker: str) -> None:
         if worker in self._apart:

@@ -103,7 +103,7 @@ class Provider:
                 await self._nursery.start(self.neighbours.serve)
             task_status.started()
 
-    def submit(self, event: ev.Paused | ev.Resumed | ev.NeighboursSeen | ev.GpusBlocked) -> None:
+    def submit(self, event: ev.Paused | ev.GraceBegan | ev.Resumed | ev.NeighboursSeen | ev.GpusBlocked) -> None:
         self._engine.submit(event)
 
     def keep_with(self, keep: Keep) -> None:
@@ -240,6 +240,10 @@ class Provider:
                 self._pools[action.pool].tell(action.worker, action.message)
         elif isinstance(action, ev.StopInput):
             self._pools[action.pool].stop_input(action.worker, action.number)
+        elif isinstance(action, ev.WarnWorker):
+            self._pools[action.pool].warn(action.worker, action.grace_us)
+        elif isinstance(action, ev.CalmWorker):
+            self._pools[action.pool].calm(action.worker)
         elif isinstance(action, ev.StopWorker):
             self._pools[action.pool].stop(action.worker)
         elif isinstance(action, ev.KillWorker):

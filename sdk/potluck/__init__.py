@@ -9,7 +9,7 @@ from potluck.errors import Error
 from potluck.functions import Function
 from potluck.image import Image
 from potluck.parameters import parameter
-from potluck.place import current_function_call_id, current_input_id, enable_output, is_local
+from potluck.place import current_function_call_id, current_input_id, enable_output, is_local, preempted
 from potluck.queues import Queue
 from potluck.retries import Retries
 from potluck.sandbox import Probe, Sandbox
@@ -57,6 +57,7 @@ __all__ = [
     "is_local",
     "method",
     "parameter",
+    "preempted",
     "web_server",
     "wsgi_app",
 ]

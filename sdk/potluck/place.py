@@ -16,6 +16,13 @@ def is_local() -> bool:
     return not os.environ.get(IN_SANDBOX)
 
 
+def preempted() -> bool:
+    """Whether the owner of the machine that runs this wants it back: what runs is ended within its grace, and runs
+    elsewhere unless it returns before. Always False in a program of your own, and where requests are answered."""
+    notice = sys.modules.get("potluck_runner.notice")
+    return bool(notice and notice.told)
+
+
 def current_function_call_id() -> str | None:
     """The number of the call that runs here, by which `FunctionCall.from_id` finds it if it was spawned; None in a
     program, in a batch, and where it is not known: in threads that a function of `@concurrent` starts by itself."""

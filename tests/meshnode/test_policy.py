@@ -26,10 +26,13 @@ class Provider:
     """Remembers what it was told."""
 
     def __init__(self):
-        self.core, self.told = self, []
+        self.core, self.told, self.graces = self, [], []
         self.paused, self.gpus = "", None
 
     def submit(self, event):
+        if isinstance(event, pev.GraceBegan):
+            self.graces.append(event)
+            return
         self.told.append((trio.current_time(), event))
         if not isinstance(event, pev.GpusBlocked):
             self.paused = event.reason if isinstance(event, pev.Paused) else ""
@@ -37,6 +40,10 @@ class Provider:
     def events(self):
         told, self.told = [event for _, event in self.told], []
         return told
+
+
+def blocked(states, end=frozenset()):
+    return pev.GpusBlocked(states, end, 30_000_000)
 
 
 class Watch:
@@ -86,6 +93,7 @@ async def test_who_comes_back_has_the_machine_at_once_and_what_runs_has_its_grac
     ((at, event),) = provider.told
     assert at - before <= 0.25
     assert event == pev.Paused("the owner returned", own=False)
+    assert provider.graces == [pev.GraceBegan("the owner returned", 30_000_000, own=False)]
     provider.events()
     await trio.sleep(29)
     assert provider.events() == []
@@ -150,6 +158,7 @@ async def test_who_comes_back_while_it_drains_ends_what_runs_after_its_grace(aut
     machine.idle = 0.0
     await trio.sleep(25)
     assert [event.now for event in provider.events()] == [False]
+    assert [event.grace_us for event in provider.graces] == [30_000_000]
     await trio.sleep(10)
     assert [event.now for event in provider.events()] == [True]
 
@@ -201,16 +210,16 @@ async def test_a_gpu_is_held_back_then_what_runs_there_ends_and_it_comes_back(au
     made.gpus_seen((hot, GpuFacts("GPU-2", "1", True)))
     assert (await made.answer(messages.AskPolicy(1))).works
     states = (("GPU-1", HELD), ("GPU-2", USED))
-    assert provider.events() == [pev.GpusBlocked(states)]
+    assert provider.events() == [blocked(states)]
     for _ in range(5):
         await trio.sleep(5)
         made.gpus_seen((hot, GpuFacts("GPU-2", "1", False)))
-    assert provider.events() == [pev.GpusBlocked((("GPU-1", HELD),))]
+    assert provider.events() == [blocked((("GPU-1", HELD),))]
     await trio.sleep(6)
-    assert provider.events() == [pev.GpusBlocked((("GPU-1", HELD),), frozenset({"GPU-1"}))]
+    assert provider.events() == [blocked((("GPU-1", HELD),), frozenset({"GPU-1"}))]
     made.gpus_seen((replace(hot, temp_c=50.0),))
     await trio.sleep(61)
-    assert provider.events() == [pev.GpusBlocked(())]
+    assert provider.events() == [blocked(())]
     assert (await made.answer(messages.AskPolicy(1))).facts["gpu 0"] == "uuid GPU-1, used False, temp_c 50.0"
 
 
@@ -221,11 +230,11 @@ async def test_a_gpu_is_taken_out_and_half_of_another_is_lent(autojump_clock, nu
     made = PolicyDesk(Policy(gpu_off=(0,)), provider, Machine(), TrioClock(), tmp_path / "config.toml")
     # Before it serves: no GPU may be given away that is held back.
     provider.gpus.on_facts((GpuFacts("GPU-1", "0"), GpuFacts("GPU-2", "1")))
-    assert provider.events() == [pev.GpusBlocked((("GPU-1", OFF),))]
+    assert provider.events() == [blocked((("GPU-1", OFF),))]
     assert (provider.gpus.lent_memory, provider.gpus.looks) == (1.0, 0)
     await nursery.start(made.serve)
     await made.answer(messages.SetPolicy(1, "gpu_share_vram = 0.5"))
-    assert provider.events() == [pev.GpusBlocked(())]
+    assert provider.events() == [blocked(())]
     assert (provider.gpus.lent_memory, provider.gpus.looks) == (0.5, 1)
 
 

@@ -77,16 +77,24 @@ class GpuDesk:
         broken = [self._gpus[gpu.uuid] for gpu in hold.gpus if not self._gpus[gpu.uuid].works()]
         return "; ".join(f"its GPU {gpu.model} ({gpu.uuid}) {gpu.state}" for gpu in broken)
 
-    def block(self, states: Mapping[str, str], end: Collection[str] = ()) -> dict[str, str]:
-        """Do not lend these GPUs, each with the state that others read; all others are as the machine says. Returns the
-        holders that have one of those in `end`, with the reason in words."""
+    def block(self, states: Mapping[str, str]) -> None:
+        """Do not lend these GPUs, each with the state that others read; all others are as the machine says."""
         self._blocked = dict(states)
-        found: dict[str, str] = {}
-        for holder, hold in self._holds.items():
-            mine = [gpu for gpu in hold.gpus if gpu.uuid in end and gpu.uuid in states]
-            if mine:
-                found[holder] = "; ".join(f"its GPU {gpu.model} is {_bare(states[gpu.uuid])}" for gpu in mine)
-        return found
+
+    @property
+    def blocked(self) -> bool:
+        """Whether any is."""
+        return bool(self._blocked)
+
+    def why_blocked(self, hold: Hold) -> str:
+        """Of what a holder has, in words; "" when nothing of it is."""
+        mine = [gpu for gpu in hold.gpus if gpu.uuid in self._blocked]
+        return "; ".join(f"its GPU {gpu.model} is {self._blocked[gpu.uuid].removeprefix('is ')}" for gpu in mine)
+
+    def why_held(self, requests: Sequence[str]) -> str:
+        """Why none is to be had for a request, if it is for what is blocked."""
+        matching = [gpu for text in requests for gpu in self._matching(parse_gpu(text))]
+        return next((f"a GPU is {gpu.state.removeprefix('is ')}" for gpu in matching if gpu.uuid in self._blocked), "")
 
     def _known(self) -> Iterator[Gpu]:
         """All GPUs, as the owner lends them."""
@@ -181,10 +189,6 @@ class GpuDesk:
         state = LEASED if here and gpu.works() and gpu.uuid not in self._blocked else gpu.state
         left = min(gpu.memory_free_mib, _left(gpu, here)) if here else gpu.memory_free_mib
         return GpuOffer(gpu.uuid, gpu.model, gpu.memory_mib, left, gpu.driver, gpu.capability, state, self._share)
-
-
-def _bare(state: str) -> str:
-    return state.removeprefix("is ")
 
 
 def _left(gpu: Gpu, here: Iterable[Hold]) -> int:

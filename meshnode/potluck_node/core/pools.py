@@ -63,7 +63,8 @@ class Item:
 class Worker:
     """`number` counts the inputs of this worker, which are `items` while they run. It is ready since `up_us`, busy or
     idle since `since_us`; `reckoned_us` until when its time was shared out. It is `leaving` when asked to end. Of what
-    it awaits, `asks` has the run that does nothing meanwhile. Its start went wrong where there is `trouble`."""
+    it awaits, `asks` has the run that does nothing meanwhile. Its start went wrong where there is `trouble`. It was
+    `warned` that it will be ended, with the reason."""
 
     name: str
     ready: bool = False
@@ -77,6 +78,7 @@ class Worker:
     leaving: bool = False
     asks: dict[int, int] = field(default_factory=dict)
     trouble: str = ""
+    warned: str = ""
 
     @property
     def waits(self) -> bool:
@@ -95,7 +97,7 @@ class Worker:
 
     @property
     def going(self) -> bool:
-        return bool(self.killed) or self.leaving
+        return bool(self.killed or self.warned) or self.leaving
 
     def live(self) -> list[tuple[int, Item]]:
         """Inputs whose outcome is awaited."""

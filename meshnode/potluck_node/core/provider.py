@@ -25,12 +25,12 @@ from potluck_node.core import provider_events as ev
 from potluck_node.core.asks import Asks
 from potluck_node.core.calls import AHEAD_MAX
 from potluck_node.core.dealing import places
-from potluck_node.core.gpu_changes import GpuChanges
 from potluck_node.core.gpu_room import GpuRoom
 from potluck_node.core.meter import LeaseMeter, payload_digest
 from potluck_node.core.pools import Capacity, Item, Lease, Pool, Worker
 from potluck_node.core.staff import IDLE_US, RESUME_US, Staff, overdue_us
 from potluck_node.core.vouching import Vouching
+from potluck_node.core.yielding import Yielding, as_done, died
 
 # A worker that dies this often before it took an input will not come up at all.
 STARTS_MAX = 3
@@ -52,9 +52,10 @@ class ProviderCore:
         self._staff = Staff(node, capacity, idle_us, self._gpus, self._act, self._begin, self._close_leases)
         self._pools, self.room, self.gpus = self._staff.pools, self._staff.room, self._gpus.desk
         self._us, self._vouching = us, Vouching(us)
-        changes = GpuChanges(us, self._gpus, self._pools, self.room, self._act, self._abort, self._leave)
+        self._yielding = Yielding(
+            us, self._gpus, self._staff, self._leases, self._act, self._leave, self._abort, self._rescale
+        )
         self.asks = Asks(node, capacity, self._staff, self.gpus)
-        self.paused, self.own_paused = "", True
         self.wake_us: int | None = None
         self._handlers: dict[type, Callable[..., None]] = {
             ev.LeaseAsked: self._lease_asked,
@@ -75,11 +76,12 @@ class ProviderCore:
             ev.AnswerCame: self._answer_came,
             ev.LeaseGone: self._lease_gone,
             ev.VoucherCame: self._voucher_came,
-            ev.Paused: self._on_paused,
-            ev.Resumed: self._on_resumed,
+            ev.Paused: self._yielding.on_paused,
+            ev.GraceBegan: self._yielding.on_grace,
+            ev.Resumed: self._yielding.on_resumed,
             ev.PoolGone: self._pool_gone,
-            ev.GpusSeen: changes.seen,
-            ev.GpusBlocked: changes.blocked,
+            ev.GpusSeen: self._yielding.on_gpus_seen,
+            ev.GpusBlocked: self._yielding.on_gpus_blocked,
             ev.NeighboursSeen: self._neighbours_seen,
             ev.GpuSampled: self._gpu_sampled,
             ev.LimitBroken: self._limit_broken,
@@ -89,6 +91,7 @@ class ProviderCore:
     def handle(self, event: ev.Event, now_us: int) -> list[ev.Action]:
         """Take one event and return what to do, in order."""
         self._handlers[type(event)](event, now_us)
+        self._yielding.part(now_us)
         # Any event may have made room that a pool waits for.
         self._staff.feed(now_us)
         self.wake_us = min([*self._staff.times(), *self._vouching.times()], default=None)
@@ -99,6 +102,16 @@ class ProviderCore:
         self._actions.append(action)
 
     # What the outside may ask
+
+    @property
+    def paused(self) -> str:
+        """Why no work is taken, or ""."""
+        return self._yielding.paused
+
+    @property
+    def own_paused(self) -> bool:
+        """Whether that holds for this node's own functions, too."""
+        return self._yielding.own
 
     def warm(self) -> tuple[str, ...]:
         """Functions with a live sandbox, the most recently used first."""
@@ -124,8 +137,7 @@ class ProviderCore:
 
     def _lease_asked(self, event: ev.LeaseAsked, now_us: int) -> None:
         request = event.request
-        paused = self.paused if self.own_paused or event.caller != self._us else ""
-        refusal = self.asks.refuse(event.caller, request, paused, now_us)
+        refusal = self.asks.refuse(event.caller, request, self._yielding.stops(event.caller), now_us)
         if refusal:
             self._act(ev.Post(event.lease, refusal))
             self._act(ev.Hangup(event.lease))
@@ -249,7 +261,7 @@ class ProviderCore:
         worker.reckon(now_us)
         self._staff.gone(worker)
         for item in (items := [item for _, item in worker.live()]):
-            self._finish(item, 0, ends.died(item, event.reason, alone=len(items) == 1), now_us)
+            self._finish(item, 0, died(worker, item, event.reason, alone=len(items) == 1), now_us)
         if not worker.ready and not worker.going:
             pool.failed_starts += 1
             if pool.failed_starts >= STARTS_MAX:
@@ -365,11 +377,12 @@ class ProviderCore:
         if not item.over:
             # A worker cannot have computed longer than it ran, whatever it says of itself.
             cpu_us = min(max(0, event.outcome.cpu_us), item.run_us)
-            self._finish(item, cpu_us, ends.as_done(item, event.outcome), now_us)
+            self._finish(item, cpu_us, as_done(worker, item, event.outcome), now_us)
         if worker.items and not worker.live() and not pool.spec.web:
             self._staff.kill(pool, worker, "nobody waits for what it runs")
         elif not worker.items and pool.spec.scaling.single_use and not worker.going:
             self._staff.retire(pool, worker)
+        self._yielding.rest(pool, worker)
 
     def _finish(self, item: Item, cpu_us: int, done: InputDone, now_us: int) -> None:
         """Tell an outcome; `item` is no longer among what its worker is awaited for."""
@@ -462,25 +475,7 @@ class ProviderCore:
         if why := self._vouching.answered(event.lease, event.envelope):
             self._act(ev.VoucherRefused(event.lease, why))
 
-    # Owner and time
-
-    def _on_paused(self, event: ev.Paused, now_us: int) -> None:
-        """No new work; `now` also ends what runs."""
-        self._set_paused(event.reason, event.own)
-        if event.now:
-            for lease in sorted(name for name, each in self._leases.items() if event.own or each.caller != self._us):
-                self._leave(lease, event.reason, now_us)
-            for pool in [each for each in self._pools.values() if event.own or each.caller != self._us]:
-                self._staff.end(pool, event.reason)
-
-    def _on_resumed(self, _event: ev.Resumed, _now_us: int) -> None:
-        self._set_paused("", True)
-
-    def _set_paused(self, reason: str, own: bool) -> None:
-        self.paused, self.own_paused = reason, own
-        for pool in self._pools.values():
-            self._rescale(pool)
-        self._act(ev.OfferChanged())
+    # Time
 
     def _tick(self, _event: ev.Tick, now_us: int) -> None:
         for name in self._vouching.due(now_us):

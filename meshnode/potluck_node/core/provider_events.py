@@ -72,11 +72,12 @@ class GpusSeen:
 
 @dataclass(frozen=True, slots=True)
 class GpusBlocked:
-    """GPUs that the owner does not lend now: their uuids, each with its state as peers read it. What others run on
-    those in `end` is to end: its grace is over."""
+    """GPUs that the owner does not lend now: their uuids, each with its state as peers read it. What others run there
+    has `grace_us` from when it is first told; on those in `end` that is over."""
 
     states: tuple[tuple[str, str], ...]
     end: frozenset[str] = frozenset()
+    grace_us: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,6 +223,15 @@ class Paused:
 
 
 @dataclass(frozen=True, slots=True)
+class GraceBegan:
+    """Since the owner wants the machine, what runs is ended after so long, by `Paused` with `now`; `own` as there."""
+
+    reason: str
+    grace_us: int
+    own: bool = True
+
+
+@dataclass(frozen=True, slots=True)
 class Resumed:
     """The owner lends again."""
 
@@ -265,6 +275,7 @@ Event = (
     | LeaseGone
     | VoucherCame
     | Paused
+    | GraceBegan
     | Resumed
     | Tick
 )
@@ -362,6 +373,23 @@ class StopInput:
 
 
 @dataclass(frozen=True, slots=True)
+class WarnWorker:
+    """Tell a worker that it will be ended in `grace_us`, and have it end by itself shortly before."""
+
+    pool: str
+    worker: str
+    grace_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class CalmWorker:
+    """It may go on after all."""
+
+    pool: str
+    worker: str
+
+
+@dataclass(frozen=True, slots=True)
 class StopWorker:
     """Ask an idle worker to end; kill it if it does not."""
 
@@ -430,6 +458,8 @@ Action = (
     | SendPiece
     | Tell
     | StopInput
+    | WarnWorker
+    | CalmWorker
     | StopWorker
     | KillWorker
     | ClosePool

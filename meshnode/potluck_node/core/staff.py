@@ -45,6 +45,8 @@ class Staff:
         self._act, self._begin, self._on_close = act, begin, on_close
         self.pools: dict[str, Pool] = {}
         self.room = Room(capacity, self.pools, gpus.desk)
+        # Why nothing new begins for a caller, or "".
+        self.stopped: Callable[[str], str] = lambda caller: ""
         self._numbers = count(1)
         # To be told when there is CPU for it, in this order.
         self._answers: list[tuple[Pool, Worker, StateTold, int]] = []
@@ -99,10 +101,11 @@ class Staff:
         if self._lending:
             self._resume(now_us)
         for pool in self.pools.values():
-            if pool.queue:
+            if pool.queue and not self.stopped(pool.caller):
                 self._give_up(pool, now_us)
                 self._deal(pool, now_us, target(pool.spec))
         wanting = [pool for pool in self.pools.values() if pool.queue or (pool.least and missing(pool) > 0)]
+        wanting = [pool for pool in wanting if not self.stopped(pool.caller)]
         full = False
         for pool in self._in_turn(wanting):
             if pool.state == "ready" and (pool.queue or not full) and not self._answers:
@@ -191,7 +194,7 @@ class Staff:
 
     def _evict_for(self, wanting: Pool) -> None:
         """End one idle worker of another pool; its end feeds the waiting pool."""
-        if any(worker.going for pool in self.pools.values() for worker in pool.workers.values()):
+        if any(worker.killed or worker.leaving for pool in self.pools.values() for worker in pool.workers.values()):
             return
         for pool in sorted(self.pools.values(), key=lambda pool: pool.used_us):
             for worker in pool.workers.values():

@@ -147,6 +147,10 @@ class Worker(Protocol):
         first); all that it sent before is delivered first."""
         ...
 
+    async def interrupt(self, last: bool = False) -> None:
+        """Tell it that it will be ended, by SIGINT, or with `last` by SIGTERM that this is soon. It may ignore that."""
+        ...
+
     async def kill(self) -> None:
         """End the process at once; `receive` then raises `WorkerEnded`. Idempotent."""
         ...

@@ -27,20 +27,21 @@ END_TIMEOUT_S = SPAWN_TIMEOUT_S
 
 
 class SocketWorker:
-    """A `Worker` (see `interface`). `kill_by_name` asks the zygote to kill it.
+    """A `Worker` (see `interface`). `kill_by_name` asks the zygote to kill it, `interrupt_by_name` to signal it.
 
     With `descriptors` it is sent large payloads in sealed memory. From it none is taken: what it sends is written to
     memory of the node's, since its own would count for it as long as anybody keeps the result.
     """
 
     def __init__(
-        self, name: str, channel: socket.socket, kill_by_name: Callable[[str], None], descriptors: bool = True
-    ) -> None:
+        self, name: str, channel: socket.socket, kill_by_name: Callable[[str], None], descriptors: bool = True,
+        interrupt_by_name: Callable[[str, bool], None] = lambda name, last: None,
+    ) -> None:  # fmt: skip
         self.name, self.pid = name, 0
         self.born = trio.Event()
         self._channel, self._descriptors = channel, descriptors
         self._socket = trio.socket.from_stdlib_socket(channel)
-        self._kill_by_name = kill_by_name
+        self._kill_by_name, self._interrupt_by_name = kill_by_name, interrupt_by_name
         self._reader = MessageReader(NodeSpool, FRAME_BYTES_MAX)
         self._bodies: deque[tuple[bytes, list[memoryview]]] = deque()
         self._violation = ""
@@ -119,6 +120,10 @@ class SocketWorker:
                 raise await self._ending()
             await self._read()
         return await self._checked(*self._bodies.popleft())
+
+    async def interrupt(self, last: bool = False) -> None:
+        self._interrupt_by_name(self.name, last)
+        await trio.lowlevel.checkpoint()
 
     async def kill(self) -> None:
         self._kill_by_name(self.name)

@@ -20,6 +20,7 @@ from potluck.wire.common import FunctionSpec
 from potluck.wire.worker import (
     ExecCommand,
     FromZygote,
+    InterruptWorker,
     KillWorker,
     SpawnWorker,
     StartZygote,
@@ -151,7 +152,9 @@ class SocketZygote:
         if not self.alive:
             self._raise_not_spawned()
         ours, theirs = socket.socketpair()
-        spawned = self._workers[worker] = SocketWorker(worker, ours, self._kill_worker, self._box.descriptors)
+        spawned = self._workers[worker] = SocketWorker(
+            worker, ours, self._kill_worker, self._box.descriptors, self._interrupt_worker
+        )
         self._post(wire.encode(SpawnWorker(worker)), theirs)
         try:
             with trio.move_on_after(SPAWN_TIMEOUT_S):
@@ -201,6 +204,10 @@ class SocketZygote:
     def _kill_worker(self, name: str) -> None:
         if name in self._workers:
             self._post(wire.encode(KillWorker(name)))
+
+    def _interrupt_worker(self, name: str, last: bool) -> None:
+        if name in self._workers:
+            self._post(wire.encode(InterruptWorker(name, last)))
 
     async def _write(self) -> None:
         async for frame, handed in self._outbox:

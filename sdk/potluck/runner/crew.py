@@ -78,6 +78,12 @@ class Crew:
             ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), ctypes.py_object(InputCancelled))
             self._rouse(thread)
 
+    def stop_all(self) -> None:
+        """The same for every input."""
+        # Without the lock, which the thread may hold that a signal interrupts.
+        for number in [*self._threads, *self._tasks]:
+            _thread.start_new_thread(self.stop, (number,))
+
     def _work(self, job: Job) -> None:
         with self._lock:
             self._threads |= dict.fromkeys(job.numbers, _thread.get_ident())

@@ -7,7 +7,7 @@ import os
 import resource
 import time
 
-from . import asking, current
+from . import asking, current, notice
 from .crew import Crew, Loop
 from .failures import late
 from .inbox import Inbox
@@ -56,6 +56,7 @@ class Worker:
 
     def serve(self) -> None:
         """Returns when the node says so, or closes the socket."""
+        notice.listen(self._crew.stop_all if self._crew else lambda: None)
         _get_ready(self._output, self._function)
         while not self._over:
             self._read()
@@ -97,7 +98,11 @@ class Worker:
         current.alone = job.place
         self._output.release()
         self._cpu_us = _cpu_us()
-        job.run(self._function.finish if isinstance(self._function, Service) else run_apart)
+        notice.running = True
+        try:
+            job.run(self._function.finish if isinstance(self._function, Service) else run_apart)
+        finally:
+            notice.running = False
         self._output.flush()
         self._output.input = 0
         current.alone = current.NOTHING

@@ -156,6 +156,9 @@ class Zygote:
             case ["KillWorker", str(name), *_]:
                 for pid in [pid for pid, other in self._workers.items() if other == name]:
                     _kill_worker(pid)
+            case ["InterruptWorker", str(name), bool(last), *_]:
+                for pid in [pid for pid, other in self._workers.items() if other == name]:
+                    os.kill(pid, signal.SIGTERM if last else signal.SIGINT)
             case _:
                 raise ValueError(f"unexpected message {message!r:.100}")
 

@@ -32,6 +32,14 @@ class KillWorker(Message, frozen=True):
     worker: str
 
 
+class InterruptWorker(Message, frozen=True):
+    """Its owner wants the machine back: SIGINT to a worker when its grace begins, SIGTERM shortly before the end, if it
+    is the `last` that it is told."""
+
+    worker: str
+    last: bool = False
+
+
 class ExecCommand(Message, frozen=True):
     """Run a command beside the workers. The socket that comes along is its standard input, output and error; with
     `rows`, a terminal of that size between. `WorkerExited` with this name tells the end, `KillWorker` brings it."""
@@ -177,7 +185,7 @@ class MountAsked(Message, frozen=True):
     payload: bytes
 
 
-ToZygote = StartZygote | SpawnWorker | KillWorker | ExecCommand
+ToZygote = StartZygote | SpawnWorker | KillWorker | InterruptWorker | ExecCommand
 FromZygote = ZygoteReady | ZygoteFailed | WorkerSpawned | WorkerExited
 ToWorker = RunInput | RunBatch | ItemsTaken | InputPiece | StopInput | StopWorker | StateTold
 FromWorker = (

@@ -168,6 +168,10 @@ def test_a_pause_ends_the_wish_for_warm_workers():
     machine.send(ev.WorkerGone(pool, worker, "left"))
     assert not machine.spawned
     machine.send(ev.Resumed())
+    assert not machine.spawned
+    # The lease ended with the pause: whoever wants warm workers asks again.
+    machine.ask("l2", function=spec())
+    machine.send(ev.LeaseScaled("l2", 1, 0))
     assert len(machine.spawned) == 1
 
 
