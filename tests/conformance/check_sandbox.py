@@ -327,38 +327,6 @@ async def check_kill(opener: Opener) -> None:
         await goes_on(zygote)
 
 
-def inside_until_told() -> str:
-    notice = sys.modules["potluck_runner.notice"]
-    while not notice.told:
-        time.sleep(0.01)
-    return "told"
-
-
-def inside_save() -> None:
-    try:
-        print("begun", flush=True)
-        time.sleep(1000)
-    except KeyboardInterrupt:
-        raise KeyError("saved") from None
-
-
-async def check_interrupt(opener: Opener) -> None:
-    async with one_worker(opener) as (_, worker):
-        await post(worker, inside_until_told)
-        await worker.interrupt()
-        assert (await outcome_of(worker)).value == "told"
-        await post(worker, inside_save, number=2)
-        while not isinstance(await worker.receive(), WorkerLog):
-            pass
-        await worker.interrupt(last=True)
-        raised = (await outcome_of(worker)).message
-        assert isinstance(raised, InputRaised)
-        assert raised.exception.type_name == "KeyError"
-        # One that does nothing takes no harm.
-        await worker.interrupt(last=True)
-        assert (await call(worker, inside_double, 3)).value == 6
-
-
 async def check_stop(opener: Opener) -> None:
     async with one_worker(opener) as (zygote, worker):
         await worker.send(StopWorker())

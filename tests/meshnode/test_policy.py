@@ -218,7 +218,7 @@ async def test_a_gpu_is_held_back_then_what_runs_there_ends_and_it_comes_back(au
     await trio.sleep(6)
     assert provider.events() == [blocked((("GPU-1", HELD),), frozenset({"GPU-1"}))]
     made.gpus_seen((replace(hot, temp_c=50.0),))
-    await trio.sleep(61)
+    await trio.sleep(60 + 2 * SLOW_S)
     assert provider.events() == [blocked(())]
     assert (await made.answer(messages.AskPolicy(1))).facts["gpu 0"] == "uuid GPU-1, used False, temp_c 50.0"
 

@@ -18,6 +18,7 @@ import pyseccomp
 import pytest
 import trio
 from tests.conformance import check_sandbox as suite
+from tests.conformance import check_sandbox_interrupt as interrupts
 from tests.conformance import check_sandbox_isolation as isolation
 from tests.conformance import check_sandbox_overlay as overlays
 from tests.conformance import check_sandbox_volumes as volumes
@@ -55,7 +56,7 @@ def number_of(name: str) -> int:
 
 @pytest.mark.parametrize(
     "check",
-    [*suite.CHECKS, *suite.ALONE_CHECKS, *isolation.CHECKS, *isolation.KERNEL_CHECKS],
+    [*suite.CHECKS, *suite.ALONE_CHECKS, *interrupts.CHECKS, *isolation.CHECKS, *isolation.KERNEL_CHECKS],
     ids=lambda check: check.__name__,
 )
 async def test_conformance(check: Any, opener: suite.Opener) -> None:
@@ -291,6 +292,7 @@ import sys, time
 import trio
 from pathlib import Path
 from tests.conformance import check_sandbox as suite
+from tests.conformance import check_sandbox_interrupt as interrupts
 from tests.meshnode.sandbox import worlds
 from potluck_node.sandbox.bwrap import BwrapLauncher
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from tests.conformance import check_sandbox as suite
+from tests.conformance import check_sandbox_interrupt as interrupts
 from tests.conformance import check_sandbox_isolation as isolation
 from tests.conformance import check_sandbox_overlay as overlays
 from tests.conformance import check_sandbox_volumes as volumes
@@ -27,7 +28,9 @@ def opener(launcher: GvisorLauncher, tmp_path: Path) -> suite.Opener:
     return worlds.opener_of(launcher, tmp_path)
 
 
-@pytest.mark.parametrize("check", [*suite.CHECKS, *isolation.CHECKS], ids=lambda check: check.__name__)
+@pytest.mark.parametrize(
+    "check", [*suite.CHECKS, *interrupts.CHECKS, *isolation.CHECKS], ids=lambda check: check.__name__
+)
 async def test_conformance(check: Any, opener: suite.Opener) -> None:
     await check(opener)
 

@@ -12,6 +12,7 @@ import cloudpickle
 import pytest
 import trio
 from tests.conformance import check_sandbox as suite
+from tests.conformance import check_sandbox_interrupt as interrupts
 from tests.meshnode.sandbox import worlds
 
 from potluck_node.sandbox import memory
@@ -29,7 +30,9 @@ def opener(tmp_path: Path) -> suite.Opener:
     return worlds.opener_of(ProcessLauncher(), tmp_path, root=Path("/"), site=Path(cloudpickle.__file__).parents[1])
 
 
-@pytest.mark.parametrize("check", [c for c in suite.CHECKS if c not in NOT_HERE], ids=lambda c: c.__name__)
+@pytest.mark.parametrize(
+    "check", [c for c in [*suite.CHECKS, *interrupts.CHECKS] if c not in NOT_HERE], ids=lambda c: c.__name__
+)
 async def test_conformance(check: Any, opener: suite.Opener) -> None:
     await check(opener)
 
