@@ -31,7 +31,7 @@ MESH = "lab"
 BY_HAND = "the owner is back"
 SETTLE_US = int(SETTLE_S * 1e6)
 # What has arrived is taken this often by a node that listens: so much for each that tells.
-HEAR_US, HEAR_MIN_US, HEAR_MAX_US = 1_000, 20_000, 1_000_000
+HEAR_US, HEAR_MIN_US, HEAR_MAX_US = 1_000, 100_000, 1_000_000
 
 
 class Node:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from msgspec.structs import replace
+import msgspec
 
 from potluck.errors import RefusedError
 from potluck.wire import PROTOCOL, Failure
@@ -80,7 +80,7 @@ class SimProvider:
     def _ask(self, message: Any, caller: str, link: Link) -> str:
         assert isinstance(message, messages.LeaseRequest), f"a lease begins with {message!r}"
         # The core takes its own version for the one of today.
-        message = replace(message, protocol=PROTOCOL + message.protocol - self._node.protocol)
+        message = msgspec.structs.replace(message, protocol=PROTOCOL + message.protocol - self._node.protocol)
         if message.lease in self.held or len(self.held) >= LEASES_MAX:
             link.post(messages.LeaseRefused("busy", Failure.of(RefusedError("This node holds too many leases."))))
             link.finish()
