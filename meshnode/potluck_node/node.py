@@ -355,6 +355,7 @@ class Node:
                     if self.embedded:
                         nursery.start_soon(self._end_when_unused)
                     else:
+                        self.policy.follow_logind()
                         await nursery.start(self.policy.serve)
                         nursery.start_soon(self.bench.serve)
                     log.info("%s is up as %s", self.settings.name, self.key.peer)

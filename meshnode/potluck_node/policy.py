@@ -20,6 +20,7 @@ from potluck_node.clock import Clock
 from potluck_node.core import provider_events as pev
 from potluck_node.core.policy import PolicyCore, explain
 from potluck_node.core.policy_rules import Facts, GpuFacts, Policy, Reason
+from potluck_node.devices.login import Login
 from potluck_node.devices.owner import Owner
 
 if TYPE_CHECKING:
@@ -36,6 +37,10 @@ SLOW_S, METERED_S = 5.0, 60.0
 # What stops work at once, and what lets it come to its end.
 AT_ONCE = ("panic", "shutting-down", "suspending", "node-trouble")
 NEVER = ("paused", "draining")
+# What the system wants, which waits for a while, but not for an owner's grace. Of that while, seconds are kept for
+# receipts, which take a round trip to the caller, and to let go in time.
+SYSTEM = ("shutting-down", "suspending")
+RECEIPTS_S, SPARE_S = 2.0, 0.3
 # What callers are told instead of what happens at this machine: it is nobody's business.
 TOLD = {"user-active": "the owner returned", "fullscreen": "the owner returned", "game": "the owner returned",
         "exclusive-program": "the owner returned", "ssh-session": "the owner returned"}  # fmt: skip
@@ -57,8 +62,10 @@ class PolicyDesk:
         self._metered: bool | None = None
         self._metered_at = -METERED_S
         # What the provider was told last, by which reason, and whether what ran was ended; the same for GPUs.
-        self._said, self._code, self._ended, self._warned = "", "", False, False
+        self._said, self._code, self._ended, self._warned = "", "", False, ""
         self._blocked = pev.GpusBlocked(())
+        self._system_grace_s = 0.0
+        self.login: Login | None = None
         self._watch = provider.gpus if provider else None
         if self._watch:
             self._watch.on_facts, self._watch.lent_memory = self.gpus_seen, policy.gpu_share_vram
@@ -76,21 +83,35 @@ class PolicyDesk:
         """Look until cancelled."""
         self._owner.open_inputs()
         try:
-            await self._look()
-            task_status.started()
-            looked = trio.current_time()
-            while True:
-                watches = bool(self._core.policy.idle_s) and self._provider is not None
-                with trio.move_on_after(QUICK_S if watches else SLOW_S):
-                    await self._changed.wait()
-                self._changed = trio.Event()
-                if trio.current_time() - looked >= SLOW_S:
-                    await self._look()
-                    looked = trio.current_time()
-                else:
-                    self._see(replace(self._facts, idle_s=self._owner.idle_s()) if watches else self._facts)
+            async with trio.open_nursery() as nursery:
+                if self.login:
+                    nursery.start_soon(self.login.serve)
+                await self._look()
+                task_status.started()
+                await self._keep_looking()
         finally:
             self._owner.close()
+
+    async def _keep_looking(self) -> None:
+        looked = trio.current_time()
+        while True:
+            watches = bool(self._core.policy.idle_s) and self._provider is not None
+            with trio.move_on_after(QUICK_S if watches or self._grace_runs() else SLOW_S):
+                await self._changed.wait()
+            self._changed = trio.Event()
+            if trio.current_time() - looked >= SLOW_S:
+                await self._look()
+                looked = trio.current_time()
+            else:
+                self._see(replace(self._facts, idle_s=self._idle_s()) if watches else self._facts)
+
+    def _grace_runs(self) -> bool:
+        """Whether something is to end that has been told so."""
+        return bool(self._warned and not self._ended) or len(self._blocked.end) < len(self._blocked.states)
+
+    def _idle_s(self) -> float | None:
+        sources = (self._owner.idle_s(), self.login.idle_s() if self.login else None)
+        return min((found for found in sources if found is not None), default=None)
 
     async def _look(self) -> None:
         found = await self._found(self._core.policy)
@@ -103,14 +124,14 @@ class PolicyDesk:
         if not policy.metered and trio.current_time() - self._metered_at >= METERED_S:
             self._metered_at = trio.current_time()
             self._metered = await trio.to_thread.run_sync(self._owner.metered)
-        return replace(found, idle_s=self._owner.idle_s() if policy.idle_s else None, metered=self._metered)
+        return replace(found, idle_s=self._idle_s() if policy.idle_s else None, metered=self._metered)
 
     def _with_said(self, found: Facts) -> Facts:
         """With what the owner said meanwhile, and what was seen of the GPUs."""
         said = self._facts
         return replace(
             found, gpus=said.gpus, paused=said.paused, paused_until_us=said.paused_until_us, draining=said.draining,
-            panic=said.panic,
+            panic=said.panic, suspending=said.suspending, shutting_down=said.shutting_down,
         )  # fmt: skip
 
     def _see(self, facts: Facts) -> None:
@@ -130,7 +151,7 @@ class PolicyDesk:
             # What somebody else has stopped is not ours to start.
             if self._said and self._provider.core.paused == self._said:
                 self._provider.submit(pev.Resumed())
-            self._said, self._code, self._ended, self._warned = "", "", False, False
+            self._said, self._code, self._ended, self._warned = "", "", False, ""
             return
         first, text = reasons[0], TOLD.get(reasons[0].code, reasons[0].text)
         # Figures in the words of one and the same reason may change with every look.
@@ -145,8 +166,9 @@ class PolicyDesk:
         if self._ended or reason is None:
             return
         grace_us = 0 if reason.code in AT_ONCE else round(self._core.policy.grace_s * 1e6)
-        if grace_us and not self._warned:
-            self._warned = True
+        grace_us = round(self._system_grace_s * 1e6) if reason.code in SYSTEM else grace_us
+        if grace_us and (not self._warned or (reason.code in SYSTEM and self._warned not in SYSTEM)):
+            self._warned = reason.code
             left_us = max(0, reason.since_us + grace_us - now_us)
             provider.submit(pev.GraceBegan(self._said, left_us, own=reason.code in AT_ONCE))
         if now_us - reason.since_us >= grace_us:
@@ -173,6 +195,30 @@ class PolicyDesk:
             for uuid, (code, ends) in found.items():
                 log.info("GPU %s is not lent (%s)%s", uuid, code, "; ending what runs there" if ends else "")
             self._provider.submit(blocked)
+
+    # The system
+
+    def follow_logind(self) -> None:
+        """From `serve` on, hear of it when the machine sleeps or stops, and when its desktop is idle."""
+        self.login = Login(self.going, self.back, self._changed_now)
+
+    def _changed_now(self) -> None:
+        self._changed.set()
+
+    async def going(self, kind: str, delay_s: float) -> None:
+        """The machine is about to sleep or stop, and waits so long: what runs saves, ends, and has its receipts."""
+        self._system_grace_s = max(0.0, min(self._core.policy.grace_s, delay_s - RECEIPTS_S))
+        self._see(replace(self._facts, suspending=kind == "sleep", shutting_down=kind == "shutdown"))
+        if self._provider:
+            with trio.move_on_after(delay_s - SPARE_S):
+                with trio.move_on_after(self._system_grace_s):
+                    await self._provider.settled()
+                self._see(self._facts)
+                await self._provider.settled()
+
+    def back(self) -> None:
+        """It woke up, or goes on after all."""
+        self._see(replace(self._facts, suspending=False, shutting_down=False))
 
     # What the owner says
 

@@ -10,10 +10,12 @@ import threading
 import time
 
 import pytest
+from tests import fake_logind
 from tests.e2e import sample, yield_sample
 from tests.e2e.mesh import PATIENCE_S, Mesh, Node, run_cli, wait_until
 
 from potluck import calls
+from potluck_ledger.journal import verify
 
 
 @pytest.fixture(autouse=True)
@@ -48,7 +50,7 @@ def with_policy(mesh: Mesh, name: str, text: str) -> Node:
 
 def test_the_owner_returns_and_the_call_goes_on_elsewhere_from_what_it_saved(mesh, use_node, terminal):
     caller = mesh.caller()
-    ann = with_policy(mesh, "ann", "idle_s = 20\ngrace_s = 3")
+    ann = with_policy(mesh, "ann", "idle_s = 12\ngrace_s = 3")
     terminal()
     wait_until(lambda: codes(ann) == ["user-active"], "seeing the terminal")
     assert run_cli(ann, "policy", "explain").stdout.startswith("It takes no work of others now")
@@ -56,7 +58,7 @@ def test_the_owner_returns_and_the_call_goes_on_elsewhere_from_what_it_saved(mes
     wait_until(lambda: any(peer.state == "open" for peer in caller.status().peers), "ann lending")
     use_node(caller)
     with yield_sample.app.run(show_progress=False):
-        call = yield_sample.train.spawn(240)
+        call = yield_sample.train.spawn(200)
         wait_until(lambda: any(worker.state == "running" for worker in ann.status().workers), "ann at work")
         bob = mesh.provider("bob")
         wait_until(lambda: {"ann", "bob"} <= {peer.name for peer in caller.status().peers}, "finding bob")
@@ -66,7 +68,7 @@ def test_the_owner_returns_and_the_call_goes_on_elsewhere_from_what_it_saved(mes
         wait_until(lambda: any(worker.state == "running" for worker in bob.status().workers), "bob at work instead")
         begun, told = call.get(timeout=PATIENCE_S)
         assert told
-        assert 0 < begun < 240
+        assert 0 < begun < 200
 
 
 def test_explain_simulate_set_pause_drain_and_panic(mesh, monkeypatch):
@@ -147,6 +149,32 @@ def test_a_gpu_that_gets_too_warm_is_given_back_and_the_call_goes_on_with_the_ot
         assert call.get(timeout=PATIENCE_S) == machine.uuid(1)
         # Its exit method ran within its grace, in the sandbox that had the GPU.
         assert yield_sample.saves.get("left") == machine.uuid(0)
+
+
+@pytest.mark.skipif(bool(fake_logind.missing()), reason=fake_logind.missing())
+def test_before_the_machine_sleeps_what_runs_saves_and_its_receipt_is_written(mesh, use_node):
+    logind = fake_logind.FakeLogind(mesh.folder)
+    try:
+        caller = mesh.caller()
+        ann = mesh.node("ann", "--cpus", "1", "--memory-mib", "1024", env=logind.env)
+        wait_until(lambda: logind.held, "the machine waiting for its node")
+        use_node(caller)
+        with yield_sample.app.run(show_progress=False):
+            call = yield_sample.train.spawn(150)
+            wait_until(lambda: any(worker.state == "running" for worker in ann.status().workers), "ann at work")
+            logind.prepare("Sleep", True)
+            wait_until(lambda: not logind.held, "the machine going to sleep")
+            assert codes(ann) == ["suspending"]
+            assert not ann.status().workers
+            (receipt,) = [entry.receipt for entry in verify(*ann.journal())]
+            assert receipt.lease_us > 0
+            logind.prepare("Sleep", False)
+            begun, told = call.get(timeout=PATIENCE_S)
+        assert told
+        assert 0 < begun < 150
+        assert logind.held
+    finally:
+        logind.stop()
 
 
 def test_the_first_start_asks_five_questions_and_lends(tmp_path):

@@ -31,6 +31,18 @@ def endure(seconds: float) -> str:
     return "done"
 
 
+@app.function(gpu="any")
+def stubborn() -> None:
+    """Will not go. Under a name by which its process is found."""
+    with open("/proc/self/comm", "w") as name:
+        name.write("stubborn")
+    while True:
+        try:
+            time.sleep(1)
+        except KeyboardInterrupt:
+            continue
+
+
 @app.cls(gpu="any")
 class Keeper:
     @potluck.method()

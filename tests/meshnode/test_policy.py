@@ -27,6 +27,7 @@ class Provider:
 
     def __init__(self):
         self.core, self.told, self.graces = self, [], []
+        self.done = trio.Event()
         self.paused, self.gpus = "", None
 
     def submit(self, event):
@@ -36,6 +37,9 @@ class Provider:
         self.told.append((trio.current_time(), event))
         if not isinstance(event, pev.GpusBlocked):
             self.paused = event.reason if isinstance(event, pev.Paused) else ""
+
+    async def settled(self):
+        await self.done.wait()
 
     def events(self):
         told, self.told = [event for _, event in self.told], []
@@ -123,6 +127,28 @@ async def test_a_pause_ends_by_itself(autojump_clock, desk):
     assert provider.events() == [pev.Paused("lunch")]
     await trio.sleep(10)
     assert provider.events() == [pev.Resumed()]
+
+
+async def test_before_the_machine_sleeps_what_runs_has_what_it_waits_for_and_its_receipts(autojump_clock, desk):
+    made, _, provider = desk
+    before = trio.current_time()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(made.going, "sleep", 5.0)
+        await trio.sleep(2.9)
+        assert provider.graces == [pev.GraceBegan("the machine is about to sleep", 3_000_000)]
+        assert [event.now for event in provider.events()] == [False]
+        await trio.sleep(0.5)
+        assert provider.events() == [pev.Paused("the machine is about to sleep", now=True)]
+        provider.done.set()
+    assert trio.current_time() - before < 3.5
+    made.back()
+    assert provider.events() == [pev.Resumed()]
+    # What does not come to its end keeps nobody awake.
+    provider.done = trio.Event()
+    before = trio.current_time()
+    await made.going("shutdown", 5.0)
+    assert trio.current_time() - before == pytest.approx(4.7)
+    assert made.reasons[0].code == "shutting-down"
 
 
 async def test_draining_never_ends_what_runs_and_panic_does_at_once(autojump_clock, desk):
