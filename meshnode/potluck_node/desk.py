@@ -12,6 +12,7 @@ from potluck.wire.audit import AuditQuestion
 from potluck.wire.bench import RunBench
 from potluck.wire.doctor import AskReach
 from potluck.wire.doings import AskMeshDoings
+from potluck.wire.history import HistoryQuestion
 from potluck.wire.lease import InputLog
 from potluck.wire.policy import PolicyQuestion
 from potluck.wire.spawned import SpawnQuestion
@@ -64,6 +65,7 @@ ForDesk = (
     | AuditQuestion
     | AskMeshDoings
     | PolicyQuestion
+    | HistoryQuestion
     | StrangerQuestion
     | AskReach
 )
@@ -79,6 +81,8 @@ async def answer(node: Node, question: ForDesk, client: AppClient) -> wire.Messa
         return await node.doings.answer(question)
     if isinstance(question, PolicyQuestion):
         return await node.policy.answer(question)
+    if isinstance(question, HistoryQuestion):
+        return await node.history.answer(question)
     if isinstance(question, StrangerQuestion):
         return node.strangers.answer(question)
     if isinstance(question, AskReach):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import trio
@@ -57,6 +57,8 @@ class GpuWatch:
         # How much of each GPU's memory is lent, and who is told what the owner's policy wants to know.
         self.lent_memory = 1.0
         self.on_facts: Callable[[tuple[GpuFacts, ...]], None] = lambda facts: None
+        # Told of the GPUs that are lent, at each look.
+        self.on_look: Callable[[tuple[Device, ...]], Awaitable[None]] = _nothing
 
     async def serve(self, *, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Watch until cancelled. The GPUs are known when this has started."""
@@ -86,11 +88,12 @@ class GpuWatch:
         if found.findings != self.findings:
             log.info("%s", " ".join(found.findings))
         self.findings = found.findings
-        lent = [each for each in found.devices if self._lends(each)]
+        lent = tuple(each for each in found.devices if self._lends(each))
         held = {gpu.uuid for hold in self._desk.holders().values() for gpu in hold.gpus}
         # First, so that none is given away that the policy holds back.
         self.on_facts(tuple(_facts(each, ours, each.uuid in held) for each in lent))
         self._submit(ev.GpusSeen(tuple(self._gpu(each, ours) for each in lent)))
+        await self.on_look(lent)
 
     def _gpu(self, device: Device, ours: Owners) -> Gpu:
         """Where only a part of its memory is lent, the owner's programs may use the rest, which the policy watches."""
@@ -132,6 +135,9 @@ class GpuWatch:
             elif gpu and self.lent_memory < 1 and mine > gpu.memory_mib:
                 why = "it took more of its GPU than its owner lends"
                 self._submit(ev.LimitBroken(worker, why, failure=_beyond(gpu, mine)))
+
+
+async def _nothing(devices: tuple[Device, ...]) -> None: ...
 
 
 def _beyond(gpu: Gpu, used_mib: int) -> Failure:

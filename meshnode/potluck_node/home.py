@@ -77,6 +77,10 @@ class Home:
         return self.path / "tokens.json"
 
     @property
+    def history(self) -> Path:
+        return self.path / "history.jsonl"
+
+    @property
     def store(self) -> Path:
         return self.path / "store"
 

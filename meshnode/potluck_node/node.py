@@ -28,7 +28,7 @@ from potluck_images.disk import DiskStore
 from potluck_ledger.journal import Journal, JournalError
 from potluck_ledger.keys import KeyFileError, load_or_create
 from potluck_ledger.sealing import Vault
-from potluck_node import desk, private_mesh, strangers
+from potluck_node import desk, history, private_mesh, strangers
 from potluck_node.apps import AppClient, Apps
 from potluck_node.audit_desk import AuditDesk
 from potluck_node.bench_desk import BenchDesk
@@ -258,6 +258,7 @@ class Node:
         if self.membership:
             private_mesh.wire(self, self.membership)
         self.strangers = strangers.of(self, self._clock)
+        self.history = history.of(self, self._clock)
         self.caller.own_offer = self.own_offer
         self.caller.core.weighs = self.lab.quotas.weighs = weigher(self.settings.gpu_weights)
         self.spawned.on_outcome = self.schedules.ended

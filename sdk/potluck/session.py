@@ -21,6 +21,7 @@ from potluck.wire.common import Limit
 from potluck.wire.contents import join, split
 from potluck.wire.doctor import ReachReport
 from potluck.wire.doings import MeshDoings
+from potluck.wire.history import HistoryReply
 from potluck.wire.policy import PolicyReply
 from potluck.wire.secrets import SecretReply
 from potluck.wire.spawned import SpawnReply
@@ -257,7 +258,8 @@ class Session:
                 | MeshDoings
                 | StrangerReply
                 | ReachReport
-                | PolicyReply,
+                | PolicyReply
+                | HistoryReply,
             )
             self._answer(message.question, message)
 

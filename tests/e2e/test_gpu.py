@@ -10,6 +10,7 @@ from tests.e2e import gpu_sample as sample
 from tests.e2e.mesh import Mesh, run_cli, wait_until
 
 from potluck.errors import NoPeerError
+from potluck.wire.history import AskGpus, GpusTold
 from potluck_ledger.journal import verify
 from potluck_node.devices.processes import owners
 
@@ -142,3 +143,26 @@ def test_a_lost_gpu_ends_its_worker_and_the_call_runs_on_the_other(machine, node
     wait_until(lambda: "fallen off the bus" in states(provider)[lost], "noticing it")
     thread.join()
     assert result[0][0] == [machine.uuid(1 - lost)]
+
+
+def test_who_is_on_a_gpu_is_told_and_shown(nodes, machine):
+    caller, provider = nodes
+    (uuid,), _, _ = sample.one.remote()
+    client = provider.client()
+    try:
+        told = client.ask(AskGpus, GpusTold)
+    finally:
+        client.close()
+    found = {gpu.reading.uuid: gpu for gpu in told.gpus}
+    assert set(found) == {machine.uuid(0), machine.uuid(1)}
+    assert (found[uuid].state, found[uuid].reading.lent_milli, found[uuid].reading.temperature_c) == (
+        "leased",
+        1000,
+        61,
+    )
+    assert [(each.caller, each.function.rpartition(".")[2]) for each in found[uuid].users] == [
+        (caller.status().peer, "one")
+    ]
+    shown = run_cli(provider, "history", "--since", "1h").stdout
+    assert "leased" in shown
+    assert "GPU 0 load │" in shown

@@ -54,17 +54,18 @@ class Amd:
             processes=tuple(self._processes(card)),
             power_mw=self._power_mw(card),
             temperature_c=_scaled(self._hwmon(card, "temp1_input"), 1000),
+            load_milli=_load_milli(card),
         )
 
     def _read(self, uuid: str) -> Reading:
         card = self._cards[uuid]
-        busy = _number(card / "gpu_busy_percent")
-        if busy is None and not _number(card / "mem_info_vram_total"):
+        load_milli = _load_milli(card)
+        if load_milli is None and not _number(card / "mem_info_vram_total"):
             return Reading(uuid, fault="has disappeared")
         return Reading(
             uuid,
             power_mw=self._power_mw(card),
-            device_milli=None if busy is None else busy * 10,
+            device_milli=load_milli,
             processes=self._uses(uuid, card),
             present=tuple(self._processes(card)),
         )
@@ -107,6 +108,11 @@ class Amd:
             ProcessUse(pid, max(0, min(1000, (ns - before[1].get(pid, 0)) * 1000 // length_ns)), now_ns // 1000)
             for pid, ns in engines.items()
         )
+
+
+def _load_milli(card: Path) -> int | None:
+    busy = _number(card / "gpu_busy_percent")
+    return None if busy is None else busy * 10
 
 
 def _slot(card: Path) -> str:

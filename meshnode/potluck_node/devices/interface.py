@@ -33,7 +33,8 @@ class GpuProcess:
 class Device:
     """One GPU or MIG instance. `fault` says why it cannot be used; `nodes` are its own device files.
 
-    `clock_mhz`, `power_mw`, `temperature_c` and `throttled` are None or empty where the driver does not say.
+    `clock_mhz`, `power_mw`, `temperature_c`, `throttled` and `load_milli` (the part of the time in which some kernel
+    ran) are None or empty where the driver does not say.
     """
 
     uuid: str
@@ -53,6 +54,7 @@ class Device:
     temperature_c: int | None = None
     throttled: tuple[str, ...] = ()
     slice: bool = False
+    load_milli: int | None = None
 
 
 @dataclass(frozen=True)

@@ -148,7 +148,12 @@ class Nvml:
             temperature_c=self._ask("nvmlDeviceGetTemperature", board, nvml.NVML_TEMPERATURE_GPU, default=None),
             throttled=self._throttled(board),
             slice=whole is not None,
+            load_milli=self._load_milli(handle),
         )
+
+    def _load_milli(self, handle: Any) -> int | None:
+        usage = self._ask("nvmlDeviceGetUtilizationRates", handle, default=None)
+        return None if usage is None else int(usage.gpu) * 10
 
     def _fault(self, handle: Any, driver: str) -> str:
         nvml = self._nvml
@@ -220,12 +225,11 @@ class Nvml:
         handle = known.handle
         try:
             nvml.nvmlDeviceGetUUID(handle)  # answers with the error when the GPU is gone
-            usage = self._ask("nvmlDeviceGetUtilizationRates", handle, default=None)
             return Reading(
                 uuid,
                 energy_mj=self._ask("nvmlDeviceGetTotalEnergyConsumption", handle, default=None),
                 power_mw=self._ask("nvmlDeviceGetPowerUsage", handle, default=None),
-                device_milli=None if usage is None else usage.gpu * 10,
+                device_milli=self._load_milli(handle),
                 processes=None if known.device.slice else self._uses(known),
                 present=self._processes(handle),
             )

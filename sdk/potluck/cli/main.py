@@ -25,6 +25,7 @@ COMMANDS = {
     "down": "potluck.cli.node.down",
     "drain": "potluck.cli.policy.drain",
     "estimate": "potluck.cli.estimate.estimate",
+    "history": "potluck.cli.history.history",
     "image": "potluck.cli.image.image",
     "join": "potluck.cli.mesh.join",
     "ledger": "potluck.cli.ledger.ledger",

@@ -15,6 +15,7 @@ from potluck.wire.bench import BenchDone, RunBench
 from potluck.wire.common import Failure, FunctionSpec, Limit, Message, RemoteException, Scaling
 from potluck.wire.doctor import AskReach, ReachReport
 from potluck.wire.doings import AskMeshDoings, MeshDoings
+from potluck.wire.history import HistoryQuestion, HistoryReply
 from potluck.wire.offer import GpuOffer, Score
 from potluck.wire.policy import PolicyQuestion, PolicyReply, Reason
 from potluck.wire.secrets import SecretQuestion, SecretReply
@@ -452,6 +453,7 @@ ToNode = (
     | AuditQuestion
     | AskMeshDoings
     | PolicyQuestion
+    | HistoryQuestion
     | ResultsJudged
     | StrangerQuestion
     | AskReach
@@ -481,6 +483,7 @@ FromNode = (
     | AuditReply
     | MeshDoings
     | PolicyReply
+    | HistoryReply
     | JudgeResults
     | StrangerReply
     | ReachReport
