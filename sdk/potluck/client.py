@@ -34,18 +34,20 @@ HELLO_TIMEOUT_S = 10.0
 
 
 class Client:
-    """A connection to the local node. Raises `ConnectionError` when nobody answers at `path`."""
+    """A connection to the local node. Raises `ConnectionError` when nobody answers at `path`; with `timeout_s`, also
+    when any later answer takes longer."""
 
-    def __init__(self, path: Path, listener: Listener, name: str = "sdk") -> None:
+    def __init__(self, path: Path, listener: Listener, name: str = "sdk", timeout_s: float | None = None) -> None:
+        self._timeout_s = timeout_s or HELLO_TIMEOUT_S
         self._socket = connect(path)
         self._descriptors: deque[int] = deque()
         self._session = Session(listener, self._descriptors)
         self._turn = threading.Condition()
         self._reading = False
         self._sending = threading.Lock()
-        self._socket.settimeout(HELLO_TIMEOUT_S)
+        self._socket.settimeout(self._timeout_s)
         self.welcome = self._await(self._session.hello(__version__, name), control.Welcome)
-        self._socket.settimeout(None)
+        self._socket.settimeout(timeout_s)
 
     @property
     def lost(self) -> bool:
@@ -177,7 +179,7 @@ class Client:
         try:
             data = receive(self._socket, self._descriptors)
         except TimeoutError:
-            why = f"it did not answer within {HELLO_TIMEOUT_S:g} s"
+            why = f"it did not answer within {self._timeout_s:g} s"
         except OSError as error:
             why = str(error)
         finally:

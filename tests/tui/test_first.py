@@ -7,7 +7,7 @@ from tests.tui.desk import Desk, a_call, a_peer, a_status, a_worker
 from tests.tui.screen import running, screen_lines, until_shown
 
 from potluck_tui.demo import Demo, load
-from potluck_tui.first import LOOKING, frame, glance
+from potluck_tui.first import LOOKING, frame
 from potluck_tui.source import LocalNode
 
 MOMENT_US = 15_000_000
@@ -20,7 +20,7 @@ BUSY = a_status(
 @pytest.mark.parametrize("size", [(80, 24), (120, 40), (60, 20)])
 def test_it_is_the_first_page_word_for_word(size):
     source = Demo(load(), MOMENT_US)
-    early = frame(asyncio.run(glance(source)), *size)
+    early = frame(source.glance(), *size)
 
     async def scene():
         async with running(None, size, source) as (app, pilot):
@@ -41,7 +41,7 @@ def test_it_fits_every_window(status, size):
 
 
 def test_without_a_node_it_looks_for_one(tmp_path):
-    assert asyncio.run(glance(LocalNode(tmp_path / "node.sock"))) is None
+    assert LocalNode(tmp_path / "node.sock").glance() is None
     assert LOOKING in "\n".join(frame(None, 80, 24))
 
 
@@ -49,7 +49,7 @@ def test_a_node_that_does_not_answer_is_left_to_the_app(tmp_path):
     async def scene():
         async with Desk(tmp_path / "node.sock") as desk:
             desk.silent = True
-            return await glance(LocalNode(desk.path))
+            return await asyncio.to_thread(LocalNode(desk.path).glance)
 
     assert asyncio.run(scene()) is None
 
@@ -57,6 +57,6 @@ def test_a_node_that_does_not_answer_is_left_to_the_app(tmp_path):
 def test_a_node_is_heard(tmp_path):
     async def scene():
         async with Desk(tmp_path / "node.sock", BUSY) as desk:
-            return await glance(LocalNode(desk.path))
+            return await asyncio.to_thread(LocalNode(desk.path).glance)
 
     assert asyncio.run(scene()).workers == BUSY.workers

@@ -40,9 +40,9 @@ def test_the_app_loads_neither_the_node_nor_its_libraries():
     assert loaded("import potluck_tui.app", "potluck_tui.dialogs") == set()
 
 
-def test_the_command_loads_no_other_command():
+def test_the_command_loads_no_other_and_no_event_loop_for_the_first_frame():
     program = "import potluck.cli.tui, potluck_tui.main"
-    assert loaded(program, "potluck.cli.run", "potluck.cli.node", "potluck.cli.mesh", "rich.table") == set()
+    assert loaded(program, "asyncio", "potluck.cli.run", "potluck.cli.node", "potluck.cli.mesh", "rich.table") == set()
 
 
 def test_without_a_terminal_it_says_what_to_use():

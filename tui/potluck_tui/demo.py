@@ -85,6 +85,9 @@ class Demo:
         self._begun_us = _now_us()
         self._paused: str | None = None
 
+    def glance(self) -> control.Status | None:
+        return cast(control.Status, self.answer(control.AskStatus(0)))
+
     async def connect(self) -> Demo:
         return self
 

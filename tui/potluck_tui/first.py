@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import shutil
 import sys
 import termios
@@ -12,7 +11,6 @@ from typing import Any
 
 from rich.cells import set_cell_size
 
-from potluck.errors import Error
 from potluck.wire import control
 from potluck_tui.fit import BAR_WIDTH, FIXED_LINES, GAP, GAPS, TALL_LINES, align, cut, share
 from potluck_tui.model import Device, Listing, View, make_view
@@ -20,8 +18,6 @@ from potluck_tui.pages import PAGES
 from potluck_tui.source import Source
 from potluck_tui.words import bar
 
-# A node answers within a few milliseconds; what a busy one says is left to the app, which waits longer.
-GLANCE_S = 0.1
 SENTENCE_LINES = 2
 LOOKING = "Looking for the node of this machine …"
 NOTHING_LENT = "Nothing is lent. To lend, restart the node with: potluck up --offer"
@@ -39,7 +35,7 @@ class FirstFrame:
         self._before: list[Any] = []
 
     def __enter__(self) -> None:
-        status = asyncio.run(glance(self._source))
+        status = self._source.glance()
         self._before = termios.tcgetattr(sys.stdin)
         quiet = [*self._before]
         quiet[3] &= ~(termios.ECHO | termios.ICANON)
@@ -53,19 +49,6 @@ class FirstFrame:
         if kind is not None:
             sys.stdout.write(LEAVE)
             sys.stdout.flush()
-
-
-async def glance(source: Source) -> control.Status | None:
-    """What the node says at once, if it does."""
-    try:
-        async with asyncio.timeout(GLANCE_S):
-            client = await source.connect()
-            try:
-                return await client.ask(control.AskStatus, control.Status)
-            finally:
-                await client.aclose()
-    except (Error, TimeoutError):
-        return None
 
 
 def painted(lines: Sequence[str]) -> Iterator[str]:

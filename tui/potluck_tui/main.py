@@ -16,10 +16,7 @@ def main(path: Path | None = None, *, demo: bool = False) -> None:
     no terminal."""
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise SystemExit("error: `potluck tui` needs a terminal. For programs: `potluck status --json`.")
-    try:
-        source = _source(path, demo)
-    except Error as error:
-        raise SystemExit(f"error: {error}") from None
+    source = source_of(path, demo=demo)
     with FirstFrame(source):
         from potluck_tui.app import PotluckApp
 
@@ -27,12 +24,33 @@ def main(path: Path | None = None, *, demo: bool = False) -> None:
     app.run()
 
 
-def _source(path: Path | None, demo: bool) -> Source:
+def serve(*, demo: bool, port: int) -> None:
+    """The same in a browser, until interrupted. Exits with 1 where that cannot be."""
+    source_of(demo=demo)
+    try:
+        from potluck_tui.web import serve
+    except ImportError:
+        raise SystemExit(
+            "error: What serves browsers is not installed.\n  fix: pip install 'potluck[tui,web]'"
+        ) from None
+    try:
+        serve(demo, port)
+    except OSError as error:
+        raise SystemExit(
+            f"error: Port {port} cannot be listened on: {error.strerror}\n  fix: Give another --port."
+        ) from None
+
+
+def source_of(path: Path | None = None, *, demo: bool) -> Source:
+    """Exits with 1 where there is no place for a node."""
     if demo:
         from potluck_tui.demo import Demo, load
 
         return Demo(load())
-    return LocalNode(path or paths.socket_path())
+    try:
+        return LocalNode(path or paths.socket_path())
+    except Error as error:
+        raise SystemExit(f"error: {error}") from None
 
 
 if __name__ == "__main__":
