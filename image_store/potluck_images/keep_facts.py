@@ -7,7 +7,7 @@ import msgspec
 
 class ImageFacts(msgspec.Struct, frozen=True, array_like=True):
     """`size` is the raw bytes of all files, `own` what the disk would win back without this image, both in bytes.
-    `used_us` is the Unix time of its last use; `held` says that a process uses it now."""
+    `used_us` is the Unix time of its last use, `held` that a process uses it now, `pins` why it is never removed."""
 
     image: str
     label: str
@@ -16,6 +16,7 @@ class ImageFacts(msgspec.Struct, frozen=True, array_like=True):
     used_us: int
     held: bool
     damaged: bool = False
+    pins: tuple[str, ...] = ()
 
 
 class LayerFacts(msgspec.Struct, frozen=True, array_like=True):
@@ -42,13 +43,15 @@ class ImageDetails(msgspec.Struct, frozen=True, array_like=True):
 
 
 class StoreFacts(msgspec.Struct, frozen=True, array_like=True):
-    """Bytes: `packs` on disk, `live` of them in use, `trees` of materialised images, `cap` of packs and trees."""
+    """Bytes: `packs` on disk, `live` of them in use, `trees` of materialised images, `cap` of packs and trees;
+    `free` on the file system, -1 where that is not known."""
 
     packs: int
     live: int
     trees: int
     cap: int
     chunks: int
+    free: int = -1
 
 
 class Change(msgspec.Struct, frozen=True, array_like=True):

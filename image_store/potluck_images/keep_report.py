@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,13 +23,17 @@ def images(shelf: Shelf) -> tuple[ImageFacts, ...]:
     sizes, notes = shelf.store.sizes(), [note for note in shelf.notes() if note.label != PRIVATE]
     reached = reach(shelf.store, [note.image for note in notes])
     users = Counter(digest for found in reached.values() for digest in found.chunks)
+    pins: dict[str, list[str]] = {}
+    for image, reason in sorted(shelf.pins()):
+        pins.setdefault(image, []).append(reason)
     facts = []
     for note in notes:
         found = reached[note.image]
         own = sum(sizes.get(digest, 0) for digest in found.chunks if users[digest] == 1)
         whole = found.readable and found.chunks <= sizes.keys()
         held = shelf.is_held(note.image)
-        facts.append(ImageFacts(note.image, note.label, found.size, own, note.used_us, held, not whole))
+        why = tuple(pins.get(note.image, ()))
+        facts.append(ImageFacts(note.image, note.label, found.size, own, note.used_us, held, not whole, why))
     return tuple(facts)
 
 
@@ -50,7 +55,8 @@ def details(shelf: Shelf, image: str) -> ImageDetails:
 
 def store_facts(shelf: Shelf, trees: Path, cap: int) -> StoreFacts:
     sizes = shelf.store.sizes()
-    return StoreFacts(shelf.store.disk_bytes(), sum(sizes.values()), tree_bytes(trees), cap, len(sizes))
+    free = shutil.disk_usage(trees).free if trees.exists() else -1
+    return StoreFacts(shelf.store.disk_bytes(), sum(sizes.values()), tree_bytes(trees), cap, len(sizes), free)
 
 
 def tree_bytes(trees: Path) -> int:

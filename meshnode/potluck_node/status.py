@@ -51,7 +51,10 @@ def make_status(node: Node, question: int, now_us: int) -> control.Status:
 
 def _calls(node: Node, now_us: int) -> tuple[control.CallStatus, ...]:
     core = node.caller.core
-    return tuple(control.CallStatus(*call, core.would(call[0], now_us)) for call in core.calls())
+    return tuple(
+        control.CallStatus(name, function, inputs, waiting, note, core.would(name, now_us), app)
+        for name, function, inputs, waiting, note, app in core.calls()
+    )
 
 
 def _workers(node: Node) -> tuple[control.WorkerStatus, ...]:
@@ -76,6 +79,8 @@ def _peers(node: Node, now_us: int) -> tuple[control.PeerStatus, ...]:
             note=node.caller.core.reputation.banned(offer.peer, now_us),
             entries=node.journal_sync.entries(offer.peer),
             scores=offer.scores[:SCORES_MAX],
+            images=len(offer.images),
+            warm=len(offer.warm),
         )
         for offer in node.book.fresh(now_us)
     ]

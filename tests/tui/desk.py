@@ -6,16 +6,22 @@ from pathlib import Path
 import msgspec
 
 from potluck import wire
-from potluck.errors import Error
+from potluck.errors import Error, InvalidError
 from potluck.frames import FrameReader, encode_frame
 from potluck.wire import Failure, control
-from potluck.wire.control import CallStatus, PeerStatus, WorkerStatus
+from potluck.wire.apps import AppLogs, AppStopped, AskAppLogs, LogLine, StopApp
+from potluck.wire.control import CallStatus, ImageFacts, PeerStatus, StoreFacts, WorkerStatus
 from potluck.wire.doctor import AskReach, ReachReport
-from potluck.wire.policy import AskPolicy, PolicyTold, Reason
+from potluck.wire.history import AskGpus, AskMachineHistory, GpuNow, GpuSpan, GpusTold, GpuUser, HistoryTold, Span
+from potluck.wire.policy import AskPolicy, PolicyTold, Reason, SetPolicy
+from potluck.wire.state import AskState, Holder, Holders, ListHolders, StateAnswered, StateRequest
 from potluck.wire.verify import AskPeers, PeerFacts, PeersKnown
+from potluck.wire.volumes import AskHead, VolumeAt, VolumeHeads
+from potluck_images.keep_facts import Pruned
 
 SECOND = 1_000_000
 NOW = 1_700_000_000 * SECOND
+BUSY_HERE = Reason("user-active", "Somebody is [here].", "Leave it for 5 min.")
 
 
 def a_status(**changes) -> control.Status:
@@ -32,8 +38,8 @@ def a_worker(name="ann-1", state="running", caller="12D3KooWBob", since_us=NOW -
     return WorkerStatus(name, "train", caller, state, since_us)
 
 
-def a_call(inputs=30, waiting=18, note="", call="1.1") -> CallStatus:
-    return CallStatus(call, "train", inputs, waiting, note)
+def a_call(inputs=30, waiting=18, note="", call="1.1", function="train") -> CallStatus:
+    return CallStatus(call, function, inputs, waiting, note, app="lab")
 
 
 def a_peer(name="bob", peer="12D3KooWBob", state="open", **changes) -> PeerStatus:
@@ -45,6 +51,12 @@ def facts_of(name="bob", peer="12D3KooWBob", level="stranger", **changes) -> Pee
     return msgspec.structs.replace(PeerFacts(peer, name, level, "nothing is known", False), **changes)
 
 
+def a_gpu(uuid="GPU-0", load=420, users=(("12D3KooWBob", "train"),), **changes) -> GpuNow:
+    reading = GpuSpan(uuid, load, 12 * 1024, 61, 100_400, 1000)
+    plain = GpuNow(reading, "NVIDIA H100", 80 * 1024, "leased", tuple(GpuUser(*each, "running") for each in users))
+    return msgspec.structs.replace(plain, **changes)
+
+
 class Desk:
     """`facts` are what it knows of its peers.
 
@@ -54,7 +66,16 @@ class Desk:
     def __init__(self, path: Path, status: control.Status | None = None) -> None:
         self.path, self.status = path, status or a_status()
         self.facts: tuple[PeerFacts, ...] = ()
+        self.gpus: tuple[GpuNow, ...] = ()
+        self.images: tuple[ImageFacts, ...] = ()
+        self.store = StoreFacts(3 << 30, 2 << 30, 1 << 30, 16 << 30, 100, 7 << 30)
+        # By id: the name, and the envelope of the head.
+        self.volumes: dict[str, tuple[str, bytes]] = {}
+        self.prints: list[LogLine] = []
+        self.today = Span(NOW, 86400)
+        self.spans: tuple[Span, ...] = ()
         self.reasons: tuple[Reason, ...] = ()
+        self.policy = 'preset = "always"\n'
         self.owner, self.journal = "", []
         self.refuse: dict[type, Error] = {}
         self.greet: Error | None = None
@@ -107,9 +128,39 @@ class Desk:
             more = message.after + 1 < len(self.journal)
             return control.JournalAnswer(message.question, self.owner, tuple(page), more)
         if isinstance(message, AskPolicy):
-            return PolicyTold(message.question, not self.reasons, self.reasons, {"idle": "3 s"}, {"preset": "polite"})
+            if "wrong" in message.text:
+                what = "There is no [setting] 'wrong'."
+                return control.Refusal(message.question, Failure.of(InvalidError(what, fix="Take 'windows'.")))
+            reasons = (BUSY_HERE,) if "idle" in message.text else self.reasons
+            text = message.text or self.policy
+            return PolicyTold(message.question, not reasons, reasons, {"idle": "3 s"}, {"preset": "polite"}, 0, text)
+        if isinstance(message, SetPolicy):
+            self.policy = message.text
+        if isinstance(message, control.AskImages):
+            return control.Images(message.question, self.images, self.store)
+        if isinstance(message, control.PruneImages):
+            self.images = tuple(each for each in self.images if each.image not in message.images)
+            return control.ImagesPruned(message.question, Pruned(message.images, (), 5 << 20))
+        if isinstance(message, AskAppLogs):
+            return AppLogs(message.question, tuple(each for each in self.prints if each.number > message.after))
+        if isinstance(message, StopApp):
+            return AppStopped(message.question, 2, False)
+        if isinstance(message, AskState):
+            return StateAnswered(message.question, wire.encode(self._state(wire.decode(message.payload, StateRequest))))
+        if isinstance(message, AskGpus):
+            return GpusTold(message.question, NOW, self.gpus, self.today)
+        if isinstance(message, AskMachineHistory):
+            return HistoryTold(message.question, NOW, self.spans)
         if isinstance(message, AskReach):
             return ReachReport(message.question, "open", port=0)
         if isinstance(message, AskPeers):
             return PeersKnown(message.question, self.status.mesh, NOW, self.facts)
         return control.Done(message.question)
+
+    def _state(self, request):
+        if isinstance(request, ListHolders):
+            holders = [Holder("volume", id, name, NOW) for id, (name, _) in self.volumes.items()]
+            return Holders(tuple(holders[: request.most]))
+        if isinstance(request, AskHead):
+            return VolumeAt(4, "ab" * 32, b"", 1, 2)
+        return VolumeHeads((self.volumes[request.id][1],))

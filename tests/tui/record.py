@@ -24,10 +24,12 @@ from tests.e2e.mesh import Mesh, Node, wait_until
 from tests.fake_nvml import FakeMachine
 from tests.tui.screen import running
 
+from potluck.wire.history import GpuSpan, Span
 from potluck_ledger.entries import Receipt, sign
 from potluck_ledger.envelope import countersign
 from potluck_ledger.journal import Journal
 from potluck_ledger.keys import PrivateKey, load_or_create
+from potluck_node.history import HistoryFile
 from potluck_tui.demo import FILE, FILE_BYTES_MAX, Line
 from potluck_tui.pages import PAGES
 from potluck_tui.source import LocalNode
@@ -38,6 +40,8 @@ FIRST_S, PAGE_S = 20, 8
 ROUNDS = 1
 DAYS = 14
 SECOND, DAY = 1_000_000, 86_400_000_000
+# Of the history.
+STEP_S = 300
 CALLS = {
     "bob": "demo_apps.train.remote(300)",
     "eve": "list(demo_apps.transcribe.map([2.0 + number % 3 for number in range(400)]))",
@@ -106,6 +110,23 @@ def fill_journal(home: Path) -> None:
     journal.close()
 
 
+def fill_history(home: Path, machine: FakeMachine) -> None:
+    """A day in which both GPUs were used, the more the later it was; what they gave is in the journal, too."""
+    file = HistoryFile(home / "history.jsonl")
+    now_s = time.time_ns() // 10**9 // STEP_S * STEP_S
+    for at_s in range(now_s - 24 * 3600, now_s, STEP_S):
+        hour = at_s % 86400 / 3600
+        loads = [max(0, round(1000 * math.sin((hour + 5 * number) / 4) ** 2 - 40 * number)) for number in range(2)]
+        gpus = [
+            GpuSpan(
+                machine.uuid(number), load, 512 + 60 * load, 35 + load // 30, 60_000 + 500 * load, 1000 * (load > 0)
+            )
+            for number, load in enumerate(loads)
+        ]
+        gpu_us = sum(each.lent_milli for each in gpus) * STEP_S * 900
+        file.append(Span(at_s * SECOND, STEP_S, tuple(gpus), 3, gpu_us, gpu_us))
+
+
 @contextmanager
 def working_mesh(machine: FakeMachine) -> Iterator[Node]:
     """Three machines that work for each other; the one with the GPUs is looked at."""
@@ -113,6 +134,7 @@ def working_mesh(machine: FakeMachine) -> Iterator[Node]:
     mesh, callers = Mesh(folder), []
     try:
         fill_journal(folder / "ann")
+        fill_history(folder / "ann", machine)
         flags = ("--cpus", "8", "--memory-mib", "16384", "--device-root", str(machine.root))
         ann = mesh.node("ann", *flags, env=machine.env)
         for name in ("bob", "eve"):

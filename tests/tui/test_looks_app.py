@@ -38,7 +38,7 @@ class TestLedger:
     def test_the_journal_is_fetched_verified_and_shown_by_day(self, path, records):
         async def check(app, pilot, desk):
             desk.owner, desk.journal = PROVIDER.peer, records
-            await pilot.press("4")
+            await pilot.press("5")
             await until_shown(pilot, "sums", "3 entries: every signature and the chain hold")
             # Laid out one after the other.
             await until_shown(pilot, "days", "1970-01-01  ████████████  6.0 s")
@@ -49,7 +49,7 @@ class TestLedger:
     def test_one_that_does_not_hold_is_named_and_u_looks_again(self, path, records):
         async def check(_app, pilot, desk):
             desk.owner, desk.journal = PROVIDER.peer, [records[0], records[2]]
-            await pilot.press("4")
+            await pilot.press("5")
             await until_shown(pilot, "sums", "The journal does not verify.")
             desk.journal = records
             await pilot.press("u")
@@ -62,7 +62,7 @@ class TestLedger:
 
         async def check(_app, pilot, desk):
             desk.owner, desk.journal = PROVIDER.peer, records
-            await pilot.press("4")
+            await pilot.press("5")
             await until_shown(pilot, "sums", "There are more than 2 receipts")
             assert [each.after for each in desk.asked if isinstance(each, control.AskJournal)] == [0, 1]
 
@@ -74,7 +74,7 @@ class TestDoctor:
         doctor(monkeypatch, f"print({json.dumps(json.dumps(FOUND))})")
 
         async def check(app, pilot, _desk):
-            await pilot.press("6")
+            await pilot.press("7")
             await until_shown(pilot, "findings", "! sandbox")
             text = shown(app, "findings")
             assert text.count("word") == 40
@@ -97,7 +97,7 @@ class TestDoctor:
         doctor(monkeypatch, program)
 
         async def check(_app, pilot, desk):
-            await pilot.press("6")
+            await pilot.press("7")
             await until_shown(pilot, "findings", words)
             monkeypatch.setattr(looks, "DOCTOR_TIMEOUT_S", 30.0)
             doctor(monkeypatch, "print('[]')")
@@ -112,7 +112,7 @@ class TestDoctor:
         doctor(monkeypatch, f"import os, time; open({str(pid)!r}, 'w').write(f'{{os.getpid()}} '); time.sleep(60)")
 
         async def check(_app, pilot, _desk):
-            await pilot.press("6")
+            await pilot.press("7")
             await until(pilot, lambda: pid.exists() and pid.read_text().endswith(" "), "the doctor")
 
         on_screen(path, check, a_status())

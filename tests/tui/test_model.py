@@ -5,6 +5,7 @@ from tests.tui.desk import NOW, SECOND, a_call, a_peer, a_status, a_worker
 
 from potluck.wire.control import AccountStatus
 from potluck.wire.offer import GpuOffer
+from potluck_tui.gpus import gpu_devices
 from potluck_tui.model import make_view
 
 
@@ -39,10 +40,11 @@ class TestDevices:
 
     def test_gpus(self):
         gpu = GpuOffer("GPU-1", "NVIDIA A10G", memory_mib=24576, memory_free_mib=8192, state="in use by its owner")
-        view = make_view(a_status(gpus=(gpu,)))
-        assert view.devices[2].name == "GPU 0"
-        assert view.devices[2].words == "NVIDIA A10G, in use by its owner, 16.0 GiB of 24.0 GiB in use"
-        assert "1 GPU" in view.machine.sentence
+        status = a_status(gpus=(gpu,))
+        (device,) = gpu_devices(status, None, None)
+        assert device.name == "GPU 0"
+        assert device.words == "NVIDIA A10G, in use by its owner, 16.0 GiB of 24.0 GiB in use"
+        assert "1 GPU" in make_view(status).machine.sentence
 
 
 class TestWorkers:

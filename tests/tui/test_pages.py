@@ -35,24 +35,29 @@ def test_calls_with_who_runs_them_and_what_runs_here():
     call = type(call)(call.call, "train", 30, 18, "waiting", ("bob: 2 slots", "eve: no \x1b GPU"))
     page = blocks("calling", calls=(call,), workers=(a_worker(),), peers=(a_peer(),))
     assert page["placed"].rows == (("train", "12 of 30 done", "", "waiting"),)
+    assert page["placed"].keys == ("1.1",)
     assert page["why"].rows == (("train", "bob: 2 slots"), ("train", "eve: no � GPU"))
     assert page["here"].rows == (("ann-1", "train", "for bob", "running", "for 12 s"),)
 
 
 class TestPeers:
     def test_nearest_first_with_trust_and_reputation(self):
-        peers = (a_peer("far", "id-far", rtt_us=150_000), a_peer(rtt_us=1500), a_peer("off", "id-off", connected=False))
+        peers = (
+            a_peer("far", "id-far", rtt_us=150_000),
+            a_peer(rtt_us=1500, images=12, warm=3),
+            a_peer("off", "id-off", connected=False),
+        )
         page = blocks("mesh", known(facts_of(right=9.0, wrong=1.0, score=900)), peers=peers)
         rows = page["map"].rows
         assert [row[0] for row in rows] == ["bob", "far", "off"]
-        assert rows[0][1:] == ("2 free", "█░░░░░░░", "1.5 ms", "stranger", "███████░", "0.90")
+        assert rows[0][1:] == ("2 free", "█░░░░░░░", "1.5 ms", "3", "12", "stranger", "███████░", "0.90")
         assert page["reasons"].rows == (("bob", "nothing is known"),)
-        assert rows[1][2:] == ("████░░░░", "150.0 ms", "", "", "")
+        assert rows[1][2:] == ("████░░░░", "150.0 ms", "", "", "", "", "")
         assert all(len(row) == len(page["map"].head) for row in rows)
 
     def test_one_that_was_never_judged_has_no_figure(self):
         (row,) = blocks("mesh", known(facts_of()), peers=(a_peer(),))["map"].rows
-        assert row[4:7] == ("stranger", "", "unknown")
+        assert row[6:9] == ("stranger", "", "unknown")
 
     def test_one_that_is_sent_nothing_says_for_how_long_and_why(self):
         ban = facts_of(banned_us=NOW + 90 * SECOND, banned_why="wrong \x1b results")

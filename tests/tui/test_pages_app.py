@@ -59,7 +59,7 @@ def test_pages_follow_the_node(path):
         await until_shown(pilot, "here", "for bob")
         desk.status = a_status()
         await until_shown(pilot, "here", "Nobody uses this machine now.")
-        await pilot.press("4")
+        await pilot.press("5")
         await until_shown(pilot, "by-peer", "No receipts yet.")
 
     on_screen(path, check, BUSY)
@@ -82,7 +82,7 @@ def test_peers_are_asked_for_only_on_their_page_and_a_refusal_is_survived(path):
 
 def test_the_policy_is_asked_again_while_it_is_in_sight(path):
     async def check(_app, pilot, desk):
-        await pilot.press("5")
+        await pilot.press("6")
         await until_shown(pilot, "reasons-now", "✓ Nothing keeps this machine from working for others.")
         desk.reasons = (Reason("input", "Somebody is [here].", "Leave it for 5 min."),)
         await until_shown(pilot, "reasons-now", "! Somebody is [here].")
@@ -103,7 +103,7 @@ def test_a_click_goes_to_a_page(path):
 
 def test_losing_the_node_is_seen_on_every_page(path):
     async def check(app, pilot, desk):
-        await pilot.press("4")
+        await pilot.press("5")
         await desk.stop()
         await until_shown(pilot, "sentence", "No node answers on this machine.")
         assert in_sight(app) == ["account"]

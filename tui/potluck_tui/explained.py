@@ -16,6 +16,10 @@ FIGURES = {
 [b]This machine[/b]
   What you lend, and how much of it is in use. Workers that wait
   unused do not count: they make room as soon as it is needed.
+  Of each GPU: its load as a bar and in percent, temperature, power,
+  memory in use of all, the load over the last hour (right is now),
+  and who uses it: caller and function, or its state. Where there is
+  room, its load over a day. [b]potluck history[/b] shows a week.
 
 [b]Workers[/b]
   Each runs one function for one caller, in a sandbox. Then its
@@ -34,7 +38,8 @@ FIGURES = {
 [b]Ledger[/b]
   Time that workers were leased, from receipts that the provider,
   and in the usual case the caller too, has signed. [b]Given[/b] to
-  others, [b]used[/b] from others; balance is given less used.
+  others, [b]used[/b] from others; balance is given less used. [b]Today[/b]
+  began at midnight UTC, as the ledger's days do.
   [b]potluck ledger verify[/b] checks every receipt on this machine.
 """,
     "calling": """\
@@ -42,13 +47,22 @@ FIGURES = {
   Your own calls: inputs done of those sent so far, inputs a second
   over the last few seconds, and what the call waits for.
 
+  [b]↑[/b] and [b]↓[/b] choose one, and below is what it prints, as it comes
+  ([b]potluck app logs[/b]). [b]x[/b] stops its app, after a question
+  ([b]potluck app stop[/b]).
+
 [b]Who runs them[/b]
   For each call and each peer that is known: what it runs of the
   call, or why it runs nothing of it.
 
 [b]Running here[/b]
   What this machine runs for others, one worker a line: its function,
-  who called it, its state and since when.
+  who called it, its state and since when. What others' functions
+  print goes to their callers alone, and is not shown here.
+
+[b]Lately[/b]
+  What changed while this screen was open, as [b]potluck watch[/b] tells
+  it; [b]potluck log[/b] has the node's own log.
 """,
     "mesh": """\
 [b]now[/b]
@@ -57,6 +71,10 @@ FIGURES = {
 
 [b]away[/b]
   A round trip in milliseconds; the bar is full at 300 ms. Nearest first.
+
+[b]warm[/b], [b]images[/b]
+  Functions that have a worker there and would begin at once, and
+  images that it holds, by its own word.
 
 [b]trust[/b]
   [b]owner[/b], [b]lab[/b] and [b]known[/b] peers are believed. Of a [b]stranger[/b] only data
@@ -67,6 +85,23 @@ FIGURES = {
   From 0 to 1: how likely its next result is right, from this node's
   own verdicts, which fade; nobody else's word counts.
   [b]potluck mesh evidence[/b] shows what they rest on.
+""",
+    "images": """\
+[b]The disk[/b]
+  What images and volumes take of the room that they may have (setting
+  [b]store_gib[/b]), what is free, and what would go first if room were
+  needed: never what is in use or pinned.
+
+[b]Images[/b]
+  [b]Size[/b] of all files, and what the disk would win back without this
+  image [b]alone[/b]: images share what they have in common.
+  [b]↑[/b] and [b]↓[/b] choose one; [b]d[/b] deletes it, [b]c[/b] clears what no image
+  needs, both after a question ([b]potluck image prune[/b]).
+  [b]Pinned[/b]: snapshots and the like, kept until their time is over.
+
+[b]Volumes[/b]
+  The newest version of each, and on how many other peers it is
+  ([b]potluck volume list[/b]). [b]u[/b] looks again.
 """,
     "account": """\
 [b]Altogether[/b]
@@ -93,8 +128,10 @@ FIGURES = {
   behind the arrow what would change it. In brackets: for how long.
 
 [b]Settings that count[/b]
-  As the node goes by them, presets included; they are changed in the
-  file that [b]potluck config path[/b] names.
+  As the node goes by them, presets included. [b]e[/b] edits the table
+  [b]policy[/b] of config.toml: below the text stands what the node would
+  do under it, and what is wrong with it. [b]Ctrl+S[/b] saves, and it is in
+  force at once; [b]Esc[/b] leaves ([b]potluck policy show|set|edit[/b]).
 
 [b]What is known[/b]
   What the node sees of this machine. [b]potluck policy simulate[/b] says what

@@ -6,6 +6,7 @@ import shutil
 import sys
 import termios
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from textwrap import wrap
 from typing import Any
 
@@ -13,6 +14,7 @@ from rich.cells import set_cell_size
 
 from potluck.wire import control
 from potluck_tui.fit import BAR_WIDTH, FIXED_LINES, GAP, GAPS, TALL_LINES, align, cut, share
+from potluck_tui.gpus import gpu_devices
 from potluck_tui.model import Device, Listing, View, make_view
 from potluck_tui.pages import PAGES
 from potluck_tui.source import Source
@@ -62,6 +64,7 @@ def frame(status: control.Status | None, width: int, height: int) -> list[str]:
     if status is None:
         return ["", f"  {LOOKING}"]
     view = make_view(status)
+    view = replace(view, devices=(*view.devices, *gpu_devices(status, None, None)))
     lines = [*_head(view, width), *_lists(view, width, height)]
     return [set_cell_size(line, width).rstrip() for line in lines[: height - 1]]
 

@@ -74,20 +74,25 @@ class Link:
         """Look again at once."""
         self._now.set()
 
-    async def ask(self, make: Callable[[int], wire.Message], kind: type[AnswerT]) -> AnswerT:
+    async def ask(
+        self, make: Callable[[int], wire.Message], kind: type[AnswerT], timeout_s: float | None = None
+    ) -> AnswerT:
         """Ask the node. Raises its error, or `ConnectionError` when it is not there."""
         if self._client is None:
             raise ConnectionError("No node answers on this machine.", fix="Start one with `potluck up`.")
-        return await _ask(self._client, make, kind)
+        return await _ask(self._client, make, kind, timeout_s)
 
 
-async def _ask(client: Client, make: Callable[[int], wire.Message], kind: type[AnswerT]) -> AnswerT:
+async def _ask(
+    client: Client, make: Callable[[int], wire.Message], kind: type[AnswerT], timeout_s: float | None = None
+) -> AnswerT:
+    timeout_s = ANSWER_TIMEOUT_S if timeout_s is None else timeout_s
     try:
-        async with asyncio.timeout(ANSWER_TIMEOUT_S):
+        async with asyncio.timeout(timeout_s):
             return await client.ask(make, kind)
     except TimeoutError:
         raise ConnectionError(
             "The local node does not answer.",
-            why=f"it has not for {ANSWER_TIMEOUT_S:g} s",
+            why=f"it has not for {timeout_s:g} s",
             fix="Restart it: `potluck down`, `potluck up`.",
         ) from None

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from potluck.wire.control import CallStatus, PeerStatus, Status, WorkerStatus
-from potluck.wire.offer import GpuOffer
 from potluck_tui.words import PEER_TAIL, age, cores, counted, duration, memory, plain
 
 Row = tuple[str, ...]
@@ -26,23 +25,27 @@ class Machine:
 
 @dataclass(frozen=True)
 class Device:
-    """Something lent: `used` of `total`, in whatever unit; `words` says it readably."""
+    """Something lent: `used` of `total`, in whatever unit; `words` says it readably. A GPU that was read has `cells` of
+    figures, and its `words` are its model."""
 
     name: str
     used: int
     total: int
     words: str
+    cells: Row = ()
+    uuid: str = ""
 
 
 @dataclass(frozen=True)
 class Listing:
     """Rows of equally many cells, under headings if there are any; `empty` is said instead of none. `left_out` counts
-    rows beyond those."""
+    rows beyond those. With `keys`, one for each row, one of them is chosen."""
 
     rows: tuple[Row, ...]
     empty: str
     head: Row = ()
     left_out: int = 0
+    keys: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -98,14 +101,7 @@ def _devices(now: Status) -> tuple[Device, ...]:
     return (
         Device("Cores", cpu_used, now.cpu_milli, f"{cpu_used / 1000:g} of {now.cpu_milli / 1000:g} in use"),
         Device("Memory", memory_used, now.memory_mib, f"{_of(memory_used, now.memory_mib)} in use"),
-        *(_gpu(number, gpu) for number, gpu in enumerate(now.gpus)),
     )
-
-
-def _gpu(number: int, gpu: GpuOffer) -> Device:
-    used = gpu.memory_mib - gpu.memory_free_mib
-    words = f"{plain(gpu.model)}, {plain(gpu.state)}, {_of(used, gpu.memory_mib)} in use"
-    return Device(f"GPU {number}", used, gpu.memory_mib, words)
 
 
 def _of(used_mib: int, total_mib: int) -> str:

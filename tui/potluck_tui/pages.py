@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from potluck.wire.control import AccountStatus, PeerStatus, Status
 from potluck.wire.doctor import Finding
+from potluck.wire.history import GpusTold, HistoryTold
 from potluck.wire.policy import PolicyTold, Reason
 from potluck.wire.verify import PeerFacts, PeersKnown
+from potluck_tui.disk import Disk, disk_blocks
 from potluck_tui.model import Listing, Row, View, namer, peer_state, signed
 from potluck_tui.words import PEER_TAIL, age, bar, duration, plain
 
@@ -19,30 +21,53 @@ METER_WIDTH = 8
 # A whole bar: as far as a round trip to the other side of the earth.
 FAR_US = 300_000
 MINUTE_US = 60_000_000
+# Of what happened; `potluck log` has all.
+LATELY_MAX = 50
 
 
 @dataclass(frozen=True)
 class Page:
-    """`key` jumps to it; `blocks` are the headings on it, by the names of their widgets."""
+    """`key` jumps to it; `blocks` are the headings on it, by the names of their widgets. Of the block `chooses` one row
+    is chosen."""
 
     name: str
     key: str
     title: str
     blocks: dict[str, str] = field(default_factory=dict)
+    chooses: str = ""
 
 
 PAGES = (
     Page("overview", "1", "Overview"),
-    Page("calling", "2", "Calls", {"placed": "Calls from here", "why": "Who runs them", "here": "Running here"}),
+    Page(
+        "calling",
+        "2",
+        "Calls",
+        {
+            "placed": "Calls from here",
+            "log": "What the chosen one prints",
+            "why": "Who runs them",
+            "here": "Running here",
+            "lately": "Lately",
+        },
+        "placed",
+    ),
     Page("mesh", "3", "Peers", {"map": "Peers, the nearest first", "reasons": "Why"}),
     Page(
-        "account",
+        "images",
         "4",
+        "Images",
+        {"budget": "The disk", "kept": "Images, the last used first", "volumes": "Volumes"},
+        "kept",
+    ),
+    Page(
+        "account",
+        "5",
         "Ledger",
         {"sums": "Altogether", "days": "Each day", "by-peer": "With each peer", "receipts": "The newest receipts"},
     ),
-    Page("policy", "5", "Policy", {"reasons-now": "Now", "settings": "Settings that count", "facts": "What is known"}),
-    Page("doctor", "6", "Doctor", {"findings": "What this machine has, and what would make it better"}),
+    Page("policy", "6", "Policy", {"reasons-now": "Now", "settings": "Settings that count", "facts": "What is known"}),
+    Page("doctor", "7", "Doctor", {"findings": "What this machine has, and what would make it better"}),
 )
 
 
@@ -83,16 +108,22 @@ class Known:
     books: Books | None = None
     policy: PolicyTold | None = None
     findings: tuple[Finding, ...] | None = None
+    disk: Disk | None = None
+    tail: tuple[Row, ...] = ()
+    lately: tuple[Row, ...] = ()
+    gpus: GpusTold | None = None
+    history: HistoryTold | None = None
     problems: Mapping[str, str] = field(default_factory=dict)
 
 
 def make_page(name: str, status: Status, view: View, known: Known) -> dict[str, Block]:
     """The blocks of a page by name. Raises `KeyError` for the first page, which is laid out by itself."""
     makers: dict[str, Callable[[], dict[str, Block]]] = {
-        "calling": lambda: _calling(status, view),
+        "calling": lambda: _calling(status, view, known),
+        "images": lambda: dict(disk_blocks(known.disk, status.now_us, _line(known.problems.get("images", "")))),
         "mesh": lambda: _mesh(status, known),
         "account": lambda: _ledger(status, view, known),
-        "policy": lambda: _policy(status, known),
+        "policy": lambda: policy_blocks(status, known.policy, known.problems.get("policy", "")),
         "doctor": lambda: {"findings": _findings(known)},
     }
     return makers[name]()
@@ -105,10 +136,13 @@ def _listing(rows: Sequence[Row], empty: str, head: Row = ()) -> Listing:
 # Calls
 
 
-def _calling(status: Status, view: View) -> dict[str, Block]:
+def _calling(status: Status, view: View, known: Known) -> dict[str, Block]:
     why = [(plain(call.function), plain(line)) for call in status.calls for line in call.would]
+    placed = _listing(view.calls.rows, view.calls.empty, ("function", "inputs", "rate", "waits for"))
     return {
-        "placed": _listing(view.calls.rows, view.calls.empty, ("function", "inputs", "rate", "waits for")),
+        "placed": replace(placed, keys=tuple(call.call for call in status.calls[:ROWS_MAX])),
+        "log": Listing(known.tail, "It has printed nothing." if status.calls else "No call, no prints."),
+        "lately": Listing(known.lately[-LATELY_MAX:], "Nothing has changed since this screen began."),
         "why": _listing(why, "Nothing is placed." if not status.calls else "No peer is known.", ("function", "peer")),
         "here": _listing(view.workers.rows, view.workers.empty, ("worker", "function", "caller", "state", "since")),
     }
@@ -126,7 +160,7 @@ def _mesh(status: Status, known: Known) -> dict[str, Block]:
     rows = [_peer(peer, facts.get(peer.peer), name(peer.peer)) for peer in found] + [_away(each) for each in gone]
     why = [(name(peer.peer), _why(plain(peer.note), facts.get(peer.peer), now_us)) for peer in found]
     why += [(row[0], _why("", each, now_us)) for row, each in zip(rows[len(found) :], gone, strict=True)]
-    head = ("peer", "now", "away", "", "trust", "reputation", "")
+    head = ("peer", "now", "away", "", "warm", "images", "trust", "reputation", "")
     none = known.problems.get("mesh") or "No peers yet. Join others with: potluck up --bootstrap ADDRESS"
     return {"map": _listing(rows, none, head), "reasons": _listing([each for each in why if each[1]], "Nothing.")}
 
@@ -134,11 +168,12 @@ def _mesh(status: Status, known: Known) -> dict[str, Block]:
 def _peer(peer: PeerStatus, facts: PeerFacts | None, name: str) -> Row:
     away = f"{peer.rtt_us / 1000:.1f} ms" if peer.rtt_us else ""
     near = bar(peer.rtt_us, FAR_US, METER_WIDTH) if peer.rtt_us else ""
-    return (name, peer_state(peer), near, away, *_reputation(facts))
+    kept = (str(peer.warm), str(peer.images)) if peer.warm or peer.images else ("", "")
+    return (name, peer_state(peer), near, away, *kept, *_reputation(facts))
 
 
 def _away(facts: PeerFacts) -> Row:
-    return (plain(facts.name or facts.peer[-PEER_TAIL:]), "not here", "", "", *_reputation(facts))
+    return (plain(facts.name or facts.peer[-PEER_TAIL:]), "not here", "", "", "", "", *_reputation(facts))
 
 
 def _reputation(facts: PeerFacts | None) -> Row:
@@ -190,8 +225,8 @@ def _account(each: AccountStatus, name: str) -> Row:
 # Policy
 
 
-def _policy(status: Status, known: Known) -> dict[str, Block]:
-    told, problem = known.policy, known.problems.get("policy", "")
+def policy_blocks(status: Status, told: PolicyTold | None, problem: str = "") -> dict[str, Block]:
+    """What the policy says, now or of a text that is being edited."""
     waiting = _line(problem) if problem else "Asking the node …"
     if told is None:
         return {"reasons-now": Notes((), waiting), "settings": Listing((), waiting), "facts": Listing((), waiting)}

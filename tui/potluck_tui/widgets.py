@@ -4,17 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from textwrap import wrap
+from typing import ClassVar
 
+from textual.binding import Binding, BindingType
 from textual.containers import VerticalScroll
 from textual.content import Content
+from textual.geometry import Region
 from textual.widgets import Static
 
+from potluck.wire.history import HistoryTold
 from potluck_tui.first import NOTHING_LENT
 from potluck_tui.fit import BAR_WIDTH, GAP, align, cut
+from potluck_tui.gpus import day_graph
 from potluck_tui.model import Device, Listing
 from potluck_tui.pages import PAGES, Block, Note, Notes, Page
 from potluck_tui.words import bar
 
+# With its figures, a GPU's line has less room for the bar, and for its model only in a wide window.
+GPU_BAR_WIDTH, MODELS_WIDTH = 8, 100
+CHOSEN = "› "
 MARKS = {"good": ("✓", "$text-success"), "weak": ("!", "$text-warning"), "missing": ("✗", "$text-error")}
 
 
@@ -46,15 +54,19 @@ class Section(Words):
         rows, hidden = cut(listing.rows, room)
         self._show_lines([_line(cells) for cells in align(rows, self._width)], hidden)
 
-    def show_whole(self, listing: Listing) -> None:
-        """All rows, under their headings; for pages that scroll."""
+    def show_whole(self, listing: Listing, chosen: str = "") -> None:
+        """All rows, under their headings; for pages that scroll. The one with the key `chosen` is marked."""
         if not listing.rows:
             self.show(Content.styled(listing.empty, "dim"))
             return
         rows = [listing.head, *listing.rows] if listing.head else listing.rows
-        lines = [_line(cells) for cells in align(rows, self._width)]
+        margin = len(CHOSEN) if listing.keys else 0
+        lines = [_line(cells) for cells in align(rows, self._width - margin)]
         if listing.head:
-            lines[0] = Content.styled(lines[0].plain, "dim")
+            lines[0] = Content.styled(" " * margin + lines[0].plain, "dim")
+        for number, key in enumerate(listing.keys, len(lines) - len(listing.rows)):
+            mark = (CHOSEN, "$primary") if key == chosen else " " * margin
+            lines[number] = Content.assemble(mark, lines[number])
         if listing.left_out:
             lines.append(Content.styled(f"… {listing.left_out} more", "dim"))
         self._show_lines(lines, 0)
@@ -66,14 +78,30 @@ class Section(Words):
             return
         self.show(Content("\n").join(line for note in notes.notes for line in _note(note, self._width)))
 
-    def show_devices(self, devices: Sequence[Device], room: int) -> None:
-        """At most `room` lines, each with a bar."""
+    def show_devices(self, devices: Sequence[Device], room: int, history: HistoryTold | None = None) -> None:
+        """At most `room` lines, each with a bar; with a `history`, one more for each GPU, with its load over a day."""
         if not devices:
             self.show(Content.styled(NOTHING_LENT, "dim"))
             return
         shown, hidden = cut(devices, room)
-        cells = align([(device.name, device.words) for device in shown], self._width - BAR_WIDTH - GAP)
-        self._show_lines([_device_line(*each) for each in zip(shown, cells, strict=True)], hidden)
+        lines: list[Content] = []
+        name_width = max((len(each.name) for each in shown), default=0)
+        for kind in ([each for each in shown if not each.cells], [each for each in shown if each.cells]):
+            lines += self._bars(kind, history, name_width)
+        self._show_lines(lines, hidden)
+
+    def _bars(self, devices: Sequence[Device], history: HistoryTold | None, name_width: int) -> list[Content]:
+        if not devices:
+            return []
+        width = GPU_BAR_WIDTH if devices[0].cells else BAR_WIDTH
+        models = self._width >= MODELS_WIDTH and history is None
+        rows = [_device_cells(device, models, name_width) for device in devices]
+        lines: list[Content] = []
+        for device, cells in zip(devices, align(rows, self._width - width - GAP), strict=True):
+            lines.append(_device_line(device, cells, width))
+            if device.cells and history:
+                lines.append(_day_line(device, history, self._width, name_width))
+        return lines
 
     def show_rows(self, rows: Sequence[Sequence[str]]) -> None:
         """All rows, however many."""
@@ -108,14 +136,29 @@ class PageBody(VerticalScroll):
     def __init__(self, page: Page) -> None:
         super().__init__(*(Section(title, name) for name, title in page.blocks.items()), id=page.name, classes="page")
 
-    def show_blocks(self, blocks: Mapping[str, Block]) -> None:
-        """What `make_page` made of this page."""
+    def show_blocks(self, blocks: Mapping[str, Block], chosen: str = "") -> None:
+        """What `make_page` made of this page, with the row of this key marked."""
         for name, block in blocks.items():
             section = self.query_one(f"#{name}", Section)
             if isinstance(block, Notes):
                 section.show_notes(block)
             else:
-                section.show_whole(block)
+                section.show_whole(block, chosen)
+
+    def show_row(self, name: str, row: int) -> None:
+        """Scroll so far that a row of a block is in sight."""
+        # Its border and its head are above it.
+        at = self.query_one(f"#{name}", Section).virtual_region.y + 2 + row
+        self.scroll_to_region(Region(0, at, 1, 1), animate=False)
+
+
+class ChoosingBody(PageBody):
+    """Up and down choose a row."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("up,k", "app.choose(-1)", "Up", show=False),
+        Binding("down,j", "app.choose(1)", "Down", show=False),
+    ]
 
 
 def _note(note: Note, width: int) -> list[Content]:
@@ -129,10 +172,24 @@ def _line(cells: Sequence[str]) -> Content:
     return Content.assemble((first, "bold"), *(" " * GAP + cell for cell in rest))
 
 
-def _device_line(device: Device, cells: Sequence[str]) -> Content:
-    name, words = cells
-    full = bar(device.used, device.total, BAR_WIDTH)
+def _device_cells(device: Device, models: bool, name_width: int) -> Sequence[str]:
+    name = device.name.ljust(name_width)
+    if not device.cells:
+        return name, device.words
+    return (name, *device.cells, device.words) if models else (name, *device.cells)
+
+
+def _device_line(device: Device, cells: Sequence[str], width: int) -> Content:
+    name, *words = cells
+    full = bar(device.used, device.total, width)
     filled = full.count("█")
+    text = (" " * GAP).join(words)
     return Content.assemble(
-        (name, "bold"), " " * GAP, (full[:filled], "$primary"), (full[filled:], "$surface-lighten-2"), " " * GAP, words
+        (name, "bold"), " " * GAP, (full[:filled], "$primary"), (full[filled:], "$surface-lighten-2"), " " * GAP, text
     )
+
+
+def _day_line(device: Device, history: HistoryTold, width: int, name_width: int) -> Content:
+    before, after = " " * (name_width + GAP), f" 24 h · {device.words}"[: width // 2]
+    graph = day_graph(device, history, width - len(before) - len(after))
+    return Content.assemble(before, (graph, "$primary"), (after, "dim"))

@@ -67,3 +67,8 @@ def bar(part: int, whole: int, width: int) -> str:
 def when(us: int) -> str:
     """Unix microseconds as "2026-03-01 14:05", UTC as in receipts."""
     return datetime.fromtimestamp(us / 1e6, UTC).strftime("%Y-%m-%d %H:%M")
+
+
+def clock(us: int) -> str:
+    """Unix microseconds as this machine's time of day, "14:05:09"."""
+    return datetime.fromtimestamp(us / 1e6).strftime("%H:%M:%S")

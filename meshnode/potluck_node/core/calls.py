@@ -107,11 +107,12 @@ class CallCore:
 
     # What the outside may ask
 
-    def calls(self) -> Iterator[tuple[str, str, int, int, str]]:
-        """(call, function name, inputs, waiting inputs, what it waits for) of each open call."""
+    def calls(self) -> Iterator[tuple[str, str, int, int, str, str]]:
+        """(call, function name, inputs, waiting inputs, what it waits for, app) of each open call."""
         for name, call in self._calls.items():
             function = self._functions[call.function]
-            yield name, function.spec.name, call.total, self.checking.awaited(call), function.note[1]
+            spec, waiting = function.spec, self.checking.awaited(call)
+            yield name, spec.name, call.total, waiting, function.note[1], spec.app
 
     def heard(self, peer: str, rtt_us: int) -> None:
         """A round trip was measured: the mean of the last few counts."""

@@ -24,7 +24,9 @@ from potluck.wire.state import AskState, LeaveState, StateAnswered
 from potluck.wire.tokens import TokenQuestion, TokenReply
 from potluck.wire.verify import JudgeResults, ResultsJudged, StrangerQuestion, StrangerReply, Verification
 from potluck_images.definition import ImageDefinition
-from potluck_images.keep_facts import Change, ImageDetails, ImageFacts, Pruned, StoreFacts
+from potluck_images.keep_facts import Change, ImageDetails, Pruned
+from potluck_images.keep_facts import ImageFacts as ImageFacts
+from potluck_images.keep_facts import StoreFacts as StoreFacts
 
 # Inputs of one call that a client may have sent without having been given their outcome. Bounds what the node holds.
 INPUTS_AHEAD_MAX = 1024
@@ -241,6 +243,7 @@ class CallStatus(msgspec.Struct, frozen=True, array_like=True):
     waiting: int
     note: str
     would: tuple[str, ...] = ()
+    app: str = ""
 
 
 class PeerStatus(msgspec.Struct, frozen=True, array_like=True):
@@ -259,6 +262,9 @@ class PeerStatus(msgspec.Struct, frozen=True, array_like=True):
     # Entries of its journal that are known to be one chain.
     entries: int = 0
     scores: tuple[Score, ...] = ()
+    # Images that it holds, and functions that are warm there, as it says.
+    images: int = 0
+    warm: int = 0
 
 
 class AccountStatus(msgspec.Struct, frozen=True, array_like=True):
