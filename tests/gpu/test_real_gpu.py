@@ -47,6 +47,7 @@ async def test_the_inventory_is_sane():
         assert all(node.exists() for node in device.nodes)
         assert device.power_mw is None or 1_000 < device.power_mw < 2_000_000
         assert device.temperature_c is None or 0 < device.temperature_c < 110
+        assert device.load_milli is None or 0 <= device.load_milli <= 1000
     (reading,) = await _sample(found.devices[0].uuid)
     assert not reading.fault
 

@@ -123,7 +123,7 @@ def fill_history(home: Path, machine: FakeMachine) -> None:
             )
             for number, load in enumerate(loads)
         ]
-        gpu_us = sum(each.lent_milli for each in gpus) * STEP_S * 900
+        gpu_us = sum(each.lent_milli for each in gpus) * STEP_S * 80
         file.append(Span(at_s * SECOND, STEP_S, tuple(gpus), 3, gpu_us, gpu_us))
 
 
@@ -159,10 +159,14 @@ async def play(machine: FakeMachine) -> None:
     while True:
         wave = math.sin(time.monotonic() / 4)
         for number in range(2):
-            machine.drop(f"gpu {number} power ")
-            machine.drop(f"gpu {number} used ")
+            for figure in ("power", "used", "busy", "temperature"):
+                machine.drop(f"gpu {number} {figure} ")
         machine.say(f"gpu 0 power {round(420_000 + 180_000 * wave)}", f"gpu 0 used {round(46_000 + 9_000 * wave)}")
-        machine.say("gpu 1 power 62000", "gpu 1 used 512")
+        # All the time by so much; of a process that there is not.
+        machine.say(
+            f"gpu 0 busy 1 1 1000000 1000000 {round(75 + 20 * wave)}", f"gpu 0 temperature {round(68 + 6 * wave)}"
+        )
+        machine.say("gpu 1 power 62000", "gpu 1 used 512", "gpu 1 temperature 38")
         await asyncio.sleep(1)
 
 

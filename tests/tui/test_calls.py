@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from tests.tui.desk import a_call, a_status, a_worker
 from tests.tui.screen import on_screen, shown, until, until_shown
 
+from potluck.errors import InvalidError
 from potluck.wire.apps import AskAppLogs, LogLine, StopApp
 from potluck_tui.dialogs import Confirm
 from potluck_tui.logs import LINES_MAX, STRANGER_LINE_MAX, Tail
@@ -91,6 +92,29 @@ def test_its_app_is_stopped_after_a_question(path, answer, stopped):
         await until(pilot, lambda: len(desk.asked) > before + 3, "some questions")
         assert [each.app for each in desk.asked if isinstance(each, StopApp)] == stopped
         assert [each.message for each in app._notifications] == ["2 calls ended."] * len(stopped)
+
+    on_screen(path, check, TWO)
+
+
+def dimmed(app):
+    return {each.key for each in app.screen_stack[0].query("FooterKey") if each.has_class("-disabled")}
+
+
+def test_the_key_is_dimmed_while_there_is_no_call(path):
+    async def check(app, pilot, desk):
+        await pilot.press("2")
+        await until(pilot, lambda: "x" in dimmed(app), "the dimmed key")
+        desk.status = TWO
+        await until(pilot, lambda: "x" not in dimmed(app), "the key")
+
+    on_screen(path, check)
+
+
+def test_a_refusal_stands_where_the_prints_would(path):
+    async def check(_app, pilot, desk):
+        desk.refuse[AskAppLogs] = InvalidError("Not [today].")
+        await pilot.press("2")
+        await until_shown(pilot, "log", "Not [today].")
 
     on_screen(path, check, TWO)
 

@@ -10,7 +10,7 @@ from potluck.wire.policy import PolicyTold, Reason
 from potluck.wire.verify import PeersKnown
 from potluck_tui.explained import FIGURES
 from potluck_tui.model import make_view
-from potluck_tui.pages import PAGES, ROWS_MAX, Books, Known, Notes, make_page
+from potluck_tui.pages import PAGES, PRINTS_MAX, ROWS_MAX, Books, Known, Notes, make_page
 
 
 def blocks(name, known=None, **changes):
@@ -38,6 +38,14 @@ def test_calls_with_who_runs_them_and_what_runs_here():
     assert page["placed"].keys == ("1.1",)
     assert page["why"].rows == (("train", "bob: 2 slots"), ("train", "eve: no � GPU"))
     assert page["here"].rows == (("ann-1", "train", "for bob", "running", "for 12 s"),)
+
+
+@pytest.mark.parametrize("count", [0, PRINTS_MAX, PRINTS_MAX + 5])
+def test_of_what_is_printed_the_newest_is_shown(count):
+    tail = tuple(("w", str(number)) for number in range(count))
+    rows = blocks("calling", Known(tail=tail), calls=(a_call(),))["log"].rows
+    assert rows[-PRINTS_MAX:] == tail[-PRINTS_MAX:]
+    assert [row[1].partition(" ")[0] for row in rows[:-PRINTS_MAX]] == ["5"] * (count > PRINTS_MAX)
 
 
 class TestPeers:

@@ -44,6 +44,7 @@ COMMANDS = (
     ("help", "Help", "Explain the figures of this page (key ?)"),
     ("quit", "Quit", "Leave this screen; the node goes on (key q)"),
 )
+WIDE_COLUMNS = 100
 STATES = ("lends", "paused", "calls", "lost", "unknown")
 # Figures younger than this are as good as live.
 STALE_S = 2.0
@@ -82,6 +83,7 @@ class PotluckApp(App[None]):
         # The row that is chosen on each page that has such rows.
         self._chosen: dict[str, str] = {}
         self._lately: deque[tuple[str, str]] = deque(maxlen=LATELY_MAX)
+        self._keys: list[bool | None] = []
 
     def compose(self) -> ComposeResult:
         with Horizontal(id="machine"):
@@ -106,6 +108,8 @@ class PotluckApp(App[None]):
         self.run_worker(self._link.follow(), group="link")
 
     def on_resize(self) -> None:
+        # In a narrow window there is room for the keys of a page, or for this; help names it.
+        self._home.query_one(Footer).show_command_palette = self.size.width >= WIDE_COLUMNS
         self.call_after_refresh(self._show_page)
 
     # What the link sees
@@ -147,6 +151,14 @@ class PotluckApp(App[None]):
         self._choose(blocks.get(self._page.chooses))
         chosen = self._chosen.get(self._page.name, "")
         self._home.query_one(f"#{self._page.name}", PageBody).show_blocks(blocks, chosen)
+        self._show_keys()
+
+    def _show_keys(self) -> None:
+        """Keys of a page are dimmed while there is nothing for them; laying them out costs more than looking."""
+        found = [self.check_action("act", (act.name,)) for act in ACTS] + [self.check_action("edit_policy", ())]
+        if found != self._keys:
+            self._keys = found
+            self.refresh_bindings()
 
     def _show_lists(self, view: View) -> None:
         status, known = self._history[-1], self._looks.known

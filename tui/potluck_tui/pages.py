@@ -21,6 +21,8 @@ METER_WIDTH = 8
 # A whole bar: as far as a round trip to the other side of the earth.
 FAR_US = 300_000
 MINUTE_US = 60_000_000
+# Of what the chosen call printed, so that most of the page fits a window of 24 lines.
+PRINTS_MAX = 8
 # Of what happened; `potluck log` has all.
 LATELY_MAX = 50
 
@@ -141,11 +143,19 @@ def _calling(status: Status, view: View, known: Known) -> dict[str, Block]:
     placed = _listing(view.calls.rows, view.calls.empty, ("function", "inputs", "rate", "waits for"))
     return {
         "placed": replace(placed, keys=tuple(call.call for call in status.calls[:ROWS_MAX])),
-        "log": Listing(known.tail, "It has printed nothing." if status.calls else "No call, no prints."),
+        "log": _prints(known.tail, bool(status.calls), _line(known.problems.get("calling", ""))),
         "lately": Listing(known.lately[-LATELY_MAX:], "Nothing has changed since this screen began."),
         "why": _listing(why, "Nothing is placed." if not status.calls else "No peer is known.", ("function", "peer")),
         "here": _listing(view.workers.rows, view.workers.empty, ("worker", "function", "caller", "state", "since")),
     }
+
+
+def _prints(tail: Sequence[Row], any_call: bool, problem: str) -> Listing:
+    """The newest lines; the others of the page are to be in sight, too."""
+    hidden = len(tail) - PRINTS_MAX
+    before = (("…", f"{hidden} lines before; all that is kept: potluck app logs"),) if hidden > 0 else ()
+    empty = problem or ("It has printed nothing." if any_call else "No call, no prints.")
+    return Listing((*before, *tail[-PRINTS_MAX:]), empty)
 
 
 # Peers
