@@ -51,7 +51,7 @@ class HistoryFile:
     def append(self, span: Span) -> None:
         """Raises `OSError`."""
         # A line that a crash cut off ends here, and is no line.
-        with self._path.open("ab") as file:
+        with open(self._path, "ab", opener=_private) as file:
             file.write(b"\n" + encoded(span))
             size = file.tell()
         if size > self._bytes_max:
@@ -61,8 +61,17 @@ class HistoryFile:
         """Forget what is too old, and make room. Raises `OSError`."""
         spans = thinned(self.read(), now_us, self._bytes_max // 2, lambda span: len(encoded(span)))
         fresh = self._path.with_suffix(".new")
-        fresh.write_bytes(b"".join(map(encoded, spans)))
+        with open(fresh, "wb", opener=_private) as file:
+            file.write(b"".join(map(encoded, spans)))
+            # This one time: what it takes the place of is a week.
+            file.flush()
+            os.fsync(file.fileno())
         os.replace(fresh, self._path)
+
+
+def _private(path: str, flags: int) -> int:
+    """When a machine is used is its owner's business."""
+    return os.open(path, flags | os.O_CLOEXEC, 0o600)
 
 
 class HistoryDesk:

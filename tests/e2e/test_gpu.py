@@ -1,6 +1,7 @@
 """Functions with GPUs on a machine with two, played by a fake driver: what they see, who waits, and what is billed."""
 
 import contextlib
+import json
 import threading
 import time
 from pathlib import Path
@@ -166,3 +167,5 @@ def test_who_is_on_a_gpu_is_told_and_shown(nodes, machine):
     shown = run_cli(provider, "history", "--since", "1h").stdout
     assert "leased" in shown
     assert "GPU 0 load │" in shown
+    data = json.loads(run_cli(provider, "history", "--json").stdout)
+    assert [gpu["model"] for gpu in data["gpus"]] == [told.gpus[0].model] * 2

@@ -60,6 +60,7 @@ async def test_minutes_are_kept_and_told_with_what_the_ledger_says(file, journal
     assert second.gpus[0].lent_milli == 0
     assert told.models == {"GPU-1": "NVIDIA A10G"}
     assert file.read() == [first]
+    assert file._path.stat().st_mode & 0o777 == 0o600
 
 
 async def test_what_was_kept_survives_a_restart_and_counts_for_today(file, journal, clock, tmp_path):
@@ -140,3 +141,5 @@ def test_the_file_stays_within_its_bound(tmp_path):
     assert sum(span.step_s for span in spans) > 12 * 3600
     file.tidy((KEPT_S + 3_000 * 60) * SECOND)
     assert file.read() == []
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert [each.name for each in tmp_path.iterdir()] == ["history.jsonl"]

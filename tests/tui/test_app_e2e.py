@@ -31,7 +31,7 @@ def socket_of(node):
     return node.home / "node.sock"
 
 
-def test_pause_and_resume_change_the_node(mesh):
+def test_pause_resume_and_the_policy_change_the_node(mesh):
     ann = mesh.provider("ann")
 
     async def scene():
@@ -44,8 +44,26 @@ def test_pause_and_resume_change_the_node(mesh):
             await pilot.press("r")
             await until_shown(pilot, "sentence", "Lends 1 core")
             assert ann.status().paused == ""
+            await edit_the_policy(pilot)
+            assert "grace_s = 7" in (ann.home / "config.toml").read_text()
 
     asyncio.run(scene())
+
+
+async def edit_the_policy(pilot):
+    await pilot.press("6")
+    await until_shown(pilot, "settings", "grace_s")
+    await pilot.press("e", *"grace_s = no")
+    await until(pilot, lambda: "✗" in preview(pilot.app), "what is wrong with it")
+    await pilot.press("backspace", "backspace", "7")
+    await until(pilot, lambda: "✓" in preview(pilot.app), "what it would do")
+    await pilot.press("ctrl+s")
+    await until(pilot, lambda: len(pilot.app.screen_stack) == 1, "the saving")
+    await until_shown(pilot, "settings", "7.0")
+
+
+def preview(app):
+    return str(app.screen.query_one("#preview").render())
 
 
 def test_a_node_that_stops_and_starts_again_is_found_again(mesh):

@@ -368,7 +368,8 @@ class PotluckApp(App[None]):
             self._link.hurry()
             if text := say(answer):
                 self.notify(text, markup=False)
-            self.action_look_again()
+                # Only then: looking again may be work, and a pause changes nothing of what a page looked up.
+                self.action_look_again()
         except Error as error:
             self.notify(str(error), title="The node did not do it", severity="error", markup=False)
 
