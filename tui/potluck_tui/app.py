@@ -204,11 +204,11 @@ class PotluckApp(App[None]):
 
     # What is chosen
 
-    def _choose(self, block: object, step: int = 0) -> None:
+    def _choose(self, block: object, step: int = 0, row: int | None = None) -> None:
         """Choose another row, or one at all."""
         if isinstance(block, Listing) and block.keys:
             at = block.keys.index(self._chosen[self._page.name]) if self._has_chosen(block) else 0
-            row = min(max(0, at + step), len(block.keys) - 1)
+            row = min(max(0, at + step if row is None else row), len(block.keys) - 1)
             self._chosen[self._page.name] = block.keys[row]
             if step:
                 self._home.query_one(f"#{self._page.name}", PageBody).show_row(self._page.chooses, row)
@@ -221,14 +221,18 @@ class PotluckApp(App[None]):
     def _has_chosen(self, block: Listing) -> bool:
         return self._chosen.get(self._page.name) in block.keys
 
-    def action_choose(self, step: int) -> None:
+    def action_choose(self, step: int, row: int | None = None) -> None:
         """Go up or down by a row."""
         if self._view is None or not self._page.chooses:
             return
         blocks = make_page(self._page.name, self._history[-1], self._view, self._looks.known)
-        self._choose(blocks[self._page.chooses], step)
+        self._choose(blocks[self._page.chooses], step, row)
         self._show_page()
         self._look()
+
+    def action_choose_row(self, row: int) -> None:
+        """Go to a row, from 0."""
+        self.action_choose(0, row)
 
     def action_act(self, name: str) -> None:
         """Have the node do something with what is chosen, if the person says yes."""

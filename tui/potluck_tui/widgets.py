@@ -9,6 +9,7 @@ from typing import ClassVar
 from textual.binding import Binding, BindingType
 from textual.containers import VerticalScroll
 from textual.content import Content
+from textual.events import Click
 from textual.geometry import Region
 from textual.widgets import Static
 
@@ -23,6 +24,8 @@ from potluck_tui.words import bar
 # With its figures, a GPU's line has less room for the bar, and for its model only in a wide window.
 GPU_BAR_WIDTH, MODELS_WIDTH = 8, 100
 CHOSEN = "› "
+# Above the rows of which one is chosen.
+HEAD_LINES = 1
 MARKS = {"good": ("✓", "$text-success"), "weak": ("!", "$text-warning"), "missing": ("✗", "$text-error")}
 
 
@@ -153,12 +156,22 @@ class PageBody(VerticalScroll):
 
 
 class ChoosingBody(PageBody):
-    """Up and down choose a row."""
+    """Up and down choose a row, and so does a click."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("up,k", "app.choose(-1)", "Up", show=False),
         Binding("down,j", "app.choose(1)", "Down", show=False),
     ]
+
+    def __init__(self, page: Page) -> None:
+        super().__init__(page)
+        self._chooses = page.chooses
+
+    async def on_click(self, event: Click) -> None:
+        section = self.query_one(f"#{self._chooses}", Section)
+        at = event.get_content_offset_capture(section)
+        if event.widget is section and at.y >= HEAD_LINES:
+            await self.run_action(f"app.choose_row({at.y - HEAD_LINES})")
 
 
 def _note(note: Note, width: int) -> list[Content]:
