@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 import trio
@@ -101,8 +101,10 @@ class Discovery:
     async def _record(self) -> None:
         """Have a copy in the DHT: from the first peer on."""
         while True:
-            offer, every_us = self._make(), repeat_us(len(self._book.offers))
-            if offer and self._transport.peers():
+            every_us = repeat_us(len(self._book.offers))
+            # To make an offer is the dearest thing that an idle node does.
+            offer = self._make() if self._transport.peers() else None
+            if offer:
                 await self._transport.put_record(f"offer/{offer.peer}", self._signed(offer, 8 * every_us))
                 await trio.sleep(RECORD_EVERY * every_us / 1e6)
             else:
@@ -119,14 +121,16 @@ class Discovery:
         while True:
             if self._transport.peers() != peers:
                 peers, done = self._transport.peers(), {}
-            keys = [self._mesh_key] if self._make() else []
-            due = [
-                key for key in (*keys, *self.provided()) if trio.current_time() - done.get(key, -PROVIDE_S) >= PROVIDE_S
-            ]
-            for key in due[:PROVIDES_MAX] if peers else []:
+            due = [key for key in (self._mesh_key, *self.provided()) if self._lapsed(done, key)] if peers else []
+            if self._mesh_key in due and not self._make():
+                due.remove(self._mesh_key)
+            for key in due[:PROVIDES_MAX]:
                 await self._transport.provide(key)
                 done[key] = trio.current_time()
             await trio.sleep(SEARCH_FIRST_S if len(due) <= PROVIDES_MAX else PROVIDE_PAUSE_S)
+
+    def _lapsed(self, done: Mapping[str, float], key: str) -> bool:
+        return trio.current_time() - done.get(key, -PROVIDE_S) >= PROVIDE_S
 
     async def _search(self) -> None:
         while True:

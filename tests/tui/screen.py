@@ -10,7 +10,7 @@ from potluck_tui.app import PotluckApp
 from potluck_tui.source import LocalNode
 
 # Only ends a broken test; the other side may be a process on a slow machine.
-PATIENCE_S = 30
+PATIENCE_S = 60
 
 
 def shown(app: PotluckApp, name: str) -> str:

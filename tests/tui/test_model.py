@@ -17,7 +17,7 @@ class TestMachine:
     def test_what_it_lends(self):
         assert machine().state == "lends"
         assert machine().sentence == "Lends 2 cores, 2.0 GiB, each caller in a sandbox (bwrap)."
-        assert machine().about == "up 1 min 15 s · potluck 0.1.0"
+        assert machine().about == "up 1 min · potluck 0.1.0"
 
     def test_why_it_is_paused_and_what_still_runs(self):
         seen = machine(paused="games", workers=(a_worker(), a_worker("ann-2"), a_worker("ann-3", "idle")))

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from potluck_tui.words import age, bar, cores, counted, duration, memory, plain
+from potluck_tui.words import age, bar, cores, counted, duration, memory, plain, uptime
 
 SECOND = 1_000_000
 
@@ -28,6 +28,16 @@ def test_durations(us, words):
 
 def test_ages_have_no_fractions_and_are_never_negative():
     assert (age(12_900_000), age(400_000), age(-5)) == ("12 s", "0 s", "0 s")
+
+
+def test_a_machine_is_up_for_whole_minutes():
+    assert [uptime(each * SECOND) for each in (5, 60, 119, 3599, 3600)] == [
+        "5 s",
+        "1 min",
+        "1 min",
+        "59 min",
+        "1 h 00 min",
+    ]
 
 
 def test_cores_memory_counts():

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Protocol
 
+import msgspec
+
 from potluck import wire
 from potluck.errors import ConnectionError, Error
 from potluck.wire import control
@@ -14,6 +16,8 @@ from potluck_tui.source import AnswerT, Client, Source
 
 # Often enough to look live, rare enough to cost nothing: a status is about 1 KiB and a fraction of a millisecond.
 POLL_S = 0.5
+# While nothing happens: twice as rare costs half as much, and whatever begins is seen within a second.
+QUIET_POLL_S = 1.0
 # A node answers at once; one that has not after this long is stopped, or the machine is out of memory.
 ANSWER_TIMEOUT_S = 5.0
 # A node is back about a second after its start: the first attempts are quick, and later ones cost no battery.
@@ -53,10 +57,13 @@ class Link:
             self._retry_s = min(self._retry_s * 2, RETRY_MAX_S)
 
     async def _watch(self, client: Client) -> None:
+        before: control.Status | None = None
         while True:
-            self._watcher.seen(await _ask(client, control.AskStatus, control.Status))
+            status = await _ask(client, control.AskStatus, control.Status)
+            self._watcher.seen(status)
             self._retry_s = RETRY_FIRST_S
-            await self._pause(POLL_S)
+            quiet, before = before is not None and _timeless(before) == _timeless(status), status
+            await self._pause(QUIET_POLL_S if quiet else POLL_S)
 
     async def _close(self) -> None:
         client, self._client = self._client, None
@@ -81,6 +88,10 @@ class Link:
         if self._client is None:
             raise ConnectionError("No node answers on this machine.", fix="Start one with `potluck up`.")
         return await _ask(self._client, make, kind, timeout_s)
+
+
+def _timeless(status: control.Status) -> control.Status:
+    return msgspec.structs.replace(status, question=0, now_us=0)
 
 
 async def _ask(

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from potluck.wire.control import CallStatus, PeerStatus, Status, WorkerStatus
-from potluck_tui.words import PEER_TAIL, age, cores, counted, duration, memory, plain
+from potluck_tui.words import PEER_TAIL, age, cores, counted, duration, memory, plain, uptime
 
 Row = tuple[str, ...]
 
@@ -71,7 +71,7 @@ def make_view(now: Status, before: Status | None = None) -> View:
 def _machine(now: Status) -> Machine:
     state = "calls" if not now.offering else "paused" if now.paused else "lends"
     sentence = {"calls": _calls_only, "paused": _paused, "lends": _lends}[state](now)
-    about = f"up {age(now.now_us - now.started_us)} · potluck {plain(now.version)}"
+    about = f"up {uptime(now.now_us - now.started_us)} · potluck {plain(now.version)}"
     return Machine(plain(now.name), plain(now.mesh), state, sentence, about)
 
 

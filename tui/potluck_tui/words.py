@@ -53,6 +53,12 @@ def age(us: int) -> str:
     return duration(max(0, us) // 1_000_000 * 1_000_000).replace(".0 s", " s")
 
 
+def uptime(us: int) -> str:
+    """As `age`; in whole minutes from one on, since a line that changes each second costs a layout of the screen."""
+    minutes = us // 60_000_000
+    return age(us) if minutes < 1 else f"{minutes} min" if minutes < 60 else duration(us)
+
+
 def bar(part: int, whole: int, width: int) -> str:
     """`width` cells, filled up to `part` of `whole`; anything above nothing shows, and only all fills it."""
     if whole <= 0 or part <= 0:
