@@ -96,7 +96,7 @@ class SimProvider:
             return ""
         self.held[message.lease] = _Held(caller, link)
         self.submit(ev.LeaseAsked(message.lease, caller, message))
-        return message.lease
+        return str(message.lease)
 
     def _take(self, lease: str, message: Any) -> None:
         if isinstance(message, messages.Input):
