@@ -9,6 +9,7 @@ GB are 10⁹ bytes, as on the box; GiB are 2³⁰.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import re
 from typing import NamedTuple
@@ -41,6 +42,8 @@ class GpuRequest(NamedTuple):
     share: bool = False
 
 
+# Placement asks the same of each of a thousand offers, each time that it looks.
+@functools.lru_cache(maxsize=256)
 def parse_gpu(text: str) -> GpuRequest:
     """Parse one request. Raises `InvalidError`."""
     model, *options = (part.strip() for part in text.split(":"))
@@ -81,6 +84,7 @@ def checked_gpus(gpu: object) -> tuple[str, ...]:
     return tuple(texts)
 
 
+@functools.lru_cache(maxsize=1024)
 def gpu_matches(wanted: GpuRequest, model: str, memory_mib: int) -> bool:
     """Whether a GPU with this NVML product name satisfies a request: "a10g" fits "NVIDIA A10G", "a10" no "A100"."""
     if memory_mib < wanted.memory_mib:
