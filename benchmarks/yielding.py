@@ -1,8 +1,8 @@
 """How soon a machine is its owner's again: real nodes, a real terminal, a GPU played by a fake driver. JSON.
 
 `no_new_work_ms` is from a key pressed to when the node says that it takes no work; beside it what asking takes, which
-is part of it. `vram_free_ms` is from the end of the grace, of a function that will not go, to when no process of its
-sandbox is left, with which a driver frees their memory.
+is part of it. `vram_free_ms` is from the end of the grace, of a function that will not go, to when its process is gone,
+with which a driver frees what it had; `sandbox_gone_ms` to when the kernel has cleared its whole sandbox away.
 
 Run: python benchmarks/yielding.py [rounds]
 """
@@ -65,7 +65,7 @@ def nodes(folder: Path) -> Iterator[tuple[Node, Node]]:
 
 def measure(ann: Node, rounds: int) -> None:
     main_end, terminal = pty.openpty()
-    path, stopped, freed = os.ttyname(terminal), [], []
+    path, stopped, freed, gone = os.ttyname(terminal), [], [], []
     client = ann.client()
 
     def status() -> control.Status:
@@ -78,20 +78,23 @@ def measure(ann: Node, rounds: int) -> None:
         before = processes(ann)
         call = yield_sample.stubborn.spawn()
         wait_until(lambda: runs(ann), "the function running")
-        sandbox = processes(ann) - before
+        sandbox, worker = processes(ann) - before, runs(ann)
         begun = time.monotonic()
         os.write(main_end, b"x\n")
         os.read(terminal, 16)
         until(lambda: status().paused)
         stopped.append(time.monotonic() - begun)
         ends = status().policy[0].since_us / 1e6 + 1
-        await_end(sandbox)
+        await_end(worker)
         freed.append(time.time() - ends)
+        await_end(sandbox)
+        gone.append(time.time() - ends)
         call.cancel()
     client.close()
     report("yielding", {
         "rounds": rounds, "grace_s": 1, "asking_ms": round(asking_us / 1000, 2),
         "no_new_work_ms": figures(stopped), "vram_free_ms": figures(freed),
+        "sandbox_gone_ms": figures(gone),
     })  # fmt: skip
 
 
@@ -119,13 +122,14 @@ def await_end(pids: set[int]) -> None:
     until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids))
 
 
-def runs(ann: Node) -> bool:
-    """Whether the function does."""
+def runs(ann: Node) -> set[int]:
+    """The processes of the function."""
+    found = set()
     for pid in processes(ann):
         with suppress(OSError):
             if Path(f"/proc/{pid}/comm").read_text() == "stubborn\n":
-                return True
-    return False
+                found.add(pid)
+    return found
 
 
 def figures(seconds: list[float]) -> dict[str, float]:
