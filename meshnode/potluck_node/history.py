@@ -157,10 +157,10 @@ class HistoryDesk:
         if running := self._minutes.now():
             spans.append(running)
         found = [span for span in spans if span.at_us + span.step_s * 1_000_000 > since_us]
+        # A week of eight GPUs takes a tenth of a second.
+        told = await trio.to_thread.run_sync(stepped, found, question.step_s, CELLS_MAX)
         models = {device.uuid: device.model for device in self._devices}
-        return messages.HistoryTold(
-            question.question, now_us, tuple(stepped(found, question.step_s, CELLS_MAX)), models
-        )
+        return messages.HistoryTold(question.question, now_us, tuple(told), models)
 
     async def _read(self) -> list[Span]:
         async with self._lock:

@@ -28,6 +28,8 @@ def over_time(
     columns: list[list[int]] = [[] for _ in range(width)]
     step_us = max(1, (until_us - since_us) // max(1, width))
     for span in spans:
+        if span.at_us + span.step_s * 1_000_000 <= since_us:
+            continue
         first = (span.at_us - since_us) // step_us
         last = (span.at_us + span.step_s * 1_000_000 - 1 - since_us) // step_us
         values = [getattr(gpu, figure) for gpu in span.gpus if gpu.uuid == uuid]

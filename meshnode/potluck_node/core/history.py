@@ -30,6 +30,8 @@ def merged(spans: Iterable[Span], step_s: int) -> list[Span]:
 
 
 def _one(at_us: int, spans: list[Span], step_s: int) -> Span:
+    if len(spans) == 1 and spans[0].at_us == at_us and spans[0].step_s >= step_s:
+        return spans[0]
     seen: dict[str, list[tuple[int, GpuSpan]]] = {}
     for span in spans:
         for gpu in span.gpus:
@@ -47,13 +49,17 @@ def _one(at_us: int, spans: list[Span], step_s: int) -> Span:
 
 def mean(uuid: str, weighed: Sequence[tuple[int, GpuSpan]]) -> GpuSpan:
     """Of several looks at one GPU, each with its weight."""
-    return GpuSpan(uuid, *(_mean([(weight, getattr(gpu, name)) for weight, gpu in weighed]) for name in _FIGURES))
+    return GpuSpan(uuid, *(_mean(name, weighed) for name in _FIGURES))
 
 
-def _mean(values: list[tuple[int, int]]) -> int:
-    known = [(weight, value) for weight, value in values if value != UNKNOWN]
-    weights = sum(weight for weight, _ in known)
-    return round(sum(weight * value for weight, value in known) / weights) if weights else UNKNOWN
+def _mean(name: str, weighed: Sequence[tuple[int, GpuSpan]]) -> int:
+    total = weights = 0
+    for weight, gpu in weighed:
+        value = getattr(gpu, name)
+        if value != UNKNOWN:
+            total += weight * value
+            weights += weight
+    return round(total / weights) if weights else UNKNOWN
 
 
 def encoded(span: Span) -> bytes:
@@ -93,6 +99,10 @@ def thinned(spans: Iterable[Span], now_us: int, most: int, size: Callable[[Span]
 def stepped(spans: Sequence[Span], step_s: int, cells_max: int) -> list[Span]:
     """For an answer of at most `cells_max` figures, coarser than asked for where needed."""
     step_s = max(1, step_s)
+    cells = sum(1 + len(span.gpus) for span in spans)
+    if cells > cells_max:
+        # About as coarse as it must be, at once: a week of eight GPUs minute by minute takes a second.
+        step_s = max(step_s, min(span.step_s for span in spans) * -(-cells // cells_max))
     found = merged(spans, step_s)
     while len(found) > 1 and sum(1 + len(span.gpus) for span in found) > cells_max:
         step_s *= 2
