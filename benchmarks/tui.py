@@ -27,8 +27,8 @@ from benchmarks._common import report, wall_ms
 from tests.e2e.mesh import Mesh, Node, run_cli, wait_until
 
 ROWS, COLUMNS = 24, 80
-# What the node alone knows, and what only the whole screen has: the palette's key in the last line.
-REAL, WHOLE = b"Lends 1 core", b"palette"
+# What the node alone knows, and what only the whole screen has: the keys in the last line.
+REAL, WHOLE = b"Lends 1 core", b"Resume"
 TICKS_S = os.sysconf("SC_CLK_TCK")
 PATIENCE_S = 30
 

@@ -65,7 +65,7 @@ def test_start_look_work_pause_resume_and_quit(mesh, tmp_path):
     client = None
     try:
         tmux.type("potluck tui", "Enter")
-        screen = tmux.until("Lends 1 core", "Nobody uses this machine now.", "palette")
+        screen = tmux.until("Lends 1 core", "Nobody uses this machine now.", "? Help")
         assert "ann · mesh local" in screen.splitlines()[0]
         wait_until(lambda: bob.status().peers, "finding ann")
         client = subprocess.Popen([sys.executable, "-c", CALLER], env=bob.env, stdout=subprocess.PIPE)
@@ -82,7 +82,7 @@ def test_start_look_work_pause_resume_and_quit(mesh, tmp_path):
         tmux.until("Pause now?", "1 input of others would start again elsewhere.")
         tmux.type("y")
         tmux.until("Paused: no new work.", "Nobody uses this machine now.", "run for others")
-        tmux.type("5")
+        tmux.type("6")
         tmux.until("→ ")
         tmux.type("q")
         screen = tmux.until("$")
