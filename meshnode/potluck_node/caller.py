@@ -47,6 +47,8 @@ LEASE_PROTOCOL = "/potluck/lease/1"
 GRANT_TIMEOUT_S = 10.0
 # After closing, how long the provider may take to send its receipt.
 RECEIPT_TIMEOUT_S = 5.0
+# What could not be written, for want of room on the disk most likely, is tried again after this.
+KEEP_AGAIN_S = 30.0
 
 
 FromClients = (
@@ -126,9 +128,12 @@ class Caller:
 
     async def serve(self, *, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Run leases until cancelled."""
-        async with trio.open_nursery() as self._nursery:
-            await self._nursery.start(self._engine.serve)
-            task_status.started()
+        try:
+            async with trio.open_nursery() as self._nursery:
+                await self._nursery.start(self._engine.serve)
+                task_status.started()
+        finally:
+            self._nursery = None
 
     def open(
         self, call: str, function: wire.FunctionSpec, sink: CallSink, limit: Limit | None = None,
@@ -336,13 +341,24 @@ class Caller:
             lease.desk.close()
         if lease.calls:
             lease.calls.close()
+        self._book_end(lease, self._clock.now_us())
+
+    def _book_end(self, lease: _Lease, ended_us: int) -> None:
+        """Until it is on disk: what was signed would not be in our own account else, before the next start."""
 
         def kept(problem: Problem) -> None:
+            lease.gone.set()
             if problem:
                 log.error("a voucher is not in the journal: %s", problem)
-            lease.gone.set()
+            # The next start does it where this node is ending.
+            if problem and self._nursery:
+                self._nursery.start_soon(self._book_later, lease, ended_us)
 
-        lease.books.over(self._clock.now_us(), kept)
+        lease.books.over(ended_us, kept)
+
+    async def _book_later(self, lease: _Lease, ended_us: int) -> None:
+        await trio.sleep(KEEP_AGAIN_S)
+        self._book_end(lease, ended_us)
 
     # Messages
 

@@ -11,6 +11,7 @@ from potluck.wire import Failure, FunctionSpec, Message
 from potluck.wire import lease as messages
 from potluck.wire.verify import Verification
 from potluck_ledger.entries import read_receipt, read_voucher
+from potluck_ledger.journal import Problem
 from potluck_netsim.driver import Driver
 from potluck_netsim.facts import (
     CallDropped,
@@ -25,12 +26,13 @@ from potluck_netsim.facts import (
 )  # fmt: skip
 from potluck_netsim.interface import Link, SimNode
 from potluck_netsim.network import End
-from potluck_node.books import CallerBooks, at_once
-from potluck_node.caller import GRANT_TIMEOUT_S, RECEIPT_TIMEOUT_S
+from potluck_node.books import CallerBooks
+from potluck_node.caller import GRANT_TIMEOUT_S, KEEP_AGAIN_S, RECEIPT_TIMEOUT_S
 from potluck_node.core import events as ev
 from potluck_node.core.calls import CallCore
 
 GRANT_TIMEOUT_US, RECEIPT_TIMEOUT_US = int(GRANT_TIMEOUT_S * 1e6), int(RECEIPT_TIMEOUT_S * 1e6)
+KEEP_AGAIN_US = int(KEEP_AGAIN_S * 1e6)
 
 
 @dataclass(eq=False)
@@ -115,9 +117,12 @@ class SimCaller:
             held.link.post(message)
 
     def _open(self, action: ev.OpenLease) -> None:
-        self._world.fact(LeaseWanted(self._node.name, action.peer, action.function.name))
-        journal = self._node.journal
-        books = CallerBooks(self._node.key, journal, at_once(journal), action.lease, action.peer, action.function)
+        node, function = self._node, action.function
+        offer = node.book.offers.get(action.peer)
+        fresh_us = offer.expires_us - node.now_us if offer else 1 if action.peer == node.peer else 0
+        trusted = self.core._hiring.standing(action.peer).secrets
+        self._world.fact(LeaseWanted(node.name, action.peer, function.name, fresh_us, bool(function.secrets), trusted))
+        books = CallerBooks(node.key, node.journal, node.keep, action.lease, action.peer, action.function)
         lease = Lease(action, books)
         self.leases[action.lease] = lease
         if action.peer == self._node.peer:
@@ -208,9 +213,16 @@ class SimCaller:
         self._node.later(RECEIPT_TIMEOUT_US, partial(self._settled, lease))
 
     def _over(self, lease: Lease) -> None:
-        lease.books.over(self._node.now_us, lambda problem: None)
+        self._book_end(lease, self._node.now_us)
         bound_us = lease.books.meter.bound_us(self._node.now_us)
         self._world.fact(Seen(self._node.name, lease.action.peer, bound_us))
+
+    def _book_end(self, lease: Lease, ended_us: int) -> None:
+        def kept(problem: Problem) -> None:
+            if problem:
+                self._node.later(KEEP_AGAIN_US, partial(self._book_end, lease, ended_us))
+
+        lease.books.over(ended_us, kept)
 
     def _voucher(self, lease: Lease, data: bytes) -> None:
         def answer(signed: bytes, why: str) -> None:

@@ -8,10 +8,18 @@ from potluck_netsim import facts
 from potluck_netsim.machine import NOTICED_US
 from potluck_netsim.workload import exception_of, raises, result_of
 from potluck_netsim.world import Checker, Fact, World
+from potluck_node.core.offers import OFFERS_MAX
+from potluck_node.core.staff import POOLS_MAX
+from potluck_node.provider import LEASES_MAX
 
 # A core that is woken more often waits for something that no waking brings. Retries after a refusal take 1 s each and
 # lingering leases 2 s, so twenty leases and a map's retries stay far below.
 TICKS_MAX, ASKS_MAX, WINDOW_US = 200, 10, 1_000_000
+# Who cannot keep a signature does not give it.
+UNKEPT = "The journal cannot be written"
+# What waits at a provider for a worker: of each lease as much again as runs, and what was on the way; machines here run
+# eight workers at most.
+WAITING_MAX = LEASES_MAX * 2
 # Promised to owners: no new work after this; and their machine free so long after the grace.
 NO_NEW_WORK_US, GONE_US = 250_000, 2_000_000
 
@@ -118,7 +126,7 @@ class HonestReceipts:
     def see(self, fact: Fact, world: World) -> None:
         if not isinstance(fact, facts.ReceiptChecked):
             return
-        if fact.objection:
+        if fact.objection and not fact.objection.startswith(UNKEPT):
             world.broken(self.promise, fact.objection, fact.node, fact.provider)
         if not fact.receipt.busy_us <= fact.receipt.lease_us <= fact.meter.seen_us:
             bill = f"busy {fact.receipt.busy_us} µs, billed {fact.receipt.lease_us} µs, seen {fact.meter.seen_us} µs"
@@ -132,7 +140,7 @@ class HonestVouchers:
     promise = "an honest voucher is accepted"
 
     def see(self, fact: Fact, world: World) -> None:
-        if isinstance(fact, facts.VoucherChecked) and fact.objection:
+        if isinstance(fact, facts.VoucherChecked) and fact.objection and not fact.objection.startswith(UNKEPT):
             world.broken(self.promise, fact.objection, fact.node, fact.other)
 
 
@@ -159,7 +167,7 @@ class SecondsAreConserved:
             self._used(fact, world)
         elif isinstance(fact, facts.Billed):
             self._billed(fact, world)
-        elif isinstance(fact, facts.NodeDied):
+        elif isinstance(fact, facts.NodeDied | facts.DiskFull):
             self.died.add(fact.node)
         elif isinstance(fact, facts.Kept):
             self.kept[fact.node, self.names[fact.peer]] = fact
@@ -278,8 +286,65 @@ class OwnerComesFirst:
             world.broken(self.promise, how, fact.node, caller)
 
 
+@dataclass
+class OffersAreFresh:
+    """Nobody is asked whose offer has run out."""
+
+    promise = "an offer that is used is fresh"
+
+    def see(self, fact: Fact, world: World) -> None:
+        if isinstance(fact, facts.LeaseWanted) and fact.fresh_us <= 0:
+            how = f"a peer is asked for {fact.function} whose offer ended {-fact.fresh_us / 1e6:.3f} s ago"
+            world.broken(self.promise, how, fact.node)
+
+
+@dataclass
+class SecretsStayHere:
+    """What has secrets runs only where they may be known."""
+
+    promise = "no secret reaches a peer that is not trusted"
+
+    def see(self, fact: Fact, world: World) -> None:
+        if isinstance(fact, facts.LeaseWanted) and fact.secret and not fact.trusted:
+            world.broken(self.promise, f"{fact.function} is placed at a stranger", fact.node)
+
+
+@dataclass
+class BansEnd:
+    """Who did nothing wrong is asked again, sooner or later. `liars` are left out."""
+
+    promise = "no honest node is banned for good"
+    names: dict[str, str]
+    liars: frozenset[str] = frozenset()
+
+    def see(self, fact: Fact, world: World) -> None:
+        if isinstance(fact, facts.StillBanned) and not {fact.node, self.names[fact.peer]} & self.liars:
+            peer = self.names[fact.peer]
+            world.broken(self.promise, f"{fact.node} does nothing with {peer}: {fact.why}", fact.node, peer)
+
+
+@dataclass
+class LimitsHold:
+    """No queue, table or book grows without end."""
+
+    promise = "what a node holds stays within its limits"
+
+    def see(self, fact: Fact, world: World) -> None:
+        if not isinstance(fact, facts.Observed):
+            return
+        for what, held, most in (
+            ("leases given", fact.leases_given, LEASES_MAX),
+            ("leases taken", fact.leases_taken, LEASES_MAX),
+            ("pools", fact.pools, POOLS_MAX),
+            ("inputs waiting here", fact.waiting, WAITING_MAX),
+            ("offers", fact.offers, OFFERS_MAX),
+        ):
+            if held > most:
+                world.broken(self.promise, f"{held} {what}, of at most {most}", fact.node)
+
+
 def all_checkers(names: dict[str, str], drift_ppm: int = 0) -> list[Checker]:
     machines: list[Checker] = [LendsNoMore(), OneTenant(), HonestReceipts(), HonestVouchers()]
     seconds = SecondsAreConserved(names, drift_ppm=drift_ppm)
-    machines.append(OwnerComesFirst(names))
+    machines += [OwnerComesFirst(names), OffersAreFresh(), SecretsStayHere(), BansEnd(names), LimitsHold()]
     return [EveryCallEnds(), DeliveredOnce(), *machines, seconds, NoBusyWaiting(), NothingLeft()]

@@ -71,6 +71,13 @@ class NodeDied(Fact):
 
 
 @dataclass(frozen=True, slots=True)
+class DiskFull(Fact):
+    """A node can keep nothing for a while."""
+
+    node: str
+
+
+@dataclass(frozen=True, slots=True)
 class NodeFroze(Fact):
     """It does nothing for a while: the machine sleeps, or swaps."""
 
@@ -79,9 +86,36 @@ class NodeFroze(Fact):
 
 @dataclass(frozen=True, slots=True)
 class LeaseWanted(Fact):
+    """Of a peer (its id), whose offer is good for so long yet by the asker's clock; `secret` says whether the function
+    has secrets, `trusted` whether the asker trusts that peer."""
+
     node: str
     peer: str
     function: str
+    fresh_us: int = 1
+    secret: bool = False
+    trusted: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Observed(Fact):
+    """How much a node holds, at some moment."""
+
+    node: str
+    leases_taken: int
+    leases_given: int
+    pools: int
+    waiting: int
+    offers: int
+
+
+@dataclass(frozen=True, slots=True)
+class StillBanned(Fact):
+    """At the end, a node does nothing with a peer (its id), and why."""
+
+    node: str
+    peer: str
+    why: str
 
 
 @dataclass(frozen=True, slots=True)

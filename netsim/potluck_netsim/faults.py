@@ -35,12 +35,19 @@ class Faults:
     skewed_milli: int = 0  # of the nodes: their clock is wrong by up to `skew_us`
     skew_us: int = 60_000_000
     drift_ppm: int = 0  # of each node's clock, at most
+    disk_us: int = 0  # what a write takes
+    write_crash_milli: int = 0  # of the writes: the power fails just before or after
+    disk_full_per_hour: int = 0
+    disk_full_us: int = 30_000_000
+    gpu_lost_per_hour: int = 0  # for `away_us`
+    old_milli: int = 0  # of the nodes: of an older version, which the others do not understand
+    stall_milli: int = 0  # of the providers: grant leases and never answer
 
 
 def none() -> Faults:
     """Nothing goes wrong, and everybody is near."""
     rates = [each.name for each in fields(Faults) if each.name.endswith(("_per_hour", "_milli", "_ppm"))]
-    return Faults(**dict.fromkeys(rates, 0), latency_max_us=Faults.latency_min_us)
+    return Faults(**dict.fromkeys(rates, 0), disk_us=0, latency_max_us=Faults.latency_min_us)
 
 
 def draw_faults(dice: random.Random) -> Faults:
@@ -71,4 +78,11 @@ def draw_faults(dice: random.Random) -> Faults:
         skewed_milli=dice.choice((0, 0, 200)),
         skew_us=dice.choice((1_000_000, 60_000_000)),
         drift_ppm=dice.choice((0, 50, 200)),
+        disk_us=dice.choice((0, 0, 3_000, 200_000)),
+        write_crash_milli=dice.choice((0, 0, 5)),
+        disk_full_per_hour=dice.choice((0, 0, 6)),
+        disk_full_us=dice.choice((5_000_000, 60_000_000)),
+        gpu_lost_per_hour=dice.choice((0, 0, 20)),
+        old_milli=dice.choice((0, 0, 0, 200)),
+        stall_milli=0,
     )

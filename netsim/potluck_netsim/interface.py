@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 from potluck.wire.offer import Offer
-from potluck_ledger.journal import Journal
+from potluck_ledger.journal import Journal, Problem
 from potluck_ledger.keys import PrivateKey
 from potluck_netsim.faults import Faults
 from potluck_netsim.network import End, Host, Network
@@ -35,6 +36,10 @@ class SimNode(Host, Protocol):
     @property
     def now_us(self) -> int:
         """By its own clock, Unix microseconds."""
+        ...
+
+    def keep(self, write: Callable[[], None], then: Callable[[Problem], None]) -> None:
+        """Write to the journal, in the order of asking, and then say what came of it."""
         ...
 
     def listen(self) -> None:

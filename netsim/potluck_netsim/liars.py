@@ -12,7 +12,7 @@ from potluck.wire import FunctionSpec
 from potluck.wire.verify import Canary, EvidenceFacts, Verification
 from potluck.wire.worker import InputSucceeded
 from potluck_netsim.caller import SimCaller
-from potluck_netsim.checkers import DeliveredOnce, EveryCallEnds, all_checkers
+from potluck_netsim.checkers import BansEnd, DeliveredOnce, EveryCallEnds, all_checkers
 from potluck_netsim.facts import Delivered, Verdict
 from potluck_netsim.faults import Faults
 from potluck_netsim.network import Network
@@ -35,6 +35,8 @@ CALM = Faults(
 )  # fmt: skip
 FORGED = MAGIC + b"forged by "
 
+# Of the functions, so many have secrets: they run at home alone.
+SECRET_MILLI = 100
 QUORUM, ADAPTIVE = Verification(2, 3), Verification(2, 5, adaptive=True)
 
 
@@ -114,11 +116,15 @@ class Strangers(Lab):
     def _checkers(self) -> list[Checker]:
         honest = frozenset(node.name for node in self.nodes if not isinstance(node, Liar))
         plain = all_checkers({node.peer: node.name for node in self.nodes}, self.faults.drift_ppm)
-        others = [each for each in plain if not isinstance(each, DeliveredOnce)]
+        others = [each for each in plain if not isinstance(each, DeliveredOnce | BansEnd)]
+        names = {node.peer: node.name for node in self.nodes}
+        others.append(BansEnd(names, frozenset(names.values()) - honest))
         return [*others, NoLieIsDelivered(honest=honest, checked=self.quorums)]
 
     def _begin(self, node: Node, call: str, function: FunctionSpec) -> None:
         rule = self.world.dice.choice((None, QUORUM, ADAPTIVE))
+        if self.world.chance(SECRET_MILLI):
+            rule, function = None, replace(function, secrets=("key",))
         # A liar's own machine lies to itself, and is believed.
         if rule is QUORUM and not isinstance(node, Liar):
             self.quorums.add(call)

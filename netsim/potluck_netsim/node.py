@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -12,10 +13,11 @@ from potluck.wire.offer import Offer
 from potluck_ledger.journal import Journal
 from potluck_ledger.keys import PrivateKey
 from potluck_netsim.caller import SimCaller
-from potluck_netsim.facts import NodeDied, NodeFroze
+from potluck_netsim.disk import Disk, Then, Write
+from potluck_netsim.facts import NodeDied, NodeFroze, Observed, StillBanned
 from potluck_netsim.gossip import Ear
 from potluck_netsim.network import End, Network
-from potluck_netsim.provider import SimProvider
+from potluck_netsim.provider import DISK_FULL, SimProvider
 from potluck_netsim.sites import LAN, Site
 from potluck_netsim.world import START_US, Do
 from potluck_node.core import events as ev
@@ -65,6 +67,7 @@ class Node:
         self.images: dict[str, None] = {}
         self.life, self.alive, self.unplugged, self.frozen_until_us, self.born_us = 0, False, False, 0, 0
         self._sequence = self._telling = self._up_us = 0
+        self.power_fails: Do = partial(self.die, False)
         network.add(self)
         self.be_born()
 
@@ -85,6 +88,7 @@ class Node:
         self.caller = self.make_caller(self)
         self.provider = self.make_provider(self) if self._offers else None
         self._settling = self._listens = False
+        self.disk = Disk(self)
         self.world.tell(self.name, "is up")
         if self.provider:
             self.provider.submit(pev.GpusSeen(self.gpus))
@@ -128,6 +132,42 @@ class Node:
             self.world.at(self.frozen_until_us, partial(self.in_life, life, do))
         else:
             do()
+
+    def keep(self, write: Write, then: Then) -> None:
+        self.disk.keep(write, then)
+
+    def fill_disk(self, for_us: int) -> None:
+        """For a while; then somebody makes room, and lends again."""
+        self.disk.fill(for_us)
+        self.later(for_us, self._mended)
+
+    def _mended(self) -> None:
+        if self.provider and self.provider.core.paused == DISK_FULL:
+            self.provider.submit(pev.Resumed())
+
+    def lose_gpu(self, for_us: int) -> None:
+        """One of them falls off the bus, and comes back."""
+        if self.provider and self.gpus:
+            lost = self.gpus[0]
+            self.provider.submit(pev.GpusSeen((replace(lost, state="lost: it fell off the bus"), *self.gpus[1:])))
+            self.later(for_us, partial(self.provider.submit, pev.GpusSeen(self.gpus)))
+
+    def observed(self) -> Observed:
+        """How much it holds."""
+        core = self.provider.core if self.provider else None
+        waiting = sum(len(pool.queue) for pool in core._pools.values()) if core else 0
+        given, pools = (len(self.provider.held), len(core._pools)) if self.provider and core else (0, 0)
+        return Observed(self.name, len(self.caller.leases), given, pools, waiting, len(self.book.offers))
+
+    def still_banned(self) -> Iterator[StillBanned]:
+        """With whom nothing is done any more, though it is time."""
+        now_us, core = self.now_us, self.caller.core
+        for peer in self.network.hosts:
+            why = self.book.banned.get(peer) or core.reputation.banned(peer, now_us)
+            if left_us := core._hiring.bans.left_us(peer, now_us):
+                why = why or f"it failed, and is avoided for {left_us / 1e6:.0f} s more"
+            if why:
+                yield StillBanned(self.name, peer, why)
 
     def leftovers(self) -> Iterator[str]:
         """What a quiet node should not have any more, in words."""

@@ -12,7 +12,7 @@ from potluck.errors import RefusedError
 from potluck.wire import PROTOCOL, Failure
 from potluck.wire import lease as messages
 from potluck_ledger.entries import Receipt, sign
-from potluck_ledger.envelope import EnvelopeError
+from potluck_ledger.journal import JournalError, Problem
 from potluck_netsim.driver import Driver
 from potluck_netsim.facts import Billed, VoucherChecked
 from potluck_netsim.interface import Link, SimNode
@@ -26,6 +26,9 @@ from potluck_node.core.staff import IDLE_US
 from potluck_node.link import LocalLink, local_links
 from potluck_node.provider import LEASES_MAX, UNSIGNED_RETRY_US
 from potluck_node.settling import COUNTERSIGN_TIMEOUT_S
+
+# Why a node takes no more work.
+DISK_FULL = "the journal cannot be written"
 
 COUNTERSIGN_TIMEOUT_US = int(COUNTERSIGN_TIMEOUT_S * 1e6)
 
@@ -157,12 +160,14 @@ class SimProvider:
 
     def _voucher(self, lease: str, envelope: bytes) -> None:
         """Keep it before it counts."""
-        try:
-            self._node.journal.hold(envelope)
-        except EnvelopeError as error:
-            self._world.fact(VoucherChecked(self._node.name, lease, str(error)))
-        else:
-            self.submit(ev.VoucherCame(lease, envelope))
+
+        def held(problem: Problem) -> None:
+            if problem is None:
+                self.submit(ev.VoucherCame(lease, envelope))
+            elif not isinstance(problem, JournalError):
+                self._world.fact(VoucherChecked(self._node.name, lease, str(problem)))
+
+        self._node.keep(lambda: self._node.journal.hold(envelope), held)
 
     def _settle(self, action: ev.SettleLease) -> None:
         held = self.held.get(action.lease)
@@ -177,13 +182,21 @@ class SimProvider:
 
     def _settled(self, lease: str) -> None:
         """The caller answered, is gone, or took too long."""
-        held = self.held.get(lease)
-        if lease in self._settling:
-            action, receipt = self._settling.pop(lease)
-            theirs = held.countersigned if held else b""
-            settle(self._node.key, self._node.journal, action, receipt, theirs, self._node.now_us)
-            self._world.fact(Billed(self._node.name, action.caller, lease, action.meter.run_us, bool(action.gpu)))
-        self._let_go(lease)
+        if lease not in self._settling:
+            self._let_go(lease)
+            return
+        (action, receipt), held, node = self._settling.pop(lease), self.held.get(lease), self._node
+        theirs, now_us = held.countersigned if held else b"", node.now_us
+
+        def kept(problem: Problem) -> None:
+            self._let_go(lease)
+            if problem is None:
+                self._world.fact(Billed(node.name, action.caller, lease, action.meter.run_us, bool(action.gpu)))
+            else:
+                # Without a journal nothing can be billed, so nothing more is run.
+                self.submit(ev.Paused(DISK_FULL))
+
+        node.keep(lambda: settle(node.key, node.journal, action, receipt, theirs, now_us), kept)
 
     def _let_go(self, lease: str) -> None:
         held = self.held.pop(lease, None)

@@ -27,6 +27,8 @@ CALL_EVERY_US, INPUTS_MAX = 15_000_000, 40
 # After the faults, a mesh that has delivered nothing for this long is stuck: the longest ban takes 2 min, the longest
 # run 30 s.
 STUCK_US = 5 * MINUTE_US
+# How often it is looked at what nodes hold.
+OBSERVE_US = 10_000_000
 # After the last call: leases linger 2 s, receipts take 5 s, workers stay warm for a minute and zygotes longer.
 EMPTY_US = ZYGOTE_US + 2 * MINUTE_US
 
@@ -85,7 +87,10 @@ class Lab:
         # The first always lends, so that the mesh is not empty.
         offers = number == 0 or self.world.chance(800)
         gpus = dice.choice((0, 0, 1, 2))
-        return kind(self.network, number, capacity, slow, offers, gpus, self._site(), *self._clock())
+        made = kind(self.network, number, capacity, slow, offers, gpus, self._site(), *self._clock())
+        made.power_fails = partial(self._kill, made)
+        made.protocol -= self.world.chance(self.faults.old_milli)
+        return made
 
     def _site(self) -> Site:
         return LAN
@@ -103,6 +108,7 @@ class Lab:
             self._plan(node)
         if self.faults.cuts_per_hour:
             self._often(60 * MINUTE_US / self.faults.cuts_per_hour, self._cut)
+        self.world.after(OBSERVE_US, self._observe)
         self._stage()
         self.world.run(self.ends_us)
         self._cease()
@@ -110,7 +116,8 @@ class Lab:
             self.world.run(self.world.now_us + 1_000_000)
         self.world.fact(facts.Quiet())
         self.world.run(self.world.now_us + EMPTY_US)
-        for fact in (*self._leftovers(), *self._kept(), facts.Reckoned()):
+        bans = (ban for node in self.nodes for ban in node.still_banned())
+        for fact in (*self._leftovers(), *bans, *self._kept(), facts.Reckoned()):
             self.world.fact(fact)
         lent_us = sum(node.up_us() * node.capacity.cpu_milli // 1000 for node in self.nodes if node.provider)
         sent = self.network.carried, self.network.gossip.told
@@ -122,6 +129,14 @@ class Lab:
         yield from ()
 
     # What users do
+
+    def _observe(self) -> None:
+        """Look at what nodes hold, as long as there are faults."""
+        for node in self.nodes:
+            if node.alive:
+                self.world.fact(node.observed())
+        if self.world.now_us < self.ends_us:
+            self.world.after(OBSERVE_US, self._observe)
 
     def _stage(self) -> None:
         """What happens to the mesh as a whole, beside faults."""
@@ -135,6 +150,8 @@ class Lab:
             (faults.deaths_per_hour, self._kill),
             (faults.freezes_per_hour, self._freeze),
             (faults.pauses_per_hour, self._pause),
+            (faults.disk_full_per_hour, self._fill),
+            (faults.gpu_lost_per_hour, self._lose_gpu),
         ):
             if rate:
                 self._often(hour_us / rate, partial(fault, node))
@@ -195,6 +212,14 @@ class Lab:
         if node.alive:
             node.later(0, partial(node.pause, self.world.chance(500)))
             node.later(self.world.around(self.faults.away_us), node.resume)
+
+    def _fill(self, node: Node) -> None:
+        if node.alive:
+            node.fill_disk(self.world.around(self.faults.disk_full_us))
+
+    def _lose_gpu(self, node: Node) -> None:
+        if node.alive:
+            node.later(0, partial(node.lose_gpu, self.world.around(self.faults.away_us)))
 
     def _cut(self) -> None:
         """Some and the others do not hear each other for a while."""

@@ -15,13 +15,18 @@ from potluck_netsim.__main__ import main
 from potluck_netsim.checkers import HonestVouchers
 from potluck_netsim.facts import GpusChanged, Used
 from potluck_netsim.faults import Faults
+from potluck_netsim.liars import Strangers
 from potluck_netsim.scenarios import Lab, Options
+from potluck_netsim.shrink import Shrinker, replay
 from potluck_netsim.world import STANDSTILL_EVENTS, PromiseBroken, World
 from potluck_node.core import events as ev
+from potluck_node.core.bans import Bans
 from potluck_node.core.calls import CallCore
 from potluck_node.core.hiring import Hiring
+from potluck_node.core.offers import OfferBook
 from potluck_node.core.provider import ProviderCore
 from potluck_node.core.room import Room
+from potluck_node.core.staff import Staff
 
 MILD = Faults(deaths_per_hour=0, freezes_per_hour=0, pauses_per_hour=0, cancelled_milli=300)
 
@@ -204,3 +209,51 @@ def test_a_gpu_that_is_leased_twice_is_found():
     lab.world.fact(GpusChanged("node-00", ("gpu0", "gpu1")))
     with pytest.raises(PromiseBroken, match="a GPU is never leased twice"):
         lab.world.fact(GpusChanged("node-00", ("gpu0", "gpu0")))
+
+
+def test_an_offer_that_has_run_out_is_found(monkeypatch):
+    monkeypatch.setattr(OfferBook, "fresh", lambda book, now_us: iter(list(book.offers.values())))
+    silent = dataclasses.replace(MILD, deaths_per_hour=120, silent_milli=1000)
+    assert "whose offer ended" in broken("an offer that is used is fresh", silent)
+
+
+def test_a_ban_without_end_is_found(monkeypatch):
+    monkeypatch.setattr(Bans, "left_us", lambda bans, peer, now_us: 10**9 * (peer in bans._bans))
+    deadly = dataclasses.replace(MILD, deaths_per_hour=60)
+    assert "does nothing with" in broken("no honest node is banned for good", deadly)
+
+
+def test_a_secret_at_a_stranger_is_found(monkeypatch):
+    monkeypatch.setattr(Hiring, "secrets", lambda hiring, peer: True)
+    text = first_broken(lambda seed: Strangers(Options(seed, nodes=6, minutes=2, faults=MILD)), range(20))
+    assert "no secret reaches a peer that is not trusted" in text
+
+
+def test_too_many_sandboxes_are_found(monkeypatch):
+    monkeypatch.setattr(Staff, "may_pool", lambda staff, caller, spec: True)
+    monkeypatch.setattr(Staff, "_make_pool_room", lambda staff: None)
+    text = first_broken(lambda seed: Lab(Options(seed, nodes=16, minutes=4, faults=MILD)), range(20))
+    assert "what a node holds stays within its limits" in text
+
+
+def test_the_shortest_replay_breaks_the_same_promise(monkeypatch):
+    monkeypatch.setattr(Room, "fits", lambda room, spec: True)
+    options = Options(5, nodes=12, minutes=4, faults=MILD)
+    with pytest.raises(PromiseBroken) as caught:
+        Lab(options).run()
+    shrinker = Shrinker(Lab, options, caught.value)
+    shortest = shrinker.shrink()
+    assert shortest.promise == caught.value.promise
+    assert (shrinker.options.nodes, shrinker.options.minutes) < (6, 2)
+    assert shrinker.options.faults.straggler_milli == 0
+    said = replay("lab", shrinker.options).split()[3:]
+    shown = CliRunner().invoke(main, [*said, "--no-shrink"])
+    assert shown.exit_code == 1
+    assert shown.output.strip() == str(shortest)
+
+
+def test_a_report_is_drawn(tmp_path):
+    shown = CliRunner().invoke(main, ["parted", "--seed", "1", "--nodes", "6", "--png", str(tmp_path / "parted.png")])
+    assert shown.exit_code == 0, shown.output
+    assert "calls are served" in shown.output
+    assert (tmp_path / "parted.png").read_bytes().startswith(b"\x89PNG")
