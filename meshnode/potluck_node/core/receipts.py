@@ -26,7 +26,7 @@ from potluck_ledger.vouchers import LATENCY_SLACK_US
 from potluck_node.core.gpu_meter import GpuUse
 from potluck_node.core.meter import LeaseMeter, payload_digest
 
-# Quartz drifts by up to 100 ppm, and Linux lets whoever disciplines its clock speed it up or slow it down by 500 ppm, and
+# Quartz drifts by up to 100 ppm, and Linux lets whoever disciplines its clock speed it up or slow it down by 500 ppm,
 # the monotonic one with it (adjtimex(2)): of two clocks, twice that. 1 ms on top for rounding.
 DRIFT_PPM = 1_000
 ROUNDING_US = 1_000
