@@ -116,7 +116,7 @@ class Lab:
             self.world.run(self.world.now_us + 1_000_000)
         self.world.fact(facts.Quiet())
         self.world.run(self.world.now_us + EMPTY_US)
-        bans = (ban for node in self.nodes for ban in node.still_banned())
+        bans = (ban for node in self.nodes if node.alive for ban in node.still_banned())
         for fact in (*self._leftovers(), *bans, *self._kept(), facts.Reckoned()):
             self.world.fact(fact)
         lent_us = sum(node.up_us() * node.capacity.cpu_milli // 1000 for node in self.nodes if node.provider)
@@ -256,5 +256,5 @@ class Lab:
 
     def _leftovers(self) -> Iterator[facts.Leftover]:
         for node in self.nodes:
-            for what in node.leftovers():
+            for what in node.leftovers() if node.alive else ():
                 yield facts.Leftover(node.name, what)
