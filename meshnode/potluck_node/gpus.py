@@ -53,6 +53,7 @@ class GpuWatch:
         self._lock = trio.Lock()
         self._hurry = trio.Event()
         self._any = False
+        self._held: frozenset[str] = frozenset()
         self.findings: tuple[str, ...] = ()
         # How much of each GPU's memory is lent, and who is told what the owner's policy wants to know.
         self.lent_memory = 1.0
@@ -89,9 +90,11 @@ class GpuWatch:
             log.info("%s", " ".join(found.findings))
         self.findings = found.findings
         lent = tuple(each for each in found.devices if self._lends(each))
-        held = {gpu.uuid for hold in self._desk.holders().values() for gpu in hold.gpus}
+        held = frozenset(gpu.uuid for hold in self._desk.holders().values() for gpu in hold.gpus)
+        # Loads are of the last second: of one that was held at the last look, or since, it may be ours.
+        recently, self._held = held | self._held, held
         # First, so that none is given away that the policy holds back.
-        self.on_facts(tuple(_facts(each, ours, each.uuid in held) for each in lent))
+        self.on_facts(tuple(_facts(each, ours, each.uuid in held, each.uuid in recently) for each in lent))
         self._submit(ev.GpusSeen(tuple(self._gpu(each, ours) for each in lent)))
         await self.on_look(lent)
 
@@ -149,7 +152,7 @@ def _beyond(gpu: Gpu, used_mib: int) -> Failure:
     return Failure.of(error)
 
 
-def _facts(device: Device, ours: Owners, held: bool) -> GpuFacts:
+def _facts(device: Device, ours: Owners, held: bool, recently: bool) -> GpuFacts:
     """Of a GPU that a worker holds, processes that we do not see may be that worker's: see `_is_other`."""
     if device.fault:
         return GpuFacts(device.uuid, device.index)
@@ -163,6 +166,7 @@ def _facts(device: Device, ours: Owners, held: bool) -> GpuFacts:
         None if device.power_mw is None else device.power_mw / 1000,
         device.memory_mib,
         sum(told),
+        None if recently else device.load_milli,
     )
 
 

@@ -45,7 +45,7 @@ RECEIPTS_S, SPARE_S = 2.0, 0.3
 TOLD = {"user-active": "the owner returned", "fullscreen": "the owner returned", "game": "the owner returned",
         "exclusive-program": "the owner returned", "ssh-session": "the owner returned"}  # fmt: skip
 # What peers are told of a GPU: of all other reasons, HELD.
-STATES = {"gpu-off": OFF, "gpu-used": USED, "gpu-memory-used": USED}
+STATES = {"gpu-off": OFF, "gpu-used": USED, "gpu-memory-used": USED, "gpu-busy": USED}
 
 
 class PolicyDesk:

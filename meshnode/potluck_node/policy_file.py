@@ -41,11 +41,12 @@ RIGHT = {
     "cpu_temp_c": "degrees Celsius, as 95; 0 asks nothing",
     "gpu_temp_c": "degrees Celsius, as 87; 0 asks nothing",
     "gpu_watts": "watts, as 250; 0 asks nothing",
+    "gpu_others_load": "a part of the time from 0 to 1, as 0.3; 0 asks nothing",
     "gpu_off": "numbers or uuids of GPUs, as [0]",
     "gpu_share_vram": "a part of a GPU's memory from 0 to 1, as 0.5",
     "grace_s": "seconds, as 30",
 }
-PARTS = ("battery_min", "others_cpu", "gpu_share_vram")
+PARTS = ("battery_min", "others_cpu", "gpu_others_load", "gpu_share_vram")
 
 
 def checked(values: object) -> Policy:

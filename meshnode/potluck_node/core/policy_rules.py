@@ -42,6 +42,7 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     cpu_temp_c: float | None = None
     gpu_temp_c: float | None = None
     gpu_watts: float = 0.0
+    gpu_others_load: float | None = None
     gpu_off: tuple[str | int, ...] = ()
     gpu_share_vram: float = 1.0
     grace_s: float = 30.0
@@ -58,20 +59,21 @@ _NIGHTS = dict.fromkeys(DAYS, ("22:00-07:00",))
 _ALWAYS: dict[str, object] = {
     "idle_s": 0.0, "windows": {}, "games": False, "fullscreen": False, "ssh": False, "others_cpu": 0.0, "battery": True,
     "battery_min": 0.0, "metered": True, "memory_free_mib": 0, "disk_free_gib": 0.0, "cpu_temp_c": 0.0,
-    "gpu_temp_c": 0.0,
+    "gpu_temp_c": 0.0, "gpu_others_load": 0.0,
 }  # fmt: skip
 # A machine at which somebody works or plays.
 _IDLE: dict[str, object] = {
     "idle_s": 180.0, "windows": {}, "games": True, "fullscreen": True, "ssh": True, "others_cpu": 0.5, "battery": False,
     "battery_min": 0.5, "metered": False, "memory_free_mib": 1024, "disk_free_gib": 5.0, "cpu_temp_c": 95.0,
-    "gpu_temp_c": 87.0,
+    "gpu_temp_c": 87.0, "gpu_others_load": 0.3,
 }  # fmt: skip
 _PRESETS: dict[str, dict[str, object]] = {"always": _ALWAYS, "idle": _IDLE, "nights": _IDLE | {"windows": _NIGHTS}}
 
 
 @dataclass(frozen=True)
 class GpuFacts:
-    """Of one GPU; None where nobody knows. `others_mib` is what programs of the owner hold of its memory."""
+    """Of one GPU; None where nobody knows. `others_mib` is what programs of the owner hold of its memory,
+    `others_milli` the part of the time in which they use it, in thousandths."""
 
     uuid: str
     index: str = ""
@@ -80,6 +82,7 @@ class GpuFacts:
     watts: float | None = None
     memory_mib: int | None = None
     others_mib: int | None = None
+    others_milli: int | None = None
 
 
 @dataclass(frozen=True)
@@ -299,6 +302,11 @@ GPU_RULES: dict[str, Rule[GpuFacts]] = {
     "gpu-memory-used": Rule(
         lambda p, g: above(g.others_mib, (g.memory_mib or 0) * (1 - p.gpu_share_vram)),
         lambda p, g: f"programs of the owner hold {g.others_mib} MiB of it", "End them, or lower gpu_share_vram.", 10,
+    ),
+    "gpu-busy": Rule(
+        lambda p, g: above(g.others_milli, (p.gpu_others_load or 0) * 1000),
+        lambda p, g: f"programs of the owner use it for {(g.others_milli or 0) / 10:.0f} % of the time",
+        "Wait until they are done, or raise gpu_others_load.", 30,
     ),
     "gpu-hot": Rule(
         lambda p, g: above(g.temp_c, p.gpu_temp_c), lambda p, g: f"it has {g.temp_c:.0f} °C",

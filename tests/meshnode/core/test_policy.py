@@ -61,6 +61,7 @@ CAUSES = {
     "gpu-used": replace(QUIET, gpus=(replace(GPU, used=True),)),
     "gpu-memory-used": replace(QUIET, gpus=(replace(GPU, others_mib=20_000),)),
     "gpu-hot": replace(QUIET, gpus=(replace(GPU, temp_c=95.0),)),
+    "gpu-busy": replace(QUIET, gpus=(replace(GPU, others_milli=310),)),
     "gpu-power": replace(QUIET, gpus=(replace(GPU, watts=400.0),)),
 }
 # Settings with which each of these is a reason, and nothing is in quiet.

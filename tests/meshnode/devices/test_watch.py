@@ -177,6 +177,19 @@ async def test_a_process_that_is_not_seen_may_be_that_of_whoever_holds_the_gpu()
     assert told == [True, False]
 
 
+async def test_the_load_of_a_gpu_is_the_owners_if_no_worker_had_it_of_late():
+    watched = Watched(replace(ONE, load_milli=700))
+    told = []
+    watched.watch.on_facts = lambda facts: told.append(facts[0].others_milli)
+    await watched.watch.look()
+    watched.desk.take("w", ("any",))
+    await watched.watch.look()
+    watched.desk.release("w")
+    await watched.watch.look()
+    await watched.watch.look()
+    assert told == [700, None, None, 700]
+
+
 async def test_half_a_gpu_is_lent_and_the_rest_is_its_owners(child):
     watched = Watched(replace(ONE, processes=(GpuProcess(1, 9000),)), sandboxes={"w": child.pid})
     watched.watch.lent_memory = 0.5
