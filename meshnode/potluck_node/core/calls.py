@@ -377,7 +377,7 @@ class CallCore:
         elif not self._alone(function, item.number):
             return  # it runs a second time elsewhere, which may go better
         elif done.lost:
-            self._lost(function, item, done.lost, now_us)
+            self._lost(function, item, done.lost, now_us, blames=not done.yielded)
         elif function.may_retry(item, done):
             self._retry_later(function, item, now_us)
         elif done.exception is not None:
@@ -390,8 +390,8 @@ class CallCore:
         item.retry_later(function.spec.retries, now_us)
         function.delayed.append(item.number)
 
-    def _lost(self, function: Function, item: Input, why: str, now_us: int) -> None:
-        item.losses += 1
+    def _lost(self, function: Function, item: Input, why: str, now_us: int, blames: bool = True) -> None:
+        item.losses += blames
         if function.spec.web and item.began:
             # It may have had its effect, and of what it was sent nothing is kept.
             cut = ExecutionError(f"{function.spec.name} was lost while it answered.", why=why, fix="Send it again.")

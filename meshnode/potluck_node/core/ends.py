@@ -24,9 +24,9 @@ def failed(item: Item, failure: Failure) -> InputDone:
     return InputDone(item.message.input, item.message.attempt, item.run_us, failure=failure)
 
 
-def lost(item: Item, why: str) -> InputDone:
-    """It may run elsewhere."""
-    return InputDone(item.message.input, item.message.attempt, item.run_us, lost=why)
+def lost(item: Item, why: str, yielded: bool = False) -> InputDone:
+    """It may run elsewhere; `yielded` if its owner wants the machine."""
+    return InputDone(item.message.input, item.message.attempt, item.run_us, lost=why, yielded=yielded)
 
 
 def died(item: Item, reason: str, alone: bool) -> InputDone:

@@ -409,7 +409,8 @@ class ProviderCore:
         worker.reckon(now_us)
         item = worker.items[number]
         item.over, item.over_us = why, now_us
-        self._finish(item, 0, ends.failed(item, failure) if failure else ends.lost(item, why), now_us)
+        end = ends.failed(item, failure) if failure else ends.lost(item, why, yielded=bool(worker.warned))
+        self._finish(item, 0, end, now_us)
         if worker.live() or (pool.spec.web and not worker.going):
             self._act(ev.StopInput(pool.name, worker.name, number))
         elif not worker.killed:

@@ -152,7 +152,7 @@ class Yielding:
 def as_done(worker: Worker, item: Item, outcome: InputSucceeded | InputRaised | InputRefused) -> InputDone:
     """A worker's answer as the caller gets it: what ended because it was told to may run elsewhere."""
     if worker.warned and isinstance(outcome, InputRaised) and _name(outcome) in INTERRUPTED:
-        return ends.lost(item, worker.warned)
+        return ends.lost(item, worker.warned, yielded=True)
     return ends.as_done(item, outcome)
 
 
@@ -162,4 +162,4 @@ def _name(outcome: InputRaised) -> str:
 
 def died(worker: Worker, item: Item, reason: str, alone: bool) -> InputDone:
     """The same of one that is gone."""
-    return ends.lost(item, worker.warned) if worker.warned else ends.died(item, reason, alone)
+    return ends.lost(item, worker.warned, yielded=True) if worker.warned else ends.died(item, reason, alone)

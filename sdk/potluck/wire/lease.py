@@ -144,7 +144,8 @@ class ScaleWorkers(Message, frozen=True):
 
 class InputDone(Message, frozen=True):
     """`run_us` is the wall time on the worker as the provider measured it; exactly one of the three outcomes is set,
-    or `lost` says why the worker ended without one."""
+    or `lost` says why the worker ended without one. It is `yielded` if that was because the owner wants the machine:
+    then the input is not to blame, however often it happens."""
 
     input: int
     attempt: int
@@ -153,6 +154,7 @@ class InputDone(Message, frozen=True):
     exception: RemoteException | None = None
     failure: Failure | None = None
     lost: str = ""
+    yielded: bool = False
 
 
 class CloseLease(Message, frozen=True):

@@ -169,6 +169,16 @@ def test_an_input_that_takes_machine_after_machine_down_fails_in_the_end():
     assert "unplugged" in failure.why
 
 
+def test_owners_may_take_their_machines_back_as_often_as_they_like():
+    caller = Caller("ann")
+    lease = caller.lease()
+    for _ in range(3 * limits.LOSSES_MAX):
+        caller.finish(lease, caller.only(ev.SendInput), lost="the owner returned", yielded=True)
+        assert not caller.all(ev.Deliver)
+    caller.finish(lease, caller.only(ev.SendInput))
+    assert caller.only(ev.Deliver).payload == b"result"
+
+
 def test_an_exception_is_delivered_at_once_without_retries():
     caller = Caller("ann")
     lease = caller.lease()

@@ -57,7 +57,7 @@ def test_what_is_done_in_time_counts_and_the_lease_ends_with_what_waits(made):
 def test_who_saves_and_ends_runs_elsewhere(made):
     pause(made)
     (done,) = raised(made)
-    assert (done.lost, done.exception) == (WHY, None)
+    assert (done.lost, done.yielded, done.exception) == (WHY, True, None)
 
 
 def test_what_fails_by_itself_has_failed(made):
@@ -75,7 +75,7 @@ def test_an_interrupt_that_nobody_asked_for_is_an_exception_like_others(made):
 def test_a_warned_worker_that_dies_has_lost_its_input(made):
     pause(made)
     made.send(ev.WorkerGone(made.pool, made.worker, "killed by signal 2"))
-    assert [done.lost for done in made.posts(InputDone)] == [WHY]
+    assert [(done.lost, done.yielded) for done in made.posts(InputDone)] == [(WHY, True)]
 
 
 def test_whoever_comes_and_goes_within_the_grace_changes_little(made):
