@@ -163,7 +163,13 @@ class PolicyDesk:
 
     def _give_way(self, provider: Provider, reason: Reason | None, now_us: int) -> None:
         """Tell what runs that its grace begins, and end it once it had its time, since there is a reason for that."""
-        if self._ended or reason is None:
+        if reason is None:
+            # What an owner has paused goes on to its end.
+            if self._warned and not self._ended:
+                provider.submit(pev.GraceSpared())
+            self._ended, self._warned = False, ""
+            return
+        if self._ended:
             return
         grace_us = 0 if reason.code in AT_ONCE else round(self._core.policy.grace_s * 1e6)
         grace_us = round(self._system_grace_s * 1e6) if reason.code in SYSTEM else grace_us
@@ -208,6 +214,8 @@ class PolicyDesk:
     async def going(self, kind: str, delay_s: float) -> None:
         """The machine is about to sleep or stop, and waits so long: what runs saves, ends, and has its receipts."""
         self._system_grace_s = max(0.0, min(self._core.policy.grace_s, delay_s - RECEIPTS_S))
+        # Own functions may still run where the owner's return has ended all others.
+        self._ended = False
         self._see(replace(self._facts, suspending=kind == "sleep", shutting_down=kind == "shutdown"))
         if self._provider:
             with trio.move_on_after(delay_s - SPARE_S):

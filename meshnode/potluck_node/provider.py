@@ -103,7 +103,9 @@ class Provider:
                 await self._nursery.start(self.neighbours.serve)
             task_status.started()
 
-    def submit(self, event: ev.Paused | ev.GraceBegan | ev.Resumed | ev.NeighboursSeen | ev.GpusBlocked) -> None:
+    def submit(
+        self, event: ev.Paused | ev.GraceBegan | ev.GraceSpared | ev.Resumed | ev.NeighboursSeen | ev.GpusBlocked
+    ) -> None:
         self._engine.submit(event)
 
     def keep_with(self, keep: Keep) -> None:

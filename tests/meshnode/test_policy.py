@@ -31,7 +31,7 @@ class Provider:
         self.paused, self.gpus = "", None
 
     def submit(self, event):
-        if isinstance(event, pev.GraceBegan):
+        if isinstance(event, pev.GraceBegan | pev.GraceSpared):
             self.graces.append(event)
             return
         self.told.append((trio.current_time(), event))
@@ -79,9 +79,18 @@ class Machine:
 
 
 @pytest.fixture
-async def desk(nursery, autojump_clock, tmp_path):
-    # Looking at the machine takes a thread, which the clock is to wait for.
-    autojump_clock.autojump_threshold = 0.005
+def no_threads(monkeypatch):
+    """Virtual time does not wait for them."""
+
+    async def inline(function, *arguments):
+        await trio.lowlevel.checkpoint()
+        return function(*arguments)
+
+    monkeypatch.setattr(trio.to_thread, "run_sync", inline)
+
+
+@pytest.fixture
+async def desk(nursery, autojump_clock, no_threads, tmp_path):
     machine, provider = Machine(), Provider()
     made = PolicyDesk(IDLE, provider, machine, TrioClock(), tmp_path / "config.toml")
     await nursery.start(made.serve)
@@ -151,6 +160,18 @@ async def test_before_the_machine_sleeps_what_runs_has_what_it_waits_for_and_its
     assert made.reasons[0].code == "shutting-down"
 
 
+async def test_who_comes_and_goes_while_it_drains_ends_nothing(autojump_clock, desk):
+    made, machine, provider = desk
+    await made.answer(messages.Drain(1))
+    machine.idle = 0.0
+    await trio.sleep(10)
+    machine.idle = 1e6
+    await trio.sleep(40)
+    assert provider.graces == [pev.GraceBegan("it finishes what it has, and takes nothing new", 30_000_000, own=False),
+                               pev.GraceSpared()]  # fmt: skip
+    assert [event.now for event in provider.events()] == [False]
+
+
 async def test_draining_never_ends_what_runs_and_panic_does_at_once(autojump_clock, desk):
     made, _, provider = desk
     await made.answer(messages.Drain(1))
@@ -218,8 +239,9 @@ async def test_another_policy_is_tried_then_kept_at_once(autojump_clock, desk, t
     assert (await made.answer(messages.AskPolicy(1))).works
 
 
-async def test_a_policy_that_asks_for_input_is_quick_from_its_first_moment(autojump_clock, nursery, tmp_path):
-    autojump_clock.autojump_threshold = 0.005
+async def test_a_policy_that_asks_for_input_is_quick_from_its_first_moment(
+    autojump_clock, nursery, no_threads, tmp_path
+):
     machine, provider = Machine(), Provider()
     made = PolicyDesk(Policy(), provider, machine, TrioClock(), tmp_path / "config.toml")
     await nursery.start(made.serve)
@@ -249,8 +271,7 @@ async def test_a_gpu_is_held_back_then_what_runs_there_ends_and_it_comes_back(au
     assert (await made.answer(messages.AskPolicy(1))).facts["gpu 0"] == "uuid GPU-1, used False, temp_c 50.0"
 
 
-async def test_a_gpu_is_taken_out_and_half_of_another_is_lent(autojump_clock, nursery, tmp_path):
-    autojump_clock.autojump_threshold = 0.005
+async def test_a_gpu_is_taken_out_and_half_of_another_is_lent(autojump_clock, nursery, no_threads, tmp_path):
     provider = Provider()
     provider.gpus = Watch()
     made = PolicyDesk(Policy(gpu_off=(0,)), provider, Machine(), TrioClock(), tmp_path / "config.toml")

@@ -78,6 +78,7 @@ class ProviderCore:
             ev.VoucherCame: self._voucher_came,
             ev.Paused: self._yielding.on_paused,
             ev.GraceBegan: self._yielding.on_grace,
+            ev.GraceSpared: self._yielding.on_spared,
             ev.Resumed: self._yielding.on_resumed,
             ev.PoolGone: self._pool_gone,
             ev.GpusSeen: self._yielding.on_gpus_seen,

@@ -232,6 +232,11 @@ class GraceBegan:
 
 
 @dataclass(frozen=True, slots=True)
+class GraceSpared:
+    """What runs may go on after all, though nothing new begins."""
+
+
+@dataclass(frozen=True, slots=True)
 class Resumed:
     """The owner lends again."""
 
@@ -276,6 +281,7 @@ Event = (
     | VoucherCame
     | Paused
     | GraceBegan
+    | GraceSpared
     | Resumed
     | Tick
 )

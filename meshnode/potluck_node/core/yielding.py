@@ -50,8 +50,12 @@ class Yielding:
             for pool in pools:
                 self._staff.end(pool, event.reason)
 
-    def on_resumed(self, _event: ev.Resumed, _now_us: int) -> None:
+    def on_resumed(self, _event: ev.Resumed, now_us: int) -> None:
         self._set("", True)
+        self.on_spared(ev.GraceSpared(), now_us)
+
+    def on_spared(self, _event: ev.GraceSpared, _now_us: int) -> None:
+        """Those may go on whose GPUs are lent."""
         holds = self._gpus.desk.holders()
         for pool in self._staff.pools.values():
             for worker in pool.workers.values():

@@ -87,6 +87,16 @@ def test_whoever_comes_and_goes_within_the_grace_changes_little(made):
     assert made.only(ev.Run).worker == made.worker
 
 
+def test_whoever_goes_while_it_is_paused_lets_it_come_to_its_end(made):
+    pause(made)
+    made.send(ev.GraceSpared())
+    assert made.only(ev.CalmWorker) == ev.CalmWorker(made.pool, made.worker)
+    made.send(ev.InputCame("l1", Input(2, 1, b"more")))
+    assert not made.all(ev.Run)
+    made.succeed(made.pool, made.worker)
+    assert [done.lost for done in made.posts(InputDone)] == ["", WHY]
+
+
 def test_own_functions_are_told_only_where_all_is_stopped():
     provider = Provider(cpu_milli=4000)
     provider.ask(caller=provider.core._us)

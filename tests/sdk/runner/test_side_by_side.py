@@ -24,6 +24,7 @@ from potluck.wire.worker import (
     InputRefused,
     InputSucceeded,
     InputYielded,
+    InterruptWorker,
     ItemsTaken,
     RunBatch,
     RunInput,
@@ -138,6 +139,31 @@ def test_one_input_is_stopped_and_the_worker_goes_on(function: Callable[..., Any
                 channel.send(StopInput(1))
         assert found[0] == 1
         assert isinstance(found[1], InputRaised)
+
+
+@pytest.mark.parametrize("runs", [1, 2])
+@pytest.mark.parametrize("function", [sleepy, sleepy_async])
+def test_all_inputs_are_ended_shortly_before_the_owner_has_the_machine(function: Callable[..., Any], runs: int) -> None:
+    cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    spec = FunctionSpec("app", "f", "", PYTHON, pickled=cloudpickle.dumps(function), sharing=Sharing(max_inputs=runs))
+    with zygote(spec) as parent:
+        assert isinstance(parent.receive(), ZygoteReady)
+        channel, _ = spawn(parent, "w")
+        for number in range(1, runs + 1):
+            channel.send(RunInput(number, payload()))
+        channel.socket.settimeout(0.2)
+        found: dict[int, Any] = {}
+        while len(found) < runs:
+            # One that has not begun yet is not ended; again until it is.
+            parent.send(InterruptWorker("w", last=True))
+            try:
+                found |= outcomes(channel, 1)
+            except TimeoutError:
+                continue
+        channel.socket.close()
+    assert found.keys() == set(range(1, runs + 1))
+    kinds = {each.exception.type_name.rpartition(".")[2] for each in found.values()}
+    assert kinds <= {"KeyboardInterrupt", "InputCancelled", "CancelledError"}
 
 
 def double(number: int, plus: int = 0) -> list[int]:
