@@ -160,7 +160,7 @@ def test_before_the_machine_sleeps_what_runs_saves_and_its_receipt_is_written(me
         wait_until(lambda: logind.held, "the machine waiting for its node")
         use_node(caller)
         with yield_sample.app.run(show_progress=False):
-            call = yield_sample.train.spawn(150)
+            call = yield_sample.train.spawn(100)
             wait_until(lambda: any(worker.state == "running" for worker in ann.status().workers), "ann at work")
             logind.prepare("Sleep", True)
             wait_until(lambda: not logind.held, "the machine going to sleep")
@@ -171,7 +171,7 @@ def test_before_the_machine_sleeps_what_runs_saves_and_its_receipt_is_written(me
             logind.prepare("Sleep", False)
             begun, told = call.get(timeout=PATIENCE_S)
         assert told
-        assert 0 < begun < 150
+        assert 0 < begun < 100
         assert logind.held
     finally:
         logind.stop()
