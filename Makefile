@@ -2,7 +2,10 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint bench crash setup setup-dev clean
+# Seeds that nobody tried, in every scenario of the simulator; `make sim SEEDS=1000`.
+SEEDS ?= 20
+
+.PHONY: demo test lint bench crash sim setup setup-dev clean
 
 demo: setup
 	$(BIN)/python examples/demo.py
@@ -18,6 +21,9 @@ bench: setup-dev
 
 crash: setup-dev
 	$(BIN)/python -m tests.ledger.crash_points
+
+sim: setup-dev
+	$(BIN)/python -m potluck_netsim.sweep --seeds $(SEEDS)
 
 setup:
 	.ci/setup node

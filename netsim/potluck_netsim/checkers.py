@@ -9,6 +9,7 @@ from potluck_netsim.machine import NOTICED_US
 from potluck_netsim.workload import exception_of, raises, result_of
 from potluck_netsim.world import Checker, Fact, World
 from potluck_node.core.offers import OFFERS_MAX
+from potluck_node.core.receipts import DRIFT_PPM, ROUNDING_US
 from potluck_node.core.staff import POOLS_MAX
 from potluck_node.provider import LEASES_MAX
 
@@ -128,8 +129,11 @@ class HonestReceipts:
             return
         if fact.objection and not fact.objection.startswith(UNKEPT):
             world.broken(self.promise, fact.objection, fact.node, fact.provider)
-        if not fact.receipt.busy_us <= fact.receipt.lease_us <= fact.meter.seen_us:
-            bill = f"busy {fact.receipt.busy_us} µs, billed {fact.receipt.lease_us} µs, seen {fact.meter.seen_us} µs"
+        seen_us = fact.meter.seen_us
+        # As much as two clocks may differ.
+        most_us = seen_us + seen_us * DRIFT_PPM // 1_000_000 + ROUNDING_US * fact.receipt.inputs
+        if not fact.receipt.busy_us <= fact.receipt.lease_us <= most_us:
+            bill = f"busy {fact.receipt.busy_us} µs, billed {fact.receipt.lease_us} µs, seen {seen_us} µs"
             world.broken(self.promise, bill, fact.node, fact.provider)
 
 

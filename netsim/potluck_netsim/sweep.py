@@ -24,9 +24,9 @@ from potluck_netsim.world import PromiseBroken
 # Nodes and minutes of each scenario when many are run: about a second of one core.
 SMALL: dict[str, tuple[int, float]] = {
     "lab": (10, 2.0),
-    "workday": (8, 480.0),
+    "workday": (6, 480.0),
     "volunteers": (20, 240.0),
-    "flash": (12, 1.0),
+    "flash": (6, 0.5),
     "parted": (8, 3.0),
     "strangers": (8, 1.5),
     "exodus": (8, 3.0),

@@ -5,6 +5,7 @@ from click.testing import CliRunner
 
 from potluck_netsim.__main__ import main
 from potluck_netsim.faults import Faults
+from potluck_netsim.report import told
 from potluck_netsim.scenarios import Lab, Options, faults_of
 
 HARSH = Faults(
@@ -47,4 +48,4 @@ def test_faults_are_drawn_from_the_seed_and_each_can_be_set():
     assert "deaths    0" in shown.output
     assert " 0 results" in shown.output
     expected = dataclasses.replace(faults_of(3), deaths_per_hour=0, raise_milli=1000)
-    assert str(expected) in shown.output
+    assert told(expected) in shown.output
