@@ -18,6 +18,7 @@ from potluck.wire.offer import HELD, OFF, USED
 from potluck_node import policy_file
 from potluck_node.clock import Clock
 from potluck_node.core import provider_events as pev
+from potluck_node.core.giving import Giving
 from potluck_node.core.policy import PolicyCore, explain
 from potluck_node.core.policy_rules import Facts, GpuFacts, Policy, Reason
 from potluck_node.devices.login import Login
@@ -34,16 +35,9 @@ log = logging.getLogger("potluck.policy")
 QUICK_S = 0.2
 # All else, and what takes a look at every process; asking NetworkManager starts a program.
 SLOW_S, METERED_S = 5.0, 60.0
-# What stops work at once, and what lets it come to its end.
-AT_ONCE = ("panic", "shutting-down", "suspending", "node-trouble")
-NEVER = ("paused", "draining")
-# What the system wants, which waits for a while, but not for an owner's grace. Of that while, seconds are kept for
-# receipts, which take a round trip to the caller, and to let go in time.
-SYSTEM = ("shutting-down", "suspending")
+# Of the while for which the system waits, seconds are kept for receipts, which take a round trip to the caller, and to
+# let go in time.
 RECEIPTS_S, SPARE_S = 2.0, 0.3
-# What callers are told instead of what happens at this machine: it is nobody's business.
-TOLD = {"user-active": "the owner returned", "fullscreen": "the owner returned", "game": "the owner returned",
-        "exclusive-program": "the owner returned", "ssh-session": "the owner returned"}  # fmt: skip
 # What peers are told of a GPU: of all other reasons, HELD.
 STATES = {"gpu-off": OFF, "gpu-used": USED, "gpu-memory-used": USED, "gpu-busy": USED}
 
@@ -61,10 +55,9 @@ class PolicyDesk:
         self._facts = Facts()
         self._metered: bool | None = None
         self._metered_at = -METERED_S
-        # What the provider was told last, by which reason, and whether what ran was ended; the same for GPUs.
-        self._said, self._code, self._ended, self._warned = "", "", False, ""
+        # What the provider was told last; the same for GPUs.
+        self._giving = Giving()
         self._blocked = pev.GpusBlocked(())
-        self._system_grace_s = 0.0
         self.login: Login | None = None
         self._watch = provider.gpus if provider else None
         if self._watch:
@@ -75,7 +68,7 @@ class PolicyDesk:
         """What holds now, and what stops the machine for other reasons than its policy."""
         paused = self._provider.core.paused if self._provider else ""
         found = tuple(map(_told, self._core.reasons))
-        if paused and paused != self._said:
+        if paused and paused != self._giving.said:
             found = (messages.Reason("node-trouble", paused, "See: potluck doctor; go on with: potluck resume"), *found)
         return found
 
@@ -107,7 +100,7 @@ class PolicyDesk:
 
     def _grace_runs(self) -> bool:
         """Whether something is to end that has been told so."""
-        return bool(self._warned and not self._ended) or len(self._blocked.end) < len(self._blocked.states)
+        return self._giving.grace_runs or len(self._blocked.end) < len(self._blocked.states)
 
     def _idle_s(self) -> float | None:
         sources = (self._owner.idle_s(), self.login.idle_s() if self.login else None)
@@ -147,40 +140,12 @@ class PolicyDesk:
         if self._provider is None:
             return
         reasons = [each for each in self._core.reasons if not each.gpu]
-        if not reasons:
-            # What somebody else has stopped is not ours to start.
-            if self._said and self._provider.core.paused == self._said:
-                self._provider.submit(pev.Resumed())
-            self._said, self._code, self._ended, self._warned = "", "", False, ""
-            return
-        first, text = reasons[0], TOLD.get(reasons[0].code, reasons[0].text)
-        # Figures in the words of one and the same reason may change with every look.
-        if first.code != self._code or (first.code in NEVER and text != self._said):
-            log.info("no new work: %s (%s)", first.text, first.code)
-            self._said, self._code = text, first.code
-            self._provider.submit(pev.Paused(text, own=first.code in (*AT_ONCE, *NEVER)))
-        self._give_way(self._provider, next((each for each in reasons if each.code not in NEVER), None), now_us)
-
-    def _give_way(self, provider: Provider, reason: Reason | None, now_us: int) -> None:
-        """Tell what runs that its grace begins, and end it once it had its time, since there is a reason for that."""
-        if reason is None:
-            # What an owner has paused goes on to its end.
-            if self._warned and not self._ended:
-                provider.submit(pev.GraceSpared())
-            self._ended, self._warned = False, ""
-            return
-        if self._ended:
-            return
-        grace_us = 0 if reason.code in AT_ONCE else round(self._core.policy.grace_s * 1e6)
-        grace_us = round(self._system_grace_s * 1e6) if reason.code in SYSTEM else grace_us
-        if grace_us and (not self._warned or (reason.code in SYSTEM and self._warned not in SYSTEM)):
-            self._warned = reason.code
-            left_us = max(0, reason.since_us + grace_us - now_us)
-            provider.submit(pev.GraceBegan(self._said, left_us, own=reason.code in AT_ONCE))
-        if now_us - reason.since_us >= grace_us:
-            self._ended = True
-            log.info("ending what runs: %s", self._said)
-            provider.submit(pev.Paused(self._said, now=True, own=reason.code in AT_ONCE))
+        grace_us = round(self._core.policy.grace_s * 1e6)
+        for event in self._giving.heed(reasons, self._provider.core.paused, grace_us, now_us):
+            if isinstance(event, pev.Paused):
+                what = "ending what runs" if event.now else "no new work"
+                log.info("%s: %s (%s)", what, event.reason, self._giving.code)
+            self._provider.submit(event)
 
     # GPUs
 
@@ -213,13 +178,14 @@ class PolicyDesk:
 
     async def going(self, kind: str, delay_s: float) -> None:
         """The machine is about to sleep or stop, and waits so long: what runs saves, ends, and has its receipts."""
-        self._system_grace_s = max(0.0, min(self._core.policy.grace_s, delay_s - RECEIPTS_S))
+        grace_s = max(0.0, min(self._core.policy.grace_s, delay_s - RECEIPTS_S))
+        self._giving.system_grace_us = round(grace_s * 1e6)
         # Own functions may still run where the owner's return has ended all others.
-        self._ended = False
+        self._giving.ended = False
         self._see(replace(self._facts, suspending=kind == "sleep", shutting_down=kind == "shutdown"))
         if self._provider:
             with trio.move_on_after(delay_s - SPARE_S):
-                with trio.move_on_after(self._system_grace_s):
+                with trio.move_on_after(grace_s):
                     await self._provider.settled()
                 self._see(self._facts)
                 await self._provider.settled()

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from potluck.errors import ImageImportError, SandboxError
-from potluck.wire import Failure
+from potluck.wire import Failure, RemoteException
 from potluck.wire.worker import InputRaised, InputSucceeded
 from potluck_netsim.facts import GpusChanged, RunBegan, Used, WorkersChanged
 from potluck_netsim.interface import SimNode
@@ -37,6 +37,9 @@ class Machine:
         self._gpus: dict[tuple[str, str], tuple[str, ...]] = {}
         # Since when workers are busy.
         self._busy: dict[tuple[str, str], tuple[int, str, int]] = {}
+        # What they run, and who was told to save and end.
+        self._running: dict[tuple[str, str], dict[int, None]] = {}
+        self._warned: dict[tuple[str, str], None] = {}
 
     def prepare(self, action: ev.PreparePool) -> None:
         pool = self._pools[action.pool] = _Pool(action, {})
@@ -121,12 +124,15 @@ class Machine:
             crash = partial(self._die, action.pool, action.worker, "killed by signal 11")
             self._later(self._world.dice.randrange(needed_us), crash)
             return
+        self._running.setdefault((action.pool, action.worker), {}).update(dict.fromkeys(action.numbers))
         for number, payload in zip(action.numbers, action.payloads, strict=True):
             self._later(needed_us, partial(self._ran, action, number, payload, needed_us))
 
     def _ran(self, action: ev.Run, number: int, payload: bytes, cpu_us: int) -> None:
-        if not self._alive(action.pool, action.worker):
+        running = self._running.get((action.pool, action.worker), {})
+        if not self._alive(action.pool, action.worker) or number not in running:
             return
+        del running[number]
         self._is_idle(action.pool, action.worker)
         if raises(payload):
             raised = InputRaised(number, exception_of(payload), cpu_us)
@@ -138,12 +144,34 @@ class Machine:
     def stop_input(self, action: ev.StopInput) -> None:
         """Functions do not heed it: they end when they would have ended."""
 
+    def warn(self, action: ev.WarnWorker) -> None:
+        """One function in two saves what it has, and ends before it is ended."""
+        held = (action.pool, action.worker)
+        self._warned[held] = None
+        if self._world.chance(500):
+            self._later(action.grace_us * 2 // 3, partial(self._interrupt, held))
+
+    def calm(self, action: ev.CalmWorker) -> None:
+        self._warned.pop((action.pool, action.worker), None)
+
+    def _interrupt(self, held: tuple[str, str]) -> None:
+        numbers = list(self._running.get(held, ()))
+        if held not in self._warned or not numbers or not self._alive(*held):
+            return
+        self._running[held].clear()
+        self._is_idle(*held)
+        for number in numbers:
+            raised = InputRaised(number, RemoteException("KeyboardInterrupt", "", ""), 0)
+            self._submit(ev.OutcomeCame(*held, raised))
+
     def kill(self, pool: str, worker: str) -> None:
         self._die(pool, worker, "killed by signal 9")
 
     def _die(self, pool: str, worker: str, reason: str) -> None:
         if self._alive(pool, worker):
             del self._pools[pool].workers[worker]
+            self._running.pop((pool, worker), None)
+            self._warned.pop((pool, worker), None)
             self._changed()
             self._later(NOTICED_US, partial(self._noticed, pool, worker, reason))
 

@@ -36,6 +36,9 @@ SETTLE_US = int(SETTLE_S * 1e6)
 HEAR_US, HEAR_MIN_US, HEAR_MAX_US = 1_000, 100_000, 1_000_000
 
 
+def _nothing() -> None: ...
+
+
 class Node:
     """Its key, images and sequence outlive a death; its cores, book, calls and leases do not."""
 
@@ -67,6 +70,8 @@ class Node:
         self.images: dict[str, None] = {}
         self.life, self.alive, self.unplugged, self.frozen_until_us, self.born_us = 0, False, False, 0, 0
         self._sequence = self._telling = self._up_us = 0
+        # Called whenever a life begins.
+        self.on_born: Do = _nothing
         self.power_fails: Do = partial(self.die, False)
         network.add(self)
         self.be_born()
@@ -93,6 +98,7 @@ class Node:
         if self.provider:
             self.provider.submit(pev.GpusSeen(self.gpus))
         self._tell_offer(self._telling)
+        self.on_born()
 
     def die(self, unplugged: bool) -> None:
         self.world.tell(self.name, "is unplugged" if unplugged else "is killed")

@@ -1,6 +1,6 @@
 """Owners with daily habits, and the idle policy that gives them their machine back.
 
-The policy core is the node's own; what `policy.py` does with its reasons is done here on virtual time.
+The policy and what the provider is told of it are the node's own cores; here they run on virtual time.
 """
 
 from __future__ import annotations
@@ -10,11 +10,14 @@ from dataclasses import dataclass
 from potluck_netsim.facts import OwnerCame, OwnerLeft
 from potluck_netsim.node import Node
 from potluck_netsim.world import START_US
-from potluck_node.core import provider_events as pev
+from potluck_node.core.giving import Giving
 from potluck_node.core.policy import PolicyCore
 from potluck_node.core.policy_rules import Facts, Policy
+from potluck_node.policy import SLOW_S
 
 HOUR_US, DAY_US = 3_600_000_000, 86_400_000_000
+# How often a machine is looked at, as in `policy.py`.
+LOOK_US = int(SLOW_S * 1e6)
 
 
 @dataclass(frozen=True)
@@ -36,10 +39,10 @@ class Owner:
 
     def __init__(self, node: Node, habit: Habit, zone_h: int, policy: Policy | None = None) -> None:
         self._node, self._world, self._habit, self._zone_us = node, node.world, habit, zone_h * HOUR_US
-        self.core = PolicyCore(policy or Policy(preset="idle"))
+        self.core, self._giving = PolicyCore(policy or Policy(preset="idle")), Giving()
         # When input was last seen; None while somebody sits there.
         self._left_us: int | None = START_US - DAY_US
-        self._said = ""
+        self._life, node.on_born = node.life, self._look
         self._next_day(START_US)
 
     def _next_day(self, day_us: int) -> None:
@@ -60,50 +63,43 @@ class Owner:
             return
         self._left_us = None
         self._world.tell(self._node.name, "has its owner back")
-        self._world.fact(OwnerCame(self._node.name, int(self.core.policy.grace_s * 1e6)))
+        self._world.fact(OwnerCame(self._node.name, self._grace_us))
         self._look()
-        self._world.after(self._world.around(HOUR_US / 2), self.left)
+        self._world.after(self._world.around(HOUR_US / 2), self._left)
 
-    def left(self) -> None:
+    def _left(self) -> None:
         self._left_us = self._world.now_us
         self._world.fact(OwnerLeft(self._node.name))
         self._look()
 
-    def born(self) -> None:
-        """The node is up again: it has to be told anew."""
-        self._said = ""
-        self._look()
+    @property
+    def _grace_us(self) -> int:
+        return int(self.core.policy.grace_s * 1e6)
 
     def _look(self) -> None:
-        now_us = self._world.now_us
+        """As the node's `policy.py` does, where a node is there to look; it looks again when something is due."""
+        if self._node.alive:
+            self._node.later(0, self._act)
+
+    def _act(self) -> None:
+        if self._life != self._node.life:
+            # A node that was started anew has been told nothing.
+            self._life, self._giving = self._node.life, Giving()
+            if self._left_us is None:
+                self._world.fact(OwnerCame(self._node.name, self._grace_us))
+        now_us, provider = self._world.now_us, self._node.provider
+        if provider is None:
+            return
         idle_s = 0.0 if self._left_us is None else (now_us - self._left_us) / 1e6
         reasons = self.core.see(Facts(idle_s=idle_s), now_us)
-        self._act(reasons[0].text if reasons else "")
-        wait_us = min(self.core.wake_us or now_us + DAY_US, self._clear_us()) - now_us
-        if self._left_us is not None and reasons:
-            self._world.after(max(wait_us, 1_000), self._look)
+        for event in self._giving.heed(reasons, provider.core.paused, self._grace_us, now_us):
+            provider.submit(event)
+        self._again(now_us)
 
-    def _clear_us(self) -> int:
-        """When the policy has nothing against work any more, as far as it goes by input."""
-        idle_us = int((self.core.policy.idle_s or 0) * 1e6)
-        now_us = self._world.now_us
-        left_us = self._left_us + idle_us + 1 if self._left_us is not None else now_us + DAY_US
-        return left_us if left_us > now_us else now_us + 1_000_000
-
-    def _act(self, why: str) -> None:
-        provider = self._node.provider
-        if provider is None or not self._node.alive:
-            return
-        if not why:
-            if self._said and provider.core.paused == self._said:
-                self._node.later(0, lambda: provider.submit(pev.Resumed()))
-            self._said = ""
-        elif not self._said:
-            self._said = why
-            self._node.later(0, lambda: provider.submit(pev.Paused(why)))
-            self._node.later(int(self.core.policy.grace_s * 1e6), lambda: self._end(why))
-
-    def _end(self, why: str) -> None:
-        provider = self._node.provider
-        if provider and self._said == why:
-            provider.submit(pev.Paused(why, now=True, own=False))
+    def _again(self, now_us: int) -> None:
+        due = [time for time in (self.core.wake_us, self._giving.wake_us) if time is not None and time > now_us]
+        if self._left_us is not None and self.core.reasons:
+            # Nothing tells how long nobody has come: it is looked at.
+            due.append(max(self._left_us + int((self.core.policy.idle_s or 0) * 1e6), now_us) + LOOK_US)
+        if due:
+            self._node.later(min(due) - now_us, self._act)

@@ -135,6 +135,10 @@ class SimProvider:
             self.machine.spawn(action)
         elif isinstance(action, ev.StopInput):
             self.machine.stop_input(action)
+        elif isinstance(action, ev.WarnWorker):
+            self.machine.warn(action)
+        elif isinstance(action, ev.CalmWorker):
+            self.machine.calm(action)
         elif isinstance(action, ev.KillWorker | ev.StopWorker):
             self.machine.kill(action.pool, action.worker)
         elif isinstance(action, ev.PreparePool):
