@@ -5,7 +5,7 @@ BIN := .venv/bin
 # Seeds that nobody tried, in every scenario of the simulator; `make sim SEEDS=1000`.
 SEEDS ?= 20
 
-.PHONY: demo test lint bench crash sim setup setup-dev clean
+.PHONY: demo test lint bench crash sim pictures setup setup-dev clean
 
 demo: setup
 	$(BIN)/python examples/demo.py
@@ -24,6 +24,9 @@ crash: setup-dev
 
 sim: setup-dev
 	$(BIN)/python -m potluck_netsim.sweep --seeds $(SEEDS)
+
+pictures: setup-dev
+	$(BIN)/python -m tests.tui.pictures
 
 setup:
 	.ci/setup node

@@ -115,6 +115,8 @@ class PotluckApp(App[None]):
     # What the link sees
 
     def seen(self, status: control.Status) -> None:
+        if self._left:
+            return
         if self._history and self._history[-1].started_us != status.started_us:
             self._history.clear()
         self._note(self._history[-1] if self._history else None, status)
@@ -126,6 +128,8 @@ class PotluckApp(App[None]):
         self._look()
 
     def lost(self, error: Error, retry_s: float) -> None:
+        if self._left:
+            return
         self._connected = False
         self._say(_lost_text(error, retry_s, time.monotonic() - self._seen_at if self._view else None))
         self._mark("lost" if self._view else "unknown")
@@ -141,7 +145,7 @@ class PotluckApp(App[None]):
         self._show_page()
 
     def _show_page(self) -> None:
-        if self._view is None:
+        if self._view is None or self._left:
             return
         if self._page is OVERVIEW:
             self._show_lists(self._view)
@@ -176,6 +180,11 @@ class PotluckApp(App[None]):
             self._section(name).show_listing(listing, room)
         given, *others = view.ledger
         self._section("ledger").show_rows([(*given[:-1], given[-1] + today(known.gpus)), *others])
+
+    @property
+    def _left(self) -> bool:
+        """Whether the screen is being taken down: what was asked before may still be answered."""
+        return not (self.screen_stack and self._home.query("#sentence"))
 
     @property
     def _home(self) -> Screen[object]:

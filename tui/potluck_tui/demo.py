@@ -19,7 +19,8 @@ from potluck import wire
 from potluck.errors import InvalidError
 from potluck.wire import control
 from potluck.wire.doctor import Finding
-from potluck_tui.source import AnswerT
+from potluck.wire.history import AskGpus, GpusTold
+from potluck_tui.source import AnswerT, Glance
 
 T = TypeVar("T")
 
@@ -85,8 +86,9 @@ class Demo:
         self._begun_us = _now_us()
         self._paused: str | None = None
 
-    def glance(self) -> control.Status | None:
-        return cast(control.Status, self.answer(control.AskStatus(0)))
+    def glance(self) -> Glance | None:
+        status, gpus = self.answer(control.AskStatus(0)), self.answer(AskGpus(0))
+        return Glance(cast(control.Status, status), cast(GpusTold, gpus))
 
     async def connect(self) -> Demo:
         return self

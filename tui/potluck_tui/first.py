@@ -12,12 +12,11 @@ from typing import Any
 
 from rich.cells import set_cell_size
 
-from potluck.wire import control
 from potluck_tui.fit import BAR_WIDTH, FIXED_LINES, GAP, GAPS, TALL_LINES, align, cut, share
-from potluck_tui.gpus import gpu_devices
+from potluck_tui.gpus import GPU_BAR_WIDTH, MODELS_WIDTH, device_cells, gpu_devices, today
 from potluck_tui.model import Device, Listing, View, make_view
 from potluck_tui.pages import PAGES
-from potluck_tui.source import Source
+from potluck_tui.source import Glance, Source
 from potluck_tui.words import bar
 
 SENTENCE_LINES = 2
@@ -37,13 +36,13 @@ class FirstFrame:
         self._before: list[Any] = []
 
     def __enter__(self) -> None:
-        status = self._source.glance()
+        glance = self._source.glance()
         self._before = termios.tcgetattr(sys.stdin)
         quiet = [*self._before]
         quiet[3] &= ~(termios.ECHO | termios.ICANON)
         termios.tcsetattr(sys.stdin, termios.TCSANOW, quiet)
         size = shutil.get_terminal_size()
-        sys.stdout.write(ENTER + "\r\n".join(painted(frame(status, size.columns, size.lines))))
+        sys.stdout.write(ENTER + "\r\n".join(painted(frame(glance, size.columns, size.lines))))
         sys.stdout.flush()
 
     def __exit__(self, kind: object, *_: object) -> None:
@@ -59,12 +58,17 @@ def painted(lines: Sequence[str]) -> Iterator[str]:
         yield f"{BOLD}{line}{PLAIN}" if number == 0 or line.startswith("─") else line
 
 
-def frame(status: control.Status | None, width: int, height: int) -> list[str]:
-    """At most `height` lines of at most `width` cells: the app's first page, but for its keys."""
-    if status is None:
+def frame(glance: Glance | None, width: int, height: int) -> list[str]:
+    """At most `height` lines of at most `width` cells: the app's first page, but for its keys and the history."""
+    if glance is None:
         return ["", f"  {LOOKING}"]
-    view = make_view(status)
-    view = replace(view, devices=(*view.devices, *gpu_devices(status, None, None)))
+    view = make_view(glance.status)
+    given, *others = view.ledger
+    view = replace(
+        view,
+        devices=(*view.devices, *gpu_devices(glance.status, glance.gpus, None)) if glance.status.offering else (),
+        ledger=((*given[:-1], given[-1] + today(glance.gpus)), *others),
+    )
     lines = [*_head(view, width), *_lists(view, width, height)]
     return [set_cell_size(line, width).rstrip() for line in lines[: height - 1]]
 
@@ -99,10 +103,15 @@ def _devices(devices: Sequence[Device], width: int, room: int) -> list[str]:
     if not devices:
         return [NOTHING_LENT]
     shown, hidden = cut(devices, room)
-    cells = align([(device.name, device.words) for device in shown], width - BAR_WIDTH - GAP)
-    bars = [bar(device.used, device.total, BAR_WIDTH) for device in shown]
-    rows = [(name, full, words) for (name, words), full in zip(cells, bars, strict=True)]
-    return _more([(" " * GAP).join(row) for row in rows], hidden)
+    name_width = max((len(each.name) for each in shown), default=0)
+    plain, gpus = [each for each in shown if not each.cells], [each for each in shown if each.cells]
+    return _more([*_bars(plain, width, name_width, BAR_WIDTH), *_bars(gpus, width, name_width, GPU_BAR_WIDTH)], hidden)
+
+
+def _bars(devices: Sequence[Device], width: int, name_width: int, bar_width: int) -> Iterator[str]:
+    rows = [device_cells(device, width >= MODELS_WIDTH, name_width) for device in devices]
+    for device, (name, *cells) in zip(devices, align(rows, width - bar_width - GAP), strict=True):
+        yield (" " * GAP).join((name, bar(device.used, device.total, bar_width), *cells))
 
 
 def _listing(listing: Listing, width: int, room: int) -> list[str]:

@@ -15,6 +15,8 @@ HOUR_US = 3_600_000_000
 DAY_US = 24 * HOUR_US
 # The last hour beside the figures: ten minutes are a column, the last one is now.
 SPARK_WIDTH = 7
+# Beside six figures there is room for a short bar; for the model's name as well, from this width on.
+GPU_BAR_WIDTH, MODELS_WIDTH = 8, 100
 FULL = 1000
 
 
@@ -45,6 +47,14 @@ def _read(number: int, gpu: GpuNow, history: HistoryTold | None, name: Callable[
     )
     load = max(0, reading.load_milli)
     return Device(f"GPU {number}", load, FULL, plain(gpu.model), cells, reading.uuid)
+
+
+def device_cells(device: Device, models: bool, name_width: int) -> Sequence[str]:
+    """What stands in the line of a device, but for its bar: with a GPU's model where there is room for `models`."""
+    name = device.name.ljust(name_width)
+    if not device.cells:
+        return name, device.words
+    return (name, *device.cells, device.words) if models else (name, *device.cells)
 
 
 def figure(value: int, by: int, unit: str) -> str:

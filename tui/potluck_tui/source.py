@@ -4,18 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 
 from potluck import wire
 from potluck.client import Client as BlockingClient
 from potluck.errors import Error
 from potluck.wire import control
 from potluck.wire.doctor import Finding
+from potluck.wire.history import AskGpus, GpusTold
 
 # A node answers within a few milliseconds; what a busy one says is left to the app, which waits longer.
 GLANCE_S = 0.1
 
 AnswerT = TypeVar("AnswerT", bound=wire.Message)
+
+
+class Glance(NamedTuple):
+    """The first page, but for the history."""
+
+    status: control.Status
+    gpus: GpusTold | None = None
 
 
 class Client(Protocol):
@@ -28,7 +36,7 @@ class Client(Protocol):
 class Source(Protocol):
     """Raises `potluck.errors.Error` where something cannot be had."""
 
-    def glance(self) -> control.Status | None:
+    def glance(self) -> Glance | None:
         """What is said at once, if anything is: for the first frame, which waits for nothing."""
         ...
 
@@ -52,17 +60,22 @@ class LocalNode:
     def __init__(self, path: Path) -> None:
         self._path = path
 
-    def glance(self) -> control.Status | None:
+    def glance(self) -> Glance | None:
         try:
             client = BlockingClient(self._path, Silent(), timeout_s=GLANCE_S)
         except Error:
             return None
+        found: Glance | None = None
         try:
-            return client.ask(control.AskStatus, control.Status)
+            found = Glance(client.ask(control.AskStatus, control.Status))
+            if found.status.gpus:
+                found = Glance(found.status, client.ask(AskGpus, GpusTold))
         except Error:
-            return None
+            # What came until then is shown.
+            pass
         finally:
             client.close()
+        return found
 
     async def connect(self) -> Client:
         # Takes 30 ms to load, with asyncio.

@@ -16,13 +16,11 @@ from textual.widgets import Static
 from potluck.wire.history import HistoryTold
 from potluck_tui.first import NOTHING_LENT
 from potluck_tui.fit import BAR_WIDTH, GAP, align, cut
-from potluck_tui.gpus import day_graph
+from potluck_tui.gpus import GPU_BAR_WIDTH, MODELS_WIDTH, day_graph, device_cells
 from potluck_tui.model import Device, Listing
 from potluck_tui.pages import PAGES, Block, Note, Notes, Page
 from potluck_tui.words import bar
 
-# With its figures, a GPU's line has less room for the bar, and for its model only in a wide window.
-GPU_BAR_WIDTH, MODELS_WIDTH = 8, 100
 CHOSEN = "› "
 # Above the rows of which one is chosen.
 HEAD_LINES = 1
@@ -98,7 +96,7 @@ class Section(Words):
             return []
         width = GPU_BAR_WIDTH if devices[0].cells else BAR_WIDTH
         models = self._width >= MODELS_WIDTH and history is None
-        rows = [_device_cells(device, models, name_width) for device in devices]
+        rows = [device_cells(device, models, name_width) for device in devices]
         lines: list[Content] = []
         for device, cells in zip(devices, align(rows, self._width - width - GAP), strict=True):
             lines.append(_device_line(device, cells, width))
@@ -183,13 +181,6 @@ def _note(note: Note, width: int) -> list[Content]:
 def _line(cells: Sequence[str]) -> Content:
     first, *rest = cells
     return Content.assemble((first, "bold"), *(" " * GAP + cell for cell in rest))
-
-
-def _device_cells(device: Device, models: bool, name_width: int) -> Sequence[str]:
-    name = device.name.ljust(name_width)
-    if not device.cells:
-        return name, device.words
-    return (name, *device.cells, device.words) if models else (name, *device.cells)
 
 
 def _device_line(device: Device, cells: Sequence[str], width: int) -> Content:
