@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from potluck.errors import ImageImportError, SandboxError
-from potluck.wire import Failure, RemoteException
+from potluck.wire import Failure, FunctionSpec, RemoteException
 from potluck.wire.worker import InputRaised, InputSucceeded
 from potluck_netsim.facts import GpusChanged, RunBegan, Used, WorkersChanged
 from potluck_netsim.interface import SimNode
@@ -119,7 +119,7 @@ class Machine:
         caller, cpu_milli = self._pools[action.pool].action.caller, function.resources.cpu_milli
         self._world.fact(RunBegan(self._node.name, caller))
         self._busy[action.pool, action.worker] = (self._world.now_us, caller, cpu_milli)
-        needed_us = self._node.slow * max(run_us(function, payload, self._world) for payload in action.payloads)
+        needed_us = self._node.slow * max(self.needed_us(function, payload) for payload in action.payloads)
         if self._world.chance(self._node.faults.crash_milli):
             crash = partial(self._die, action.pool, action.worker, "killed by signal 11")
             self._later(self._world.dice.randrange(needed_us), crash)
@@ -127,6 +127,10 @@ class Machine:
         self._running.setdefault((action.pool, action.worker), {}).update(dict.fromkeys(action.numbers))
         for number, payload in zip(action.numbers, action.payloads, strict=True):
             self._later(needed_us, partial(self._ran, action, number, payload, needed_us))
+
+    def needed_us(self, function: FunctionSpec, payload: bytes) -> int:
+        """How long an ordinary machine takes for an input."""
+        return run_us(function, payload, self._world)
 
     def _ran(self, action: ev.Run, number: int, payload: bytes, cpu_us: int) -> None:
         running = self._running.get((action.pool, action.worker), {})
