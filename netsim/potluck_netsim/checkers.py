@@ -30,6 +30,15 @@ class EveryCallEnds:
     """With a result or an error for each input, once faults have ceased; unless its own node died."""
 
     promise = "every call ends"
+    wants = (
+        facts.CallPlaced,
+        facts.InputGiven,
+        facts.Delivered,
+        facts.CallDropped,
+        facts.CallOver,
+        facts.NodeDied,
+        facts.Quiet,
+    )
     open: dict[tuple[str, str], set[int]] = field(default_factory=dict)
 
     def see(self, fact: Fact, world: World) -> None:
@@ -97,6 +106,7 @@ class LendsNoMore:
     """The processes on a machine, as they are started and end, never need more than its owner lends."""
 
     promise = "a node never runs more workers than it lends"
+    wants = facts.WorkersChanged
 
     def see(self, fact: Fact, world: World) -> None:
         if not isinstance(fact, facts.WorkersChanged):
@@ -112,6 +122,7 @@ class OneTenant:
     """Each GPU is in one sandbox at a time."""
 
     promise = "a GPU is never leased twice"
+    wants = facts.GpusChanged
 
     def see(self, fact: Fact, world: World) -> None:
         if isinstance(fact, facts.GpusChanged) and len(set(fact.gpus)) < len(fact.gpus):
@@ -123,6 +134,7 @@ class HonestReceipts:
     """Among honest nodes each receipt is signed, and what is billed was seen by the caller's own clock."""
 
     promise = "an honest receipt is accepted, and bills no more than the caller saw"
+    wants = facts.ReceiptChecked
 
     def see(self, fact: Fact, world: World) -> None:
         if not isinstance(fact, facts.ReceiptChecked):
@@ -142,6 +154,7 @@ class HonestVouchers:
     """Among honest nodes each voucher is signed and taken."""
 
     promise = "an honest voucher is accepted"
+    wants = facts.VoucherChecked
 
     def see(self, fact: Fact, world: World) -> None:
         if isinstance(fact, facts.VoucherChecked) and fact.objection and not fact.objection.startswith(UNKEPT):
@@ -232,6 +245,7 @@ class NoBusyWaiting:
     """A node that waits neither spins nor pesters its peers."""
 
     promise = "a node that waits stays calm"
+    wants = (facts.Ticked, facts.LeaseWanted)
     window: int = 0
     counts: dict[tuple[str, ...], int] = field(default_factory=dict)
 
@@ -255,6 +269,7 @@ class NothingLeft:
     """A quiet mesh holds no lease, no worker and no timer."""
 
     promise = "a quiet node is empty"
+    wants = facts.Leftover
 
     def see(self, fact: Fact, world: World) -> None:
         if isinstance(fact, facts.Leftover):
@@ -295,6 +310,7 @@ class OffersAreFresh:
     """Nobody is asked whose offer has run out."""
 
     promise = "an offer that is used is fresh"
+    wants = facts.LeaseWanted
 
     def see(self, fact: Fact, world: World) -> None:
         if isinstance(fact, facts.LeaseWanted) and fact.fresh_us <= 0:
@@ -307,6 +323,7 @@ class SecretsStayHere:
     """What has secrets runs only where they may be known."""
 
     promise = "no secret reaches a peer that is not trusted"
+    wants = facts.LeaseWanted
 
     def see(self, fact: Fact, world: World) -> None:
         if isinstance(fact, facts.LeaseWanted) and fact.secret and not fact.trusted:
@@ -318,6 +335,7 @@ class BansEnd:
     """Who did nothing wrong is asked again, sooner or later. `liars` are left out."""
 
     promise = "no honest node is banned for good"
+    wants = facts.StillBanned
     names: dict[str, str]
     liars: frozenset[str] = frozenset()
 
@@ -332,6 +350,7 @@ class LimitsHold:
     """No queue, table or book grows without end."""
 
     promise = "what a node holds stays within its limits"
+    wants = facts.Observed
 
     def see(self, fact: Fact, world: World) -> None:
         if not isinstance(fact, facts.Observed):

@@ -21,6 +21,8 @@ from potluck_node.core.offers import read_offer, sign_offer
 
 # Neighbours of a node in gossipsub's mesh, and what one hop more costs: half of a mean round trip, and the check.
 DEGREE, HOP_US = 6, 60_000
+# By then a word has arrived wherever it does.
+ARRIVED_US = 3_000_000
 # Of a node, so many of the last words are kept for those who listen later: the last may have been lost to them.
 WORDS_KEPT = 3
 
@@ -53,6 +55,11 @@ class Word:
 
 class Paths(Protocol):
     """The network, as far as it matters here."""
+
+    @property
+    def whole(self) -> bool:
+        """Whether nothing was cut for as long as an offer lives."""
+        ...
 
     def base_us(self, one: str, other: str) -> int:
         """One way, without jitter."""
@@ -107,12 +114,19 @@ class Gossip:
     def listen(self, voice: Voice, now_us: int) -> Ear:
         """From now on, and to what it would have heard in this life, if it is still of use."""
         ear = self._ears[voice.number] = Ear(voice)
-        for peer in list(self._latest):
-            words = self._latest[peer]
-            if words[-1].offer.expires_us <= now_us:
-                del self._latest[peer]
-            else:
+        # Nothing can have been lost, so that the last word of each is what was heard: for a thousand of them in time.
+        sure_us = now_us - ARRIVED_US if not self.lost_milli and self._paths.whole else 0
+        born_us, over = voice.born_us, list[str]()
+        for peer, words in self._latest.items():
+            last = words[-1]
+            if last.offer.expires_us <= now_us:
+                over.append(peer)
+            elif last.at_us > sure_us:
                 ear.coming += self._missed(words, voice, now_us)
+            elif last.at_us >= born_us and last.voice is not voice:
+                ear.coming.append((last.at_us, last))
+        for peer in over:
+            del self._latest[peer]
         return ear
 
     def leave(self, voice: Voice) -> None:

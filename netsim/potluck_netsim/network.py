@@ -172,6 +172,10 @@ class Network:
         lost = self.faults.packet_lost_milli and self.world.chance(self.faults.packet_lost_milli)
         return base + self.world.dice.randrange(base // 5 + 1) + (RESEND_US + 2 * base if lost else 0)
 
+    @property
+    def whole(self) -> bool:
+        return not self.cuts
+
     def blocked(self, one: str, other: str, at_us: int) -> int:
         """Until when nothing passes from one to the other; 0 when it does."""
         if not self.cuts:

@@ -29,6 +29,8 @@ CALL_EVERY_US, INPUTS_MAX = 15_000_000, 40
 STUCK_US = 5 * MINUTE_US
 # How often it is looked at what nodes hold.
 OBSERVE_US = 10_000_000
+# Of larger meshes than this less often, since little changes at each of their nodes.
+OBSERVED = 50
 # After the last call: leases linger 2 s, receipts take 5 s, workers stay warm for a minute and zygotes longer.
 EMPTY_US = ZYGOTE_US + 2 * MINUTE_US
 
@@ -136,7 +138,7 @@ class Lab:
             if node.alive:
                 self.world.fact(node.observed())
         if self.world.now_us < self.ends_us:
-            self.world.after(OBSERVE_US, self._observe)
+            self.world.after(OBSERVE_US * max(1, len(self.nodes) // OBSERVED), self._observe)
 
     def _stage(self) -> None:
         """What happens to the mesh as a whole, beside faults."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import heapq
 import random
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -29,6 +29,8 @@ class Fact:
 
 
 class Checker(Protocol):
+    """`wants` may name the kinds of facts that it looks at; else it is shown all."""
+
     def see(self, fact: Fact, world: World) -> None:
         """Look at a fact; raise through `world.broken` when it breaks the promise."""
         ...
@@ -63,13 +65,22 @@ class World:
     def __init__(self, seed: int, write: Callable[[str], None] | None = None) -> None:
         self.seed, self.now_us, self.events = seed, START_US, 0
         self.dice = random.Random(seed)
-        self.checkers: list[Checker] = []
+        self._watching: dict[type[Fact], list[Checker]] = {}
+        self._checkers: tuple[Checker, ...] = ()
         # Of peers, for stories.
         self.names: dict[str, str] = {}
         self._write = write
         self._heap: list[tuple[int, int, Do]] = []
         self._planned = self._told = self._still = 0
         self._recent: dict[str, deque[_Line]] = {}
+
+    @property
+    def checkers(self) -> tuple[Checker, ...]:
+        return self._checkers
+
+    @checkers.setter
+    def checkers(self, checkers: Iterable[Checker]) -> None:
+        self._checkers, self._watching = tuple(checkers), {}
 
     def at(self, when_us: int, do: Do) -> None:
         """Do something at a time; of equal times the one planned first comes first."""
@@ -117,7 +128,10 @@ class World:
 
     def fact(self, fact: Fact) -> None:
         """Show a fact to every checker."""
-        for checker in self.checkers:
+        kind = type(fact)
+        if kind not in self._watching:
+            self._watching[kind] = [each for each in self.checkers if issubclass(kind, getattr(each, "wants", Fact))]
+        for checker in self._watching[kind]:
             checker.see(fact, self)
 
     def broken(self, promise: str, how: str, *nodes: str) -> None:

@@ -33,7 +33,8 @@ def test_who_forks_is_banned_by_all_and_no_witness_signs_a_second_head(seed, fau
         banned = {other.name for other in mesh.nodes if other.peer in node.book.banned}
         assert node.name in ("node-03", "node-07") or banned == set(convicted)
     assert mesh.witnesses.witnessed
-    assert mesh.witnesses.refused
+    # Where much fails, who forks may be known before it asks.
+    assert mesh.witnesses.refused or faults is ROUGH
 
 
 def breaks(seeds=range(4)):
