@@ -103,6 +103,8 @@ def _set_up_log() -> None:
     )
     # The library reports each lost peer as a warning with a traceback; our own layer says it in a line.
     logging.getLogger("libp2p").setLevel(logging.CRITICAL)
+    # With POTLUCK_LOG=DEBUG it writes twenty lines for each address that it reads.
+    logging.getLogger("multiaddr").setLevel(logging.INFO)
 
 
 def _raise_file_limit() -> None:
