@@ -65,8 +65,7 @@ class Node:
         self.gpus = tuple(Gpu(f"{self.name}-gpu{each}", "NVIDIA A10G", 23028, 22700) for each in range(gpus))
         self.key = PrivateKey(self.world.dice.randbytes(32))
         self.peer = self.key.peer
-        # On a disk that outlives it; in memory, since nothing else of a disk matters here.
-        self.journal = Journal(Path(":memory:"), self.key, lambda path: sqlite3.connect(path, isolation_level=None))
+        self._journal: Journal | None = None
         self.images: dict[str, None] = {}
         self.life, self.alive, self.unplugged, self.frozen_until_us, self.born_us = 0, False, False, 0, 0
         self._sequence = self._telling = self._up_us = 0
@@ -82,12 +81,25 @@ class Node:
         real_us = self.world.now_us
         return real_us + self._skew_us + (real_us - START_US) * self._drift_ppm // 1_000_000
 
+    @property
+    def journal(self) -> Journal:
+        """On a disk that outlives it; in memory, since nothing else of a disk matters here. Made when it is needed, so
+        that a node which does nothing costs little."""
+        if self._journal is None:
+            connect = partial(sqlite3.connect, isolation_level=None)
+            self._journal = Journal(Path(":memory:"), self.key, lambda path: connect(path))
+        return self._journal
+
+    @property
+    def has_books(self) -> bool:
+        return self._journal is not None
+
     # Life and death
 
     def be_born(self) -> None:
         self.life += 1
         self.alive, self.unplugged, self.frozen_until_us, self.born_us = True, False, 0, self.world.now_us
-        for lease in self.journal.held():
+        for lease in self.journal.held() if self._journal else ():
             self.journal.release(lease, self.now_us)
         self.book = OfferBook(MESH, self.peer)
         self.caller = self.make_caller(self)

@@ -17,7 +17,7 @@ from potluck_netsim.node import Node
 from potluck_netsim.report import Goal, Report, Tally
 from potluck_netsim.sites import LAN, Site
 from potluck_netsim.workload import draw_function, draw_payload
-from potluck_netsim.world import START_US, Checker, Do, World
+from potluck_netsim.world import LINES_KEPT, LINES_MIN, START_US, Checker, Do, World
 from potluck_node.core.pools import Capacity
 from potluck_node.core.staff import ZYGOTE_US
 
@@ -62,7 +62,7 @@ class Lab:
     functions: tuple[str, ...] = ()
 
     def __init__(self, options: Options, write: Callable[[str], None] | None = None) -> None:
-        self.world = World(options.seed, write)
+        self.world = World(options.seed, write, max(LINES_MIN, min(LINES_KEPT, LINES_KEPT * OBSERVED // options.nodes)))
         self.faults = options.faults or self.faults_of(options.seed)
         self.tally = Tally()
         self.network = Network(self.world, self.faults, self.signed)
@@ -246,7 +246,7 @@ class Lab:
         return self.world.now_us > max(self.ends_us, self.tally.delivered_us) + STUCK_US
 
     def _kept(self) -> Iterator[facts.Kept]:
-        for node in self.nodes:
+        for node in [each for each in self.nodes if each.has_books]:
             contents = [read_content(record.content)[1] for record in node.journal.records()]
             too_much: dict[str, int] = {}
             for each in contents:

@@ -18,6 +18,8 @@ from potluck_netsim.words import clock, tell
 START_US = 1_800_000_000_000_000
 # A story is told from this many of a node's last lines: a lease's life is about twenty.
 LINES_KEPT = 60
+# Of each of very many nodes.
+LINES_MIN = 16
 # So many events without time moving on is a loop: fifty nodes greeting each other make some thousand.
 STANDSTILL_EVENTS = 100_000
 
@@ -62,14 +64,14 @@ class _Line:
 class World:
     """`write` receives each line of the trace, without its end; `dice` is the only randomness."""
 
-    def __init__(self, seed: int, write: Callable[[str], None] | None = None) -> None:
+    def __init__(self, seed: int, write: Callable[[str], None] | None = None, lines_kept: int = LINES_KEPT) -> None:
         self.seed, self.now_us, self.events = seed, START_US, 0
         self.dice = random.Random(seed)
         self._watching: dict[type[Fact], list[Checker]] = {}
         self._checkers: tuple[Checker, ...] = ()
         # Of peers, for stories.
         self.names: dict[str, str] = {}
-        self._write = write
+        self._write, self._lines_kept = write, lines_kept
         self._heap: list[tuple[int, int, Do]] = []
         self._planned = self._told = self._still = 0
         self._recent: dict[str, deque[_Line]] = {}
@@ -120,7 +122,7 @@ class World:
         line = _Line(self._told, self.now_us, who, text, thing)
         if self._write:
             self._write(str(line))
-        recent = self._recent.setdefault(who, deque(maxlen=LINES_KEPT))
+        recent = self._recent.setdefault(who, deque(maxlen=self._lines_kept))
         if recent and recent[-1].text == text and recent[-1].thing == thing:
             recent[-1].times += 1
         else:
