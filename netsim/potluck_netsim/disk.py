@@ -23,9 +23,11 @@ class Host(Protocol):
     name: str
     world: World
     faults: Faults
-    journal: Journal
     # Ends the node there and then, as a power cut does.
     power_fails: Callable[[], None]
+
+    @property
+    def journal(self) -> Journal: ...
 
     def later(self, delay_us: int, do: Callable[[], None]) -> None: ...
 

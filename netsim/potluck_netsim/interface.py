@@ -25,13 +25,15 @@ class SimNode(Host, Protocol):
     network: Network
     faults: Faults
     key: PrivateKey
-    journal: Journal
     book: OfferBook
     capacity: Capacity
     gpus: tuple[Gpu, ...]
     images: dict[str, None]
     slow: int
     protocol: int
+
+    @property
+    def journal(self) -> Journal: ...
 
     @property
     def now_us(self) -> int:
