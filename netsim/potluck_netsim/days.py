@@ -100,12 +100,12 @@ class Exodus(Everyday):
 
     def _stage(self) -> None:
         dice = self.world.dice
-        owners = {node.name: Owner(node, HABITS[-1], 0) for node in self.nodes}
+        self.owners = [Owner(node, HABITS[-1], 0) for node in self.nodes]
         half_us = (self.ends_us - START_US) // 2
-        for node in self.nodes[1:]:
+        for node, owner in list(zip(self.nodes, self.owners, strict=True))[1:]:
             if self.world.chance(750):
                 at_us = half_us + dice.randrange(MINUTE_US)
-                self.world.after(at_us, owners[node.name].came if dice.randrange(2) else partial(self._off, node))
+                self.world.after(at_us, owner.came if dice.randrange(2) else partial(self._off, node))
 
     def _off(self, node: Node) -> None:
         if node.alive:

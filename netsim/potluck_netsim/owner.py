@@ -42,7 +42,7 @@ class Owner:
         self.core, self._giving = PolicyCore(policy or Policy(preset="idle")), Giving()
         # When input was last seen; None while somebody sits there.
         self._left_us: int | None = START_US - DAY_US
-        self._life, node.on_born = node.life, self._look
+        self._life, node.on_born, self._is_away = node.life, self._look, False
         self._next_day(START_US)
 
     def _next_day(self, day_us: int) -> None:
@@ -59,7 +59,7 @@ class Owner:
 
     def came(self) -> None:
         """Somebody sits down, for a while."""
-        if self._left_us is None:
+        if self._left_us is None or self._is_away:
             return
         self._left_us = None
         self._world.tell(self._node.name, "has its owner back")
@@ -67,7 +67,14 @@ class Owner:
         self._look()
         self._world.after(self._world.around(HOUR_US / 2), self._left)
 
+    def goes_away(self) -> None:
+        """For good."""
+        self._is_away = True
+        self._left()
+
     def _left(self) -> None:
+        if self._left_us is not None:
+            return
         self._left_us = self._world.now_us
         self._world.fact(OwnerLeft(self._node.name))
         self._look()

@@ -14,6 +14,7 @@ from potluck_netsim.checkers import all_checkers
 from potluck_netsim.faults import Faults, draw_faults
 from potluck_netsim.network import Network
 from potluck_netsim.node import Node
+from potluck_netsim.owner import Owner
 from potluck_netsim.report import Goal, Report, Tally
 from potluck_netsim.sites import LAN, Site
 from potluck_netsim.workload import draw_function, draw_payload
@@ -70,6 +71,7 @@ class Lab:
         self.world.checkers = [*self._checkers(), self.tally]
         self.ends_us = START_US + int(options.minutes * MINUTE_US)
         self._calls = 0
+        self.owners: list[Owner] = []
 
     @classmethod
     def faults_of(cls, seed: int) -> Faults:
@@ -241,6 +243,9 @@ class Lab:
                 node.be_born()
             node.later(0, node.resume)
         self.network.heal()
+        # A call may wait for the only machine that can run it until its owner leaves.
+        for owner in self.owners:
+            owner.goes_away()
 
     def _stuck(self) -> bool:
         return self.world.now_us > max(self.ends_us, self.tally.delivered_us) + STUCK_US

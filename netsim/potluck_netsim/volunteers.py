@@ -27,7 +27,7 @@ class Volunteers(Lab):
 
     def __init__(self, options: Options, write: Callable[[str], None] | None = None) -> None:
         super().__init__(options, write)
-        self.owners = {node.name: self._owner(node) for node in self.nodes}
+        self.owners = [self._owner(node) for node in self.nodes]
 
     def _site(self) -> Site:
         return draw_home(self.world.dice)
