@@ -21,7 +21,7 @@ from potluck_images.errors import ImageError
 from potluck_images.image import MANIFESTS_BYTES_MAX, get_manifests, too_large
 from potluck_images.manifest import LAYER_BYTES_MAX, Manifest
 from potluck_images.store import ChunkStore
-from potluck_images.sync import Action, ChunkSync, Done, Event, Store, Stuck
+from potluck_images.sync import Action, ChunkSync, Done, Event, Store, Stuck, scattered
 
 Claim = Callable[[list[bytes]], list[bytes]]
 
@@ -36,14 +36,21 @@ class Progress:
 
 class ImagePull:
     """`bytes_max` limits the raw size of the image: a policy of whoever pulls. `claim` chooses, of the data chunks that
-    are missing, those that this pull fetches; the others are somebody else's, and still missing at `Done`.
+    are missing, those that this pull fetches; the others are somebody else's, and still missing at `Done`. Data chunks
+    are fetched in the order of `salt`, which differs from node to node (`sync.scattered`).
 
     All methods raise `ImageError` when the image itself is unusable; no peer is to blame for that, its id is.
     """
 
     def __init__(
-        self, store: ChunkStore, image: str, bytes_max: int = LAYER_BYTES_MAX, claim: Claim = lambda digests: digests
+        self,
+        store: ChunkStore,
+        image: str,
+        bytes_max: int = LAYER_BYTES_MAX,
+        claim: Claim = lambda digests: digests,
+        salt: bytes = b"",
     ) -> None:
+        self._salt = salt
         self._store, self._bytes_max, self._claim = store, bytes_max, claim
         self._id = from_hex(image)
         self._sync = ChunkSync()
@@ -112,7 +119,7 @@ class ImagePull:
         missing = self._store.missing(self._sizes)
         self._progress = Progress(total - sum(self._sizes[digest] for digest in missing), total)
         self._stage = self._finish
-        return self._sync.want(self._claim(missing))
+        return self._sync.want(scattered(self._claim(missing), self._salt))
 
     def _check_size(self, size: int) -> None:
         if size > self._bytes_max:

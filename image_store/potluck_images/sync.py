@@ -7,6 +7,7 @@ silent until it joins again; at the end, idle peers take over what slow ones sti
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -25,8 +26,15 @@ SILENCE_US_MAX = 10_000_000
 # Once nothing is left to ask, an idle peer takes over chunks that another has owed for this long.
 TAKE_OVER_AFTER_US = 2_000_000
 
-# How many of the rare chunks are looked at per question, so that peers which lack much cost little.
-_RARE_SCAN_MAX = 256
+# A peer that lacked chunks and has nothing else to do is asked for them again after this long, while others still send:
+# it may be fetching the same image, and be further by now.
+LACKS_FOR_US = 5_000_000
+
+# The log of rare chunks is made anew when it is so many times as long as it need be.
+_LOG_FACTOR, _LOG_MIN = 4, 1024
+
+# So many chunks in a row stay together when a pull's order is its own: about a mebibyte, which a disk reads at once.
+RUN = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +126,8 @@ class _Peer:
     owes: dict[bytes, int] = field(default_factory=dict)
     late: set[bytes] = field(default_factory=set)
     lacks: set[bytes] = field(default_factory=set)
+    # How far of the log of rare chunks has been looked at for this peer.
+    looked: int = 0
 
     def room(self) -> int:
         return self.window - len(self.owes) - len(self.late)
@@ -130,10 +140,22 @@ class _Peer:
         return self.heard_us if self.owes or self.late else math.inf
 
 
-class ChunkSync:
-    """`want` and `handle` return what to do now. `Done` or `Stuck` is said once each time it comes true."""
+def scattered(digests: Iterable[bytes], salt: bytes) -> list[bytes]:
+    """In an order of the salt's own, but for runs: so that nodes which begin at once soon have different parts to give
+    to each other, and each does not ask the first one for all of it. (Legout, Urvoy-Keller and Michiardi, "Rarest first
+    and choke algorithms are enough", 2006: diversity is what matters.)"""
+    whole = list(digests)
+    runs = [whole[start : start + RUN] for start in range(0, len(whole), RUN)]
+    runs.sort(key=lambda run: hashlib.blake2b(run[0], key=salt[:64], digest_size=8).digest())
+    return [digest for run in runs for digest in run]
 
-    def __init__(self) -> None:
+
+class ChunkSync:
+    """At most `window_max` chunks are asked of one peer and not answered. `want` and `handle` return what to do
+    now. `Done` or `Stuck` is said once each time it comes true."""
+
+    def __init__(self, window_max: int = WINDOW_MAX) -> None:
+        self._window_max = window_max
         # Time since the first tick.
         self._now_us = 0
         self._first_tick_us: int | None = None
@@ -142,6 +164,8 @@ class ChunkSync:
         # A wanted chunk is fresh (nobody is known to lack it), rare, or owed by a peer. Dicts keep the order.
         self._fresh: dict[bytes, None] = {}
         self._rare: dict[bytes, None] = {}
+        # Each chunk whenever it becomes rare: a peer looks at an entry once, so that peers which lack much cost little.
+        self._log: list[bytes] = []
         self._owed: dict[bytes, str] = {}
         self._ended: type[Action] | None = None
 
@@ -189,7 +213,7 @@ class ChunkSync:
         if chunk.digest != digest:
             return self._expose(name, "it sent other bytes than those it was asked for")
         peer.heard_us = self._now_us
-        peer.window = min(peer.window + 1, WINDOW_MAX)
+        peer.window = min(peer.window + 1, self._window_max)
         return self._accept(peer, chunk)
 
     def _accept(self, peer: _Peer, chunk: Chunk) -> list[Action]:
@@ -217,8 +241,16 @@ class ChunkSync:
         peer.late.discard(digest)
         if peer.owes.pop(digest, None) is not None:
             del self._owed[digest]
-            self._rare[digest] = None
+            self._is_rare(digest)
         return []
+
+    def _is_rare(self, digest: bytes) -> None:
+        self._rare[digest] = None
+        self._log.append(digest)
+        if len(self._log) > _LOG_MIN + _LOG_FACTOR * len(self._rare):
+            self._log = list(self._rare)
+            for peer in self._peers.values():
+                peer.looked = 0
 
     def _expose(self, name: str, why: str) -> list[Action]:
         self._liars.add(name)
@@ -229,7 +261,7 @@ class ChunkSync:
         peer = self._peers.pop(name, None)
         for digest in peer.owes if peer else ():
             del self._owed[digest]
-            self._rare[digest] = None
+            self._is_rare(digest)
         return []
 
     def _tick(self, now_us: int) -> list[Action]:
@@ -239,7 +271,16 @@ class ChunkSync:
         silent = [name for name, peer in self._peers.items() if self._now_us - peer.silent_since() > SILENCE_US_MAX]
         for name in silent:
             self._lose(name)
+        if self._owed:
+            self._ask_again()
         return [Drop(name, f"it sent nothing for {SILENCE_US_MAX // 1_000_000} s") for name in silent]
+
+    def _ask_again(self) -> None:
+        for peer in self._peers.values():
+            idle = not peer.owes and not peer.late
+            if idle and peer.lacks and self._now_us - peer.heard_us > LACKS_FOR_US:
+                peer.lacks.clear()
+                peer.looked = 0
 
     def _next(self) -> list[Action]:
         """Fill the windows, then see whether this is the end."""
@@ -264,13 +305,13 @@ class ChunkSync:
         return chosen
 
     def _choose_rare(self, peer: _Peer, room: int) -> list[bytes]:
-        chosen: list[bytes] = []
-        for looked_at, digest in enumerate(self._rare):
-            if len(chosen) >= room or (looked_at >= _RARE_SCAN_MAX and self._fresh):
-                break
-            if peer.may_have(digest):
-                chosen.append(digest)
-        return chosen
+        chosen: dict[bytes, None] = {}
+        while peer.looked < len(self._log) and len(chosen) < room:
+            digest = self._log[peer.looked]
+            peer.looked += 1
+            if digest in self._rare and peer.may_have(digest):
+                chosen[digest] = None
+        return list(chosen)
 
     def _choose_overdue(self, peer: _Peer, room: int) -> list[bytes]:
         overdue = [

@@ -79,17 +79,21 @@ class Fetcher:
     async def fetch_private(self, image: str, peers: Sequence[str]) -> None:
         """As `fetch`, from these peers alone; nobody else hears of it. Raises `ImageStoreError`."""
         while await self.lacks(image):
-            pull = ImagePull(self._store, image, self._image_bytes_max, partial(self._claims.claim, image))
+            pull = self._new_pull(image)
             try:
                 await self.puller(pull).run(self._others(peers), lambda progress: None)
             finally:
                 self._claims.release(image)
 
+    def _new_pull(self, image: str) -> ImagePull:
+        claim, salt = partial(self._claims.claim, image), self._transport.peer.encode()
+        return ImagePull(self._store, image, self._image_bytes_max, claim, salt)
+
     def _others(self, peers: Sequence[str]) -> list[str]:
         return [peer for peer in dict.fromkeys(peers) if peer != self._transport.peer]
 
     async def _pull(self, image: str, caller: str, say: Callable[[Progress], None]) -> None:
-        pull = ImagePull(self._store, image, self._image_bytes_max, partial(self._claims.claim, image))
+        pull = self._new_pull(image)
         try:
             await self.drive(self.puller(pull), image, caller, say)
         finally:

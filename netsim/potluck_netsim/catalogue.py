@@ -5,6 +5,7 @@ from __future__ import annotations
 from potluck_netsim.days import Exodus, Flash, Parted, Upgrade, Workday
 from potluck_netsim.liars import Strangers
 from potluck_netsim.scenarios import Lab
+from potluck_netsim.spread import Spread
 from potluck_netsim.volunteers import Volunteers
 
 SCENARIOS: dict[str, type[Lab]] = {
@@ -16,4 +17,5 @@ SCENARIOS: dict[str, type[Lab]] = {
     "strangers": Strangers,
     "exodus": Exodus,
     "upgrade": Upgrade,
+    "image": Spread,
 }

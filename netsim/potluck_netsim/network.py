@@ -182,6 +182,10 @@ class Network:
             return 0
         return max((cut.until_us for cut in self.cuts if cut.blocks(one, other, at_us)), default=0)
 
+    def free_us(self, peer: str) -> int:
+        """When a node's uplink has carried all that it was given so far."""
+        return self._busy_us.get((peer, True), 0)
+
     def _line_us(self, peer: str, up: bool, size: int) -> int:
         """When a line has carried a message that is sent now: after all others that came before it."""
         line = self.hosts[peer].site.line

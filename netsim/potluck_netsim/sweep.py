@@ -31,6 +31,7 @@ SMALL: dict[str, tuple[int, float]] = {
     "strangers": (8, 1.5),
     "exodus": (8, 3.0),
     "upgrade": (8, 3.0),
+    "image": (7, 3.0),
 }
 # Seeds that were drawn anew come from here, so that they can be written down.
 FRESH_MAX = 1 << 31

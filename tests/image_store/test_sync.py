@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 from potluck_images.chunk import pack
 from potluck_images.digest import digest
 from potluck_images.sync import (
+    LACKS_FOR_US,
+    RUN,
     SILENCE_US_MAX,
     TAKE_OVER_AFTER_US,
     WINDOW_MAX,
@@ -26,6 +28,7 @@ from potluck_images.sync import (
     Store,
     Stuck,
     Tick,
+    scattered,
 )
 
 CHUNKS = {pack(b"%d" % number).digest: pack(b"%d" % number) for number in range(400)}
@@ -139,6 +142,57 @@ def test_rare_chunks_come_first():
     sync.handle(Missing("poor", ask.digests[2]))
     (rich,) = [action for action in sync.handle(PeerJoined("rich")) if action.peer == "rich"]
     assert rich.digests[0] == ask.digests[2]
+
+
+def test_a_peer_that_lacked_chunks_is_asked_again_after_a_while_as_long_as_another_sends():
+    sync = ChunkSync()
+    sync.want(NAMES[: 5 * WINDOW_START])
+    sync.handle(Tick(0))
+    (slow,) = sync.handle(PeerJoined("slow"))
+    asks, lacked = deque(sync.handle(PeerJoined("poor"))), []
+    while asks:
+        for name in asks.popleft().digests:
+            lacked.append(name)
+            asks += sync.handle(Missing("poor", name))
+    assert set(lacked) == set(NAMES[: 5 * WINDOW_START]) - set(slow.digests)
+    assert sync.handle(Tick(TAKE_OVER_AFTER_US)) == []
+    (again,) = sync.handle(Tick(LACKS_FOR_US + 1))
+    assert again.peer == "poor"
+    assert set(again.digests) <= set(lacked)
+
+
+def test_peers_that_lack_everything_cost_little():
+    """A look at each chunk for each peer, not for each answer: else an image of 80,000 chunks takes hours."""
+    looks = 0
+
+    class Counted(dict):
+        def __contains__(self, key):
+            nonlocal looks
+            looks += 1
+            return super().__contains__(key)
+
+    sync, poor = ChunkSync(), [f"poor {number}" for number in range(8)]
+    sync._rare = Counted()
+    queue = deque(sync.want(NAMES))
+    for name in poor:
+        queue.extend(sync.handle(PeerJoined(name)))
+    answers = 0
+    while queue:
+        action = queue.popleft()
+        for name in action.digests if isinstance(action, Ask) else ():
+            answers += 1
+            queue.extend(sync.handle(Missing(action.peer, name)))
+    assert answers == len(poor) * len(NAMES)
+    assert looks < 12 * answers
+
+
+def test_each_node_fetches_in_an_order_of_its_own_in_runs():
+    one, other = scattered(NAMES, b"one"), scattered(NAMES, b"other")
+    assert sorted(one) == sorted(NAMES)
+    assert one == scattered(iter(NAMES), b"one")
+    assert one[:RUN] != other[:RUN]
+    first = NAMES.index(one[0])
+    assert one[:RUN] == NAMES[first : first + RUN]
 
 
 def test_a_liar_is_dropped_for_good_and_its_chunks_go_elsewhere():
