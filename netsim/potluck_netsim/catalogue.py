@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from potluck_netsim.days import Exodus, Flash, Parted, Upgrade, Workday
 from potluck_netsim.liars import Strangers
+from potluck_netsim.members import Members
 from potluck_netsim.scenarios import Lab
 from potluck_netsim.spread import Spread
 from potluck_netsim.volunteers import Volunteers
@@ -18,4 +19,5 @@ SCENARIOS: dict[str, type[Lab]] = {
     "exodus": Exodus,
     "upgrade": Upgrade,
     "image": Spread,
+    "members": Members,
 }

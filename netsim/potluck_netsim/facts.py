@@ -296,5 +296,13 @@ class OwnerCame(Fact):
 
 
 @dataclass(frozen=True, slots=True)
+class HeardRevoked(Fact):
+    """A node knows from now on that a peer (its id) is no member any more."""
+
+    node: str
+    peer: str
+
+
+@dataclass(frozen=True, slots=True)
 class OwnerLeft(Fact):
     node: str

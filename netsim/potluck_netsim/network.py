@@ -324,6 +324,12 @@ class Network:
             self.carry(end, partial(_end, end.other, RESET))
             end.end(why)
 
+    def part(self, host: Host, peer: str) -> None:
+        """End all that a node has with a peer."""
+        for end in list(self._ends.get(host.peer, {}).values()):
+            if end.other and end.other.host.peer == peer:
+                self._hang_up(end, "nothing is done with it any more")
+
     # Single messages
 
     def reach(self, host: Host, peer: str, do: Do) -> None:

@@ -32,6 +32,7 @@ SMALL: dict[str, tuple[int, float]] = {
     "exodus": (8, 3.0),
     "upgrade": (8, 3.0),
     "image": (7, 3.0),
+    "members": (8, 3.0),
 }
 # Seeds that were drawn anew come from here, so that they can be written down.
 FRESH_MAX = 1 << 31
