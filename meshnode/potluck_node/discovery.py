@@ -120,6 +120,9 @@ class Discovery:
         peers: tuple[str, ...] = ()
         while True:
             if self._transport.peers() != peers:
+                if not peers:
+                    # Nobody heard what we told until now.
+                    self.touch()
                 peers, done = self._transport.peers(), {}
             due = [key for key in (self._mesh_key, *self.provided()) if self._lapsed(done, key)] if peers else []
             if self._mesh_key in due and not self._make():

@@ -68,6 +68,8 @@ class _Transport(MemoryTransport):
 
     async def open(self, peer: str, protocol: str) -> MemoryStream:
         stream = await super().open(peer, protocol)
+        # Of the round trip that it takes to open a stream, the network in memory has half.
+        await trio.sleep(self._network.delay_s)
         self._watch.leases += protocol == LEASE_PROTOCOL
         return stream
 
