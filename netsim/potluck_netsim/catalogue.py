@@ -7,7 +7,9 @@ from potluck_netsim.liars import Strangers
 from potluck_netsim.members import Members
 from potluck_netsim.scenarios import Lab
 from potluck_netsim.spread import Spread
+from potluck_netsim.villains import Hostile
 from potluck_netsim.volunteers import Volunteers
+from potluck_netsim.war import War
 
 SCENARIOS: dict[str, type[Lab]] = {
     "lab": Lab,
@@ -20,4 +22,6 @@ SCENARIOS: dict[str, type[Lab]] = {
     "upgrade": Upgrade,
     "image": Spread,
     "members": Members,
+    "hostile": Hostile,
+    "war": War,
 }

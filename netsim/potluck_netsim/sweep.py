@@ -33,6 +33,8 @@ SMALL: dict[str, tuple[int, float]] = {
     "upgrade": (8, 3.0),
     "image": (7, 3.0),
     "members": (8, 3.0),
+    "hostile": (10, 0.5),
+    "war": (8, 0.7),
 }
 # Seeds that were drawn anew come from here, so that they can be written down.
 FRESH_MAX = 1 << 31

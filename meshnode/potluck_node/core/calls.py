@@ -252,7 +252,7 @@ class CallCore:
             self._act(ev.EndLease(event.lease, "no longer needed"))
             return
         lease.slots = max(lease.places, event.slots)
-        self._functions[lease.function].refused_by.discard(lease.peer)
+        self._functions[lease.function].granted_by(lease.peer)
         lease.idle_us = now_us
         self._hiring.pump(self._functions[lease.function], now_us)
 
@@ -266,7 +266,7 @@ class CallCore:
         unsent = [number for number in lease.inputs if self._alone(function, number)]
         function.queue.extendleft(sorted(unsent, reverse=True))
         wait_us = event.retry_after_us or BUSY_RETRY_US
-        if event.reason not in ("busy", "paused", "function"):
+        if self._hiring.is_refusal(function, lease.peer, event.reason):
             wait_us = self._hiring.strike(lease.peer, now_us)
             function.refusals += 1
             function.refused_by.add(lease.peer)

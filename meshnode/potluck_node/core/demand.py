@@ -139,7 +139,8 @@ class Function:
     begins, `gap_us` the time between two inputs that were added, the last at
     `added_us`. Inputs that ended since a call is open used
     `used_us`. An input was last taken off the hands of the function at `progress_us`. So many `cases` are open, whose
-    results are verified. Peers in `refused_by` said no for more than the moment, the last time."""
+    results are verified. Peers in `refused_by` said no for more than the moment, the last time; those in
+    `put_off_by` said so often in a row that they are busy, though their offers said that they were free."""
 
     name: str
     spec: FunctionSpec
@@ -153,6 +154,7 @@ class Function:
     refusals: int = 0
     last_refusal: Failure | None = None
     refused_by: set[str] = field(default_factory=set)
+    put_off_by: dict[str, int] = field(default_factory=dict)
     verdicts: dict[str, Failure] = field(default_factory=dict)
     note: tuple[str, str] = ("", "")
     scaling: Scaling = field(default_factory=Scaling)
@@ -165,6 +167,11 @@ class Function:
     progress_us: int = 0
     cases: int = 0
     replicas: Replicas = field(default_factory=Replicas)
+
+    def granted_by(self, peer: str) -> None:
+        """A peer gave a lease."""
+        self.refused_by.discard(peer)
+        self.put_off_by.pop(peer, None)
 
     def drop(self, numbers: set[int]) -> None:
         """Some inputs wait no longer."""

@@ -32,6 +32,9 @@ NO_PEER_GRACE_US = 8_000_000
 LINGER_US = 2_000_000
 # A busy peer is asked again after this long, and so is one that was lost.
 BUSY_RETRY_US = 1_000_000
+# Who says so often in a row that it is busy, and offers all the while that it is free, refuses: else a peer that lies
+# so keeps a call waiting for ever. About a minute; an honest offer is put right within a second or two.
+PUT_OFF_MAX = 60
 # At most so many leases of one function are being opened at once.
 OPENING_MAX = 4
 # Functions of which it is remembered who ran them last: a class may have things there that are not in any offer.
@@ -99,6 +102,17 @@ class Hiring:
         waiting = len(function.queue) + sum(len(lease.inputs) for lease in leases) - sum(began)
         runners = [max(lease.least, -(-count // lease.places)) for lease, count in zip(leases, began, strict=True)]
         return waiting, sum(runners)
+
+    def is_refusal(self, function: Function, peer: str, reason: str) -> bool:
+        """Whether a peer that gave no lease for this reason means more than the moment."""
+        if reason != "busy":
+            return reason not in ("paused", "function")
+        offer = self.offer(peer)
+        if offer is None or not slots(offer, function.spec.resources):
+            function.put_off_by.pop(peer, None)
+            return False
+        times = function.put_off_by[peer] = function.put_off_by.get(peer, 0) + 1
+        return times > PUT_OFF_MAX
 
     def drop(self, name: str) -> Function:
         """A lease is over."""

@@ -5,7 +5,7 @@ from tests.meshnode.core.worlds import NOW_US, dice, needs, offer, spec
 from potluck.errors import ImageImportError, RefusedError
 from potluck.wire import Failure, RemoteException, RetryPolicy
 from potluck.wire.lease import InputDone, InputItem
-from potluck_node.core import bans
+from potluck_node.core import bans, hiring
 from potluck_node.core import calls as limits
 from potluck_node.core import events as ev
 from potluck_node.core.calls import CallCore
@@ -358,6 +358,41 @@ def test_refusals_that_waiting_does_not_cure_end_the_call(reason):
             break
         caller.wait(bans.BAN_MAX_US)
     assert caller.only(ev.Deliver).failure == BUSY
+
+
+def put_off(caller, times):
+    for _ in range(times):
+        caller.send(ev.LeaseDenied(caller.only(ev.OpenLease).lease, "busy", BUSY))
+        if caller.all(ev.Deliver):
+            return
+        caller.wait(bans.BAN_MAX_US)
+
+
+def test_a_peer_that_is_busy_for_ever_and_says_that_it_is_free_refuses():
+    """Found by the simulator: python -m potluck_netsim hostile --seed 6 --nodes 10 --minutes 1.5."""
+    caller = Caller("ann")
+    caller.call()
+    put_off(caller, hiring.PUT_OFF_MAX)
+    assert not caller.all(ev.Deliver)
+    put_off(caller, limits.REFUSALS_MAX)
+    assert caller.only(ev.Deliver).failure == BUSY
+
+
+class Full(Caller):
+    """Its peers say that they are busy."""
+
+    def renew(self):
+        for peer in self.peers:
+            times = {"issued_us": self.now_us, "expires_us": self.now_us + OFFER_LIFE_US}
+            full = offer(peer, sequence=self.now_us, cpu_free_milli=0, slots_free=0, **times)
+            self.book.add(full, self.now_us)
+
+
+def test_a_peer_that_is_busy_and_says_so_is_waited_for():
+    caller = Full("ann")
+    caller.call()
+    put_off(caller, 2 * hiring.PUT_OFF_MAX)
+    assert not caller.all(ev.Deliver)
 
 
 class Wary(Caller):
