@@ -3,7 +3,6 @@
 import pytest
 from tests.netsim.broken import first_broken
 
-from potluck_ledger.sync import Follower
 from potluck_netsim import villains
 from potluck_netsim.scenarios import Options
 from potluck_netsim.villains import Hostile, Refusing
@@ -39,8 +38,3 @@ def test_callers_that_believe_whoever_says_busy_wait_for_ever(monkeypatch):
     monkeypatch.setattr(Hostile, "functions", ("heavy",))
     monkeypatch.setattr(villains, "TRICKS", (Refusing,))
     assert "still waits for its inputs" in breaks(range(1, 100))
-
-
-def test_nodes_that_believe_whatever_they_hear_do_not_know_who_forks(monkeypatch):
-    monkeypatch.setattr(Follower, "_convict", lambda follower, owner, one, other: [])
-    assert "does not know what" in breaks()
