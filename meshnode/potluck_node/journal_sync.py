@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, TypeVar
@@ -28,6 +29,9 @@ AnswerT = TypeVar("AnswerT", messages.EntriesTold, messages.HeadKnown, messages.
 JOURNAL_PROTOCOL = "/potluck/journal/1"
 # How often our head is told when it has changed, and when not, for those that came later; seconds.
 TELL_S, REPEAT_S = 2.0, 60.0
+# How often one of the proofs of forks that are known here is told again, for those who were away: seconds. Everybody
+# does, and a proof has some KiB: of a thousand nodes two come in a second.
+PROOF_AGAIN_S = 600.0
 # How often new peers are looked for, to ask them for our own head, seconds.
 LOOK_S = 0.5
 # An answer of a thousand entries has 250 KiB: a peer that takes longer is of no use. Seconds.
@@ -82,6 +86,7 @@ class JournalSync:
                 self._do(self._follower.proved(proof))
             await self._transport.subscribe(self._topic, self._heard)
             self._nursery.start_soon(self._ask_for_ours)
+            self._nursery.start_soon(self._tell_proofs_again)
             if self._witnesses:
                 await self._nursery.start(self._witnesses.serve, self._ask_cosign, self._clock.now_us)
             task_status.started()
@@ -96,6 +101,14 @@ class JournalSync:
                 checkpoint = self._journal.checkpoint(self._clock.now_us()).encode()
                 await self._publish(messages.HeadTold(checkpoint))
             await trio.sleep(TELL_S)
+
+    async def _tell_proofs_again(self) -> None:
+        """In turn, until cancelled."""
+        for turn in itertools.count():
+            await trio.sleep(PROOF_AGAIN_S)
+            proofs = list(self._follower.convicted.values())
+            if proofs:
+                await self._publish(messages.ForkTold(proofs[turn % len(proofs)]))
 
     async def _publish(self, message: messages.Gossip) -> None:
         await self._transport.publish(self._topic, wire.encode(message))

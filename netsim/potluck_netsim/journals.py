@@ -19,12 +19,13 @@ from potluck_ledger.witness import NOTHING, Asked, Seen, joined
 from potluck_netsim import facts
 from potluck_netsim.node import Node
 from potluck_node.core import events as ev
-from potluck_node.journal_sync import ANSWER_TIMEOUT_S
+from potluck_node.journal_sync import ANSWER_TIMEOUT_S, PROOF_AGAIN_S
 from potluck_node.witnesses import COSIGN_S, COSIGN_TIMEOUT_S
 
 # Real nodes tell every 2 s what has changed; here each telling is flooded in the open, which costs its square.
 TELL_US = 10_000_000
 COSIGN_US, COSIGN_TIMEOUT_US = int(COSIGN_S * 1e6), int(COSIGN_TIMEOUT_S * 1e6)
+PROOF_AGAIN_US = int(PROOF_AGAIN_S * 1e6)
 ANSWER_TIMEOUT_US = int(ANSWER_TIMEOUT_S * 1e6)
 # A mesh's witnesses, and how many of them must sign: two of three have one in common with any other two.
 WITNESSES, NEEDED = 3, 2
@@ -57,6 +58,8 @@ class SimJournals:
         dice = self._world.dice
         node.later(dice.randrange(TELL_US), self._tell_for_ever)
         node.later(dice.randrange(COSIGN_US), self._cosign_for_ever)
+        node.later(PROOF_AGAIN_US, self._tell_proofs_again)
+        self._turn = 0
 
     def _at(self, peer: str, do: Callable[[SimJournals], None]) -> None:
         """Let something happen at another node."""
@@ -73,6 +76,13 @@ class SimJournals:
             checkpoint = self.shown_to(peer).checkpoint(self._node.now_us).encode()
             self._gossip(messages.HeadTold(checkpoint), [peer])
         self._node.later(TELL_US, self._tell_for_ever)
+
+    def _tell_proofs_again(self) -> None:
+        """To those who were away: one at a time, in turn."""
+        if proofs := list(self._follower.convicted.values()):
+            self._gossip(messages.ForkTold(proofs[self._turn % len(proofs)]), self._others())
+            self._turn += 1
+        self._node.later(PROOF_AGAIN_US, self._tell_proofs_again)
 
     def shown_to(self, peer: str) -> Journal:
         """The journal that a peer is to believe in."""

@@ -30,7 +30,7 @@ from potluck_netsim.checkers import (
 )
 from potluck_netsim.days import ORDINARY, SECOND_US
 from potluck_netsim.faults import Faults
-from potluck_netsim.forks import WitnessesSignOneHistory
+from potluck_netsim.forks import ForksAreProven, WitnessesSignOneHistory
 from potluck_netsim.gossip import Ear
 from potluck_netsim.interface import Link
 from potluck_netsim.journals import Forking, SimForks, SimJournals, Watching
@@ -39,7 +39,6 @@ from potluck_netsim.node import Node
 from potluck_netsim.provider import SimProvider
 from potluck_netsim.report import Goal, Report
 from potluck_netsim.scenarios import Lab, Options
-from potluck_netsim.war import ForksAreKnown
 from potluck_netsim.workload import GOOD
 from potluck_netsim.world import Checker, Fact, World
 from potluck_node.core import provider_events as pev
@@ -234,7 +233,7 @@ class Hostile(Lab):
             NoLieIsDelivered(honest=honest, checked=self.quorums),
         ]
         forking = frozenset(node.name for node in self.nodes if isinstance(node, Forking))
-        self.proven, self.witnesses = ForksAreKnown(honest, forking), WitnessesSignOneHistory()
+        self.proven, self.witnesses = ForksAreProven(honest, forking), WitnessesSignOneHistory()
         newcomers = frozenset(node.name for node in self.nodes if isinstance(node, Newcomer))
         self.spoils = Spoils(hostile, newcomers, self.quorums)
         whole: list[Checker] = [

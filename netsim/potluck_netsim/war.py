@@ -49,20 +49,6 @@ class CheatsAreNamed:
                 world.broken(self.promise, how, fact.node, fact.cheat)
 
 
-@dataclass
-class ForksAreKnown(ForksAreProven):
-    """To whoever was there all the time: a proof is told once, and not again to those who come later."""
-
-    away: set[str] = field(default_factory=set)
-
-    def see(self, fact: Fact, world: World) -> None:
-        if isinstance(fact, facts.NodeDied):
-            self.away.add(fact.node)
-        elif isinstance(fact, facts.Histories):
-            self.honest -= self.away
-        super().see(fact, world)
-
-
 class War(Cheats):
     """Every second node cheats in one way, and every third of those forks, too; the first three, which are witnesses,
     do not. What two sides of a crash still lose is bounded by vouchers."""
@@ -99,7 +85,7 @@ class War(Cheats):
         names = {node.peer: node.name for node in self.nodes}
         forking = frozenset(node.name for node in self.nodes if isinstance(node, Forking))
         cheats = frozenset(name for name, kind in self._kinds.items() if kind != "honest") | forking
-        self.proven = ForksAreKnown(frozenset(names.values()) - forking, forking)
+        self.proven = ForksAreProven(frozenset(names.values()) - forking, forking)
         self.reckoned = NoCheatPays(names, cheats)
         return [self.reckoned, self.proven, WitnessesSignOneHistory(), self.named]
 

@@ -9,8 +9,11 @@ from potluck import wire
 from potluck.wire import journal as messages
 from potluck_ledger.entries import Checkpoint, sign
 from potluck_ledger.journal import Journal
-from potluck_node.journal_sync import JOURNAL_PROTOCOL, TELL_S, JournalSync
+from potluck_ledger.keys import PrivateKey
+from potluck_node.journal_sync import JOURNAL_PROTOCOL, PROOF_AGAIN_S, TELL_S, JournalSync
 from potluck_node.transport.memory import MemoryNetwork, MemoryTransport
+
+WITNESS = PrivateKey(b"w" * 32)
 
 
 @pytest.fixture
@@ -47,6 +50,27 @@ async def test_who_tells_two_heads_is_convicted_once(autojump_clock, two):
         await transport.publish("/potluck/lab/journals/1", wire.encode(messages.HeadTold(checkpoint)))
         await trio.sleep(1)
     assert convicted == [CALLER.peer]
+
+
+async def test_who_comes_later_is_told_of_forks_too(autojump_clock, two, tmp_path, nursery):
+    (_, _, transport), (_, theirs, provider) = two
+    for flavour in (1, 2):
+        checkpoint = sign(CALLER, Checkpoint(CALLER.peer, 4, bytes([flavour]) * 32, 1, 0, 0)).encode()
+        await transport.publish("/potluck/lab/journals/1", wire.encode(messages.HeadTold(checkpoint)))
+    await trio.sleep(1)
+    assert CALLER.peer in theirs.proofs()
+    late = MemoryTransport(transport._network, WITNESS.peer, lambda key, value: None)
+    journal = Journal(tmp_path / WITNESS.peer, WITNESS)
+    sync, convicted = JournalSync(late, journal, "lab", HandClock()), []
+    sync.convicted = convicted.append
+    await nursery.start(late.serve)
+    await nursery.start(sync.serve)
+    await late.connect(provider.addresses()[0])
+    await trio.sleep(PROOF_AGAIN_S - 10)
+    assert convicted == []
+    await trio.sleep(20)
+    assert convicted == [CALLER.peer]
+    journal.close()
 
 
 @pytest.mark.parametrize(
