@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
@@ -21,11 +21,12 @@ from potluck_netsim import facts
 from potluck_netsim.caller import Lease, SimCaller
 from potluck_netsim.checkers import SecondsAreConserved
 from potluck_netsim.interface import Link
+from potluck_netsim.machine import NOTICED_US
 from potluck_netsim.node import Node
 from potluck_netsim.provider import SimProvider
 from potluck_netsim.scenarios import Lab, Options
 from potluck_netsim.workload import FUNCTIONS
-from potluck_netsim.world import Checker, Fact, World
+from potluck_netsim.world import Checker, Fact, Trace, World
 from potluck_node.core import provider_events as ev
 
 # What two that wash sign to each other, though nothing ran.
@@ -177,26 +178,36 @@ class NoCheatPays(SecondsAreConserved):
                 and kept.used_us > self.seen_us.get((node, peer), 0) + kept.disputed_us
             ):
                 world.broken(self.promise, f"{node} signed {kept.used_us} µs to {peer}, more than it saw", node, peer)
-        for (node, caller), used_us in self.used_us.items():
+        for node, caller in self.used_us:
             if node != caller and node not in self.liars | self.died:
-                self._paid(node, caller, used_us, world)
+                self._paid(node, caller, world)
 
-    def _paid(self, node: str, caller: str, used_us: int, world: World) -> None:
-        kept = self.kept.get((node, caller), facts.Kept(node, caller, 0, 0, 0))
-        unpaid_us = used_us - kept.given_us - self.uses[node, caller] * 3_000
-        # One lease for each function may be on its way when enough is enough.
-        most_us = UNSIGNED_US + kept.given_us * UNSIGNED_PERCENT // 100 + len(FUNCTIONS) * UNSIGNED_MAX_US
-        if unpaid_us > most_us:
+    def _paid(self, node: str, caller: str, world: World) -> None:
+        unpaid_us, shown_us = self.unpaid_us(node, caller), self._of(node, caller).unsigned_us
+        if unpaid_us > self.allowed_us(node, caller):
             world.broken(self.promise, f"{caller} used {unpaid_us} µs for which it never signed", node, caller)
-        if unpaid_us > kept.unsigned_us:
-            how = f"{caller} did not sign {unpaid_us} µs, and {node} shows {kept.unsigned_us} µs"
+        if unpaid_us > shown_us:
+            how = f"{caller} did not sign {unpaid_us} µs, and {node} shows {shown_us} µs"
             world.broken(self.promise, how, node, caller)
+
+    def _of(self, node: str, caller: str) -> facts.Kept:
+        return self.kept.get((node, caller), facts.Kept(node, caller, 0, 0, 0))
+
+    def unpaid_us(self, node: str, caller: str) -> int:
+        """What a provider gave, and has no signature for; a use's last moments are billed to nobody."""
+        uses = self.uses.get((node, caller), 0)
+        return self.used_us.get((node, caller), 0) - self._of(node, caller).given_us - uses * NOTICED_US
+
+    def allowed_us(self, node: str, caller: str) -> int:
+        """What vouchers let it lose. One lease for each function may be on its way when enough is enough."""
+        part_us = self._of(node, caller).given_us * UNSIGNED_PERCENT // 100
+        return UNSIGNED_US + part_us + len(FUNCTIONS) * UNSIGNED_MAX_US
 
 
 class Cheats(Lab):
     """A lab in which every second node cheats in its own way, or two wash; nobody dies, so that all can be reckoned."""
 
-    def __init__(self, options: Options, write: Callable[[str], None] | None = None) -> None:
+    def __init__(self, options: Options, write: Trace = None) -> None:
         self._kinds: dict[str, str] = {}
         super().__init__(options, write)
         washing = [node for node in self.nodes if self._kinds[node.name] == "washing"]

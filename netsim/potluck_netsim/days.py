@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 
@@ -13,9 +13,8 @@ from potluck_netsim.report import Goal, Report, middle_and_tail
 from potluck_netsim.scenarios import MINUTE_US, Lab, Options
 from potluck_netsim.sites import Site, draw_home
 from potluck_netsim.workload import GOOD
-from potluck_netsim.world import START_US
+from potluck_netsim.world import START_US, Trace
 
-Write = Callable[[str], None] | None
 SECOND_US = 1_000_000
 # What everyday life brings: a machine dies every other day, a worker crashes now and then.
 ORDINARY = replace(
@@ -42,7 +41,7 @@ class Workday(Everyday):
     usual_nodes, usual_minutes = 30, 24 * 60.0
     call_every_us = 20 * MINUTE_US
 
-    def __init__(self, options: Options, write: Write = None) -> None:
+    def __init__(self, options: Options, write: Trace = None) -> None:
         super().__init__(options, write)
         self.owners = [Owner(node, self.world.dice.choice(HABITS[1:3]), 0) for node in self.nodes]
 

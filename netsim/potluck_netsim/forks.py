@@ -3,7 +3,6 @@ second history."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from potluck_netsim import facts
@@ -11,7 +10,7 @@ from potluck_netsim.journals import Forking, Watching
 from potluck_netsim.node import Node
 from potluck_netsim.report import Report
 from potluck_netsim.scenarios import Lab, Options
-from potluck_netsim.world import Checker, Fact, World
+from potluck_netsim.world import Checker, Fact, Trace, World
 
 
 @dataclass
@@ -30,12 +29,19 @@ class ForksAreProven:
             self.convicted.setdefault(fact.peer, set()).add(fact.node)
         elif isinstance(fact, facts.Doubted) and fact.node in self.honest:
             world.broken(self.promise, f"{fact.node} is told that its journal is another", fact.node)
-        elif isinstance(fact, facts.Histories) and _is_fork(fact):
+        elif isinstance(fact, facts.Histories) and is_fork(fact):
             for node in sorted(self.honest - self.convicted.get(fact.node, set())):
                 world.broken(self.promise, f"{node} does not know what {fact.node} does", node, fact.node)
 
 
-def _is_fork(fact: facts.Histories) -> bool:
+def tell_histories(lab: Lab) -> None:
+    """Show the checkers, at the end, what those who fork have written."""
+    for node in lab.nodes:
+        if isinstance(node, Forking):
+            lab.world.fact(node.histories())
+
+
+def is_fork(fact: facts.Histories) -> bool:
     """Whether neither of the two is the beginning of the other."""
     one, other = fact.digests
     return bool(one - other and other - one)
@@ -72,7 +78,7 @@ def _is_one(heads: set[bytes], fact: facts.Histories) -> bool:
 class Forks(Lab):
     """Every fourth node forks, and none of them is a witness: those are the first three."""
 
-    def __init__(self, options: Options, write: Callable[[str], None] | None = None) -> None:
+    def __init__(self, options: Options, write: Trace = None) -> None:
         self.witnesses = WitnessesSignOneHistory()
         super().__init__(options, write)
 
@@ -88,10 +94,7 @@ class Forks(Lab):
     def run(self) -> Report:
         """Raises `PromiseBroken`."""
         report = super().run()
-        for node in self.nodes:
-            if isinstance(node, Forking):
-                digests = tuple(frozenset(each) for each in node.digests())
-                self.world.fact(facts.Histories(node.name, digests))
+        tell_histories(self)
         return report
 
     def convicted(self) -> list[str]:

@@ -234,6 +234,9 @@ class Forking(Watching):
                 self.second.append(record.content, read(record.entry, Entry, self.peer).at_us)
         return self.second
 
+    def histories(self) -> facts.Histories:
+        return facts.Histories(self.name, tuple(frozenset(each) for each in self.digests()))
+
     def digests(self) -> Iterator[set[bytes]]:
         """Those of all entries, of each of the two."""
         for journal in (self.journal, self.other()):

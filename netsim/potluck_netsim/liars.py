@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from msgspec.structs import replace
@@ -20,7 +19,7 @@ from potluck_netsim.node import Node
 from potluck_netsim.provider import SimProvider
 from potluck_netsim.scenarios import Lab, Options
 from potluck_netsim.workload import FUNCTIONS, result_of
-from potluck_netsim.world import Checker, Fact, World
+from potluck_netsim.world import Checker, Fact, Trace, World
 from potluck_node.core import events as ev
 from potluck_node.core import provider_events as pev
 from potluck_node.core.calls import CallCore
@@ -106,7 +105,7 @@ class Strangers(Lab):
     """A mesh where nobody trusts anybody, every fourth node forges results, and calls are verified in all ways, or not;
     with all faults of a lab."""
 
-    def __init__(self, options: Options, write: Callable[[str], None] | None = None) -> None:
+    def __init__(self, options: Options, write: Trace = None) -> None:
         self.quorums: set[str] = set()
         super().__init__(options, write)
 

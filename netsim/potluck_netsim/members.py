@@ -4,7 +4,7 @@ told by gossip and at every meeting. Certificates and rosters are the ledger's o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import cast
@@ -20,7 +20,7 @@ from potluck_netsim.network import End
 from potluck_netsim.node import Node
 from potluck_netsim.report import Goal, Report
 from potluck_netsim.scenarios import Options
-from potluck_netsim.world import START_US, Checker, Fact, World
+from potluck_netsim.world import START_US, Checker, Fact, Trace, World
 from potluck_node.core import events as ev
 
 ROLES = (rules.CALLER, rules.PROVIDER)
@@ -133,7 +133,7 @@ class Members(Everyday):
 
     usual_nodes, usual_minutes = 30, 10.0
 
-    def __init__(self, options: Options, write: Callable[[str], None] | None = None) -> None:
+    def __init__(self, options: Options, write: Trace = None) -> None:
         super().__init__(options, write)
         self._mesh_key = PrivateKey(self.world.dice.randbytes(32))
         for node in self.nodes:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -18,7 +18,7 @@ from potluck_netsim.owner import Owner
 from potluck_netsim.report import Goal, Report, Tally
 from potluck_netsim.sites import LAN, Site
 from potluck_netsim.workload import draw_function, draw_payload
-from potluck_netsim.world import LINES_KEPT, LINES_MIN, START_US, Checker, Do, World
+from potluck_netsim.world import LINES_KEPT, LINES_MIN, START_US, Checker, Do, Trace, World
 from potluck_node.core.pools import Capacity
 from potluck_node.core.staff import ZYGOTE_US
 
@@ -62,7 +62,7 @@ class Lab:
     # What is called, by name; else everything, also what cannot run.
     functions: tuple[str, ...] = ()
 
-    def __init__(self, options: Options, write: Callable[[str], None] | None = None) -> None:
+    def __init__(self, options: Options, write: Trace = None) -> None:
         self.world = World(options.seed, write, max(LINES_MIN, min(LINES_KEPT, LINES_KEPT * OBSERVED // options.nodes)))
         self.faults = options.faults or self.faults_of(options.seed)
         self.tally = Tally()
@@ -107,13 +107,7 @@ class Lab:
 
     def run(self) -> Report:
         """Raises `PromiseBroken`."""
-        self.world.tell("world", f"{len(self.nodes)} nodes, {self.faults}")
-        for node in self.nodes:
-            self._plan(node)
-        if self.faults.cuts_per_hour:
-            self._often(60 * MINUTE_US / self.faults.cuts_per_hour, self._cut)
-        self.world.after(OBSERVE_US, self._observe)
-        self._stage()
+        self._start()
         self.world.run(self.ends_us)
         self._cease()
         while any(node.caller.calls for node in self.nodes) and not self._stuck():
@@ -127,6 +121,16 @@ class Lab:
         sent = self.network.carried, self.network.gossip.told
         report = self.tally.report(self.world, len(self.nodes), self.faults, lent_us, sent)
         return replace(report, goals=tuple(self.goals(report)))
+
+    def _start(self) -> None:
+        """Plan what is to happen."""
+        self.world.tell("world", f"{len(self.nodes)} nodes, {self.faults}")
+        for node in self.nodes:
+            self._plan(node)
+        if self.faults.cuts_per_hour:
+            self._often(60 * MINUTE_US / self.faults.cuts_per_hour, self._cut)
+        self.world.after(OBSERVE_US, self._observe)
+        self._stage()
 
     def goals(self, report: Report) -> Iterator[Goal]:
         """What the scenario is to show, beside promises kept."""

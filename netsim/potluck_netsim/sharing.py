@@ -40,6 +40,8 @@ TICK_US, SEARCH_US, STUCK_US = int(TICK_S * 1e6), int(SEARCH_S * 1e6), int(STUCK
 ANNOUNCE_US = int(SEARCH_FIRST_S * 1e6)
 # A lease whose image could not be fetched is tried again.
 AGAIN_US = 2_000_000
+# So many does the DHT name (`Transport.find_providers`).
+FOUND = 20
 JUNK = pack(b"junk").frame
 
 
@@ -226,7 +228,7 @@ class Pull:
         """Whose offers say that they have it, and whom the DHT names."""
         node, picture, now_us = self._node, self._node.picture, self._world.now_us
         heard = [peer for peer in picture.offered if not node.network.blocked(peer, node.peer, now_us)]
-        named = [peer for peer in picture.announced if peer != node.peer][:20]
+        named = [peer for peer in picture.announced if peer != node.peer][:FOUND]
         return [peer for peer in dict.fromkeys([*heard, *named]) if peer != node.peer]
 
     def _join(self, peer: str) -> None:

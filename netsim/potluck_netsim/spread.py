@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
 
@@ -14,7 +14,7 @@ from potluck_netsim.days import ORDINARY, SECOND_US
 from potluck_netsim.faults import Faults
 from potluck_netsim.node import Node
 from potluck_netsim.report import Curve, Goal, Report, fairness
-from potluck_netsim.scenarios import MINUTE_US, STUCK_US, Lab, Options
+from potluck_netsim.scenarios import STUCK_US, Lab, Options
 from potluck_netsim.sharing import (
     ChunkCame,
     ChunkKept,
@@ -26,9 +26,8 @@ from potluck_netsim.sharing import (
     line_floor_us,
 )
 from potluck_netsim.sites import LINES, Site, draw_home
-from potluck_netsim.world import START_US, Checker, Fact, World
+from potluck_netsim.world import START_US, Checker, Fact, Trace, World
 
-Write = Callable[[str], None] | None
 # Real chunks of large files have 64 KiB in the mean, and those of small ones up to 960 KiB.
 CHUNK_BYTES = 512 << 10
 # Of what is fetched, so much may come twice: at the end, idle peers take over what slow ones owe; and what was under
@@ -89,7 +88,7 @@ class Spread(Lab):
     # A small mesh is given a small one.
     image_bytes, usual_chunks_per_node = 5_500_000_000, 104
 
-    def __init__(self, options: Options, write: Write = None) -> None:
+    def __init__(self, options: Options, write: Trace = None) -> None:
         chunks = min(self.image_bytes // CHUNK_BYTES, self.usual_chunks_per_node * options.nodes)
         self.picture = draw_picture(chunks * CHUNK_BYTES, CHUNK_BYTES)
         super().__init__(options, write)
@@ -138,12 +137,7 @@ class Spread(Lab):
     def run(self) -> Report:
         """Raises `PromiseBroken`."""
         self.progress_us = START_US
-        self.world.tell("world", f"{len(self.nodes)} nodes, {self.faults}")
-        for node in self.nodes:
-            self._plan(node)
-        if self.faults.cuts_per_hour:
-            self._often(60 * MINUTE_US / self.faults.cuts_per_hour, self._cut)
-        self._stage()
+        self._start()
         while self.world.now_us < self.ends_us and self._unfinished():
             self.world.run(min(self.world.now_us + SECOND_US, self.ends_us))
         self.ends_us = self.world.now_us

@@ -7,7 +7,7 @@ offers told every two seconds. They don't conspire: two that forge the same resu
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -30,7 +30,7 @@ from potluck_netsim.checkers import (
 )
 from potluck_netsim.days import ORDINARY, SECOND_US
 from potluck_netsim.faults import Faults
-from potluck_netsim.forks import ForksAreProven, WitnessesSignOneHistory
+from potluck_netsim.forks import ForksAreProven, WitnessesSignOneHistory, tell_histories
 from potluck_netsim.gossip import Ear
 from potluck_netsim.interface import Link
 from potluck_netsim.journals import Forking, SimForks, SimJournals, Watching
@@ -40,10 +40,9 @@ from potluck_netsim.provider import SimProvider
 from potluck_netsim.report import Goal, Report
 from potluck_netsim.scenarios import Lab, Options
 from potluck_netsim.workload import GOOD
-from potluck_netsim.world import Checker, Fact, World
+from potluck_netsim.world import Checker, Fact, Trace, World
 from potluck_node.core import provider_events as pev
 
-Write = Callable[[str], None] | None
 # Of ten nodes, these are hostile, and this one comes anew; witnesses are the first three.
 VILLAINS, NEWCOMER = (4, 6, 9), 8
 # A newcomer hears hostile offers alone for so long: as long as its first search.
@@ -194,7 +193,7 @@ class Hostile(Lab):
     usual_nodes, usual_minutes = 100, 10.0
     functions = GOOD
 
-    def __init__(self, options: Options, write: Write = None) -> None:
+    def __init__(self, options: Options, write: Trace = None) -> None:
         self.quorums: set[str] = set()
         super().__init__(options, write)
 
@@ -254,10 +253,7 @@ class Hostile(Lab):
     def run(self) -> Report:
         """Raises `PromiseBroken`."""
         report = super().run()
-        for node in self.nodes:
-            if isinstance(node, Forking):
-                digests = tuple(frozenset(each) for each in node.digests())
-                self.world.fact(facts.Histories(node.name, digests))
+        tell_histories(self)
         return report
 
     def goals(self, report: Report) -> Iterator[Goal]:

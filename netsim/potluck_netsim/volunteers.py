@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
@@ -11,6 +10,7 @@ from potluck_netsim.node import Node
 from potluck_netsim.owner import HABITS, Owner
 from potluck_netsim.scenarios import MINUTE_US, Lab, Options
 from potluck_netsim.sites import Site, draw_home
+from potluck_netsim.world import Trace
 
 # How far each city's clocks are from Greenwich's, hours.
 ZONES = (10, -6, -8, 1, 3, -5, 1, 10)
@@ -25,7 +25,7 @@ class Volunteers(Lab):
     signed = False
     usual_nodes, usual_minutes = 1000, 24 * 60.0
 
-    def __init__(self, options: Options, write: Callable[[str], None] | None = None) -> None:
+    def __init__(self, options: Options, write: Trace = None) -> None:
         super().__init__(options, write)
         self.owners = [self._owner(node) for node in self.nodes]
 

@@ -4,24 +4,20 @@ and the mesh parts. At the end, an audit of all journals must name each cheat th
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
-from potluck_ledger.balance import UNSIGNED_PERCENT, UNSIGNED_US
 from potluck_ledger.vouchers import UNSIGNED_MAX_US
-from potluck_netsim import facts
 from potluck_netsim.cheats import CHEATS, Cheats, NoCheatPays
 from potluck_netsim.days import ORDINARY
 from potluck_netsim.faults import Faults
-from potluck_netsim.forks import ForksAreProven, WitnessesSignOneHistory
+from potluck_netsim.forks import ForksAreProven, WitnessesSignOneHistory, is_fork, tell_histories
 from potluck_netsim.journals import Forking, Watching
 from potluck_netsim.node import Node
 from potluck_netsim.report import Goal, Report
 from potluck_netsim.scenarios import Options
-from potluck_netsim.workload import FUNCTIONS
-from potluck_netsim.world import Checker, Fact, World
+from potluck_netsim.world import Checker, Fact, Trace, World
 
-Write = Callable[[str], None] | None
 # Below this much, microseconds, nothing is worth a word: a voucher's worth, which each side may lose by a crash.
 TRIFLE_US = UNSIGNED_MAX_US
 
@@ -68,7 +64,7 @@ class War(Cheats):
             gossip_lost_milli=dice.choice((5, 100)),
         )  # fmt: skip
 
-    def __init__(self, options: Options, write: Write = None) -> None:
+    def __init__(self, options: Options, write: Trace = None) -> None:
         self.named = CheatsAreNamed()
         super().__init__(options, write)
 
@@ -92,29 +88,17 @@ class War(Cheats):
     def run(self) -> Report:
         """Raises `PromiseBroken`."""
         report = super().run()
-        for node in self.nodes:
-            if isinstance(node, Forking):
-                digests = tuple(frozenset(each) for each in node.digests())
-                self.world.fact(facts.Histories(node.name, digests))
+        tell_histories(self)
         for cost in self._costs():
             self.world.fact(cost)
         return replace(report, goals=tuple(self._goals()))
-
-    def unpaid_us(self, node: str, caller: str) -> int:
-        """What an honest provider gave, and has no signature for; a use's last moments are billed to nobody."""
-        reckoned = self.reckoned
-        kept = reckoned.kept.get((node, caller), facts.Kept(node, caller, 0, 0, 0))
-        used_us, uses = reckoned.used_us.get((node, caller), 0), reckoned.uses.get((node, caller), 0)
-        return max(0, used_us - kept.given_us - uses * 3_000)
 
     def exposures(self) -> Iterator[tuple[int, int]]:
         """Of each honest provider that did not die and each caller: what is unpaid, and what vouchers allow."""
         reckoned = self.reckoned
         for node, caller in reckoned.used_us:
             if node != caller and node not in reckoned.liars | reckoned.died:
-                kept = reckoned.kept.get((node, caller), facts.Kept(node, caller, 0, 0, 0))
-                allowed_us = UNSIGNED_US + kept.given_us * UNSIGNED_PERCENT // 100 + len(FUNCTIONS) * UNSIGNED_MAX_US
-                yield self.unpaid_us(node, caller), allowed_us
+                yield max(0, reckoned.unpaid_us(node, caller)), reckoned.allowed_us(node, caller)
 
     def _costs(self) -> Iterator[Cost]:
         peers = {node.name: node.peer for node in self.nodes}
@@ -123,7 +107,7 @@ class War(Cheats):
         for node, caller in reckoned.used_us:
             if caller not in reckoned.liars or node in reckoned.liars | reckoned.died:
                 continue
-            unpaid_us = self.unpaid_us(node, caller)
+            unpaid_us = reckoned.unpaid_us(node, caller)
             if unpaid_us > TRIFLE_US:
                 told = tuple(text for text in texts if peers[node] in text and peers[caller] in text)
                 yield Cost(node, caller, unpaid_us, told)
@@ -136,11 +120,6 @@ class War(Cheats):
         named = sum(bool(cost.told) for cost in self.named.costs)
         text = f"{named} of {len(self.named.costs)}"
         yield Goal("costly cheats named by an audit", "all", text, named == len(self.named.costs))
-        forked = [node for node in self.nodes if isinstance(node, Forking) and _forked(node)]
+        forked = [node for node in self.nodes if isinstance(node, Forking) and is_fork(node.histories())]
         proven = sum(node.name in self.proven.convicted for node in forked)
         yield Goal("forks proven", "all", f"{proven} of {len(forked)}", proven == len(forked))
-
-
-def _forked(node: Forking) -> bool:
-    one, other = node.digests()
-    return bool(one - other and other - one)

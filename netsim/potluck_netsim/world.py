@@ -24,6 +24,8 @@ LINES_MIN = 16
 STANDSTILL_EVENTS = 100_000
 
 Do = Callable[[], None]
+# Takes each line of the trace, without its end.
+Trace = Callable[[str], None] | None
 
 
 class Fact:
@@ -64,7 +66,7 @@ class _Line:
 class World:
     """`write` receives each line of the trace, without its end; `dice` is the only randomness."""
 
-    def __init__(self, seed: int, write: Callable[[str], None] | None = None, lines_kept: int = LINES_KEPT) -> None:
+    def __init__(self, seed: int, write: Trace = None, lines_kept: int = LINES_KEPT) -> None:
         self.seed, self.now_us, self.events = seed, START_US, 0
         self.dice = random.Random(seed)
         self._watching: dict[type[Fact], list[Checker]] = {}

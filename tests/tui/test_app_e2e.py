@@ -6,7 +6,7 @@ import sys
 import textwrap
 
 import pytest
-from tests.e2e.mesh import Mesh, wait_until
+from tests.e2e.mesh import wait_until
 from tests.tui.screen import running, shown, until, until_shown
 
 pytestmark = pytest.mark.e2e
@@ -16,15 +16,6 @@ CALLER = textwrap.dedent("""
     with sample.app.run(show_progress=False):
         sample.sleep.remote(300)
 """)
-
-
-@pytest.fixture
-def mesh(tmp_path):
-    made = Mesh(tmp_path)
-    try:
-        yield made
-    finally:
-        made.stop()
 
 
 def socket_of(node):

@@ -8,7 +8,7 @@ import textwrap
 import time
 
 import pytest
-from tests.e2e.mesh import Mesh, wait_until
+from tests.e2e.mesh import wait_until
 
 pytestmark = [
     pytest.mark.e2e,
@@ -48,15 +48,6 @@ class Tmux:
                 return screen
             assert time.monotonic() < deadline, f"{words} did not come:\n{screen}"
             time.sleep(0.05)
-
-
-@pytest.fixture
-def mesh(tmp_path):
-    made = Mesh(tmp_path)
-    try:
-        yield made
-    finally:
-        made.stop()
 
 
 def test_start_look_work_pause_resume_and_quit(mesh, tmp_path):
