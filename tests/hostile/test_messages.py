@@ -47,17 +47,18 @@ async def attack(worker: Worker, name: str) -> None:
 
 
 async def flood(zygote: Zygote, worker: Worker, read: int) -> int:
-    """How many bytes the program could print when the node has read at least `read` of them and then stopped."""
+    """How many bytes the program's first thread could print once the node has read at least `read` of those."""
     watching = await suite.worker_of(zygote, "watching")
     await attack(worker, "log_flood")
     while read > 0:
         message = await worker.receive()
         assert isinstance(message, WorkerLog)
-        read -= len(message.data)
+        # What the other thread and the subprocess print is not in the count: each takes what share of the room it can.
+        read -= message.data.count(b"x") + message.data.count(b"y")
     return (await suite.call(watching, inside_wait_until_still, "/tmp/progress")).value
 
 
-@pytest.mark.parametrize(("read", "contained"), [(1, True), (8 * HELD_BYTES, False)], ids=["unread", "read"])
+@pytest.mark.parametrize(("read", "contained"), [(1, True), (2 * HELD_BYTES, False)], ids=["unread", "read"])
 async def test_a_flood_of_output_waits(read: int, contained: bool, launcher: BwrapLauncher, tmp_path: Path) -> None:
     """Nothing but the node's reading makes room: whoever reads more lets more be printed."""
     async with (
