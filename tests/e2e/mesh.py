@@ -11,6 +11,8 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from tests.e2e.forks import Forked, fork
+
 from potluck.cli.ledger import fetch_journal
 from potluck.client import Client
 from potluck.output import PlainOutput
@@ -30,7 +32,7 @@ class Node:
 
     def __init__(self, folder: Path, name: str, *flags: str, env: Mapping[str, str] | None = None) -> None:
         self.home, self.name, self.flags, self._env = folder / name, name, flags, env or {}
-        self.process: subprocess.Popen[bytes] | None = None
+        self.process: subprocess.Popen[bytes] | Forked | None = None
 
     @property
     def env(self) -> dict[str, str]:
@@ -42,18 +44,19 @@ class Node:
         return self.home.with_suffix(".log")
 
     def start(self) -> Node:
-        with self.log.open("ab") as log:
-            self.process = subprocess.Popen(
-                [*self.prefix, sys.executable, "-m", self.module, "--name", self.name, *self.flags],
-                env=self.env,
-                stdout=subprocess.PIPE,
-                stderr=log,
-            )
+        self.process = self._process("--name", self.name, *self.flags)
         assert self.process.stdout
         readable, _, _ = select.select([self.process.stdout], [], [], PATIENCE_S)
         word = os.read(self.process.stdout.fileno(), 16) if readable else b""
         assert word == b"ready\n", self.log.read_text()[-3000:]
         return self
+
+    def _process(self, *arguments: str) -> subprocess.Popen[bytes] | Forked:
+        if not self.prefix:
+            return fork(self.module, list(arguments), self.env, self.log)
+        command = [*self.prefix, sys.executable, "-m", self.module, *arguments]
+        with self.log.open("ab") as log:
+            return subprocess.Popen(command, env=self.env, stdout=subprocess.PIPE, stderr=log)
 
     def client(self) -> Client:
         return Client(self.home / "node.sock", PlainOutput(), "test")

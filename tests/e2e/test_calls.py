@@ -47,8 +47,13 @@ class TestCalls:
         assert type(moved) is sample.Point
 
     def test_map_keeps_order_and_uses_both_providers(self, capsys):
-        assert list(sample.chat_slowly.map([f"t{n}" for n in range(20)])) == [f"t{n}" for n in range(20)]
-        workers = {line.split("-")[0] for line in capsys.readouterr().out.splitlines()}
+        workers = set[str]()
+        # On a busy machine one provider can be through before the other has its worker.
+        for _ in range(3):
+            assert list(sample.chat_slowly.map([f"t{n}" for n in range(20)])) == [f"t{n}" for n in range(20)]
+            workers |= {line.split("-")[0] for line in capsys.readouterr().out.splitlines()}
+            if len(workers) == 2:
+                break
         assert workers == {"ann", "bob"}
 
     def test_map_unordered_and_with_kwargs(self):
