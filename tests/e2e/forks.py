@@ -8,6 +8,7 @@ pipe for the exit status; the answer is the child's process number.
 from __future__ import annotations
 
 import atexit
+import ctypes
 import functools
 import gc
 import importlib
@@ -61,14 +62,17 @@ class Forked:
         return self.returncode
 
 
-def fork(module: str, arguments: list[str], env: Mapping[str, str], log: Path) -> Forked:
-    """Start `python -m module arguments…` with its own environment; its standard error is added to `log`."""
+def fork(module: str, arguments: list[str], env: Mapping[str, str], log: Path, network: str = "") -> Forked:
+    """Start `python -m module arguments…` with its own environment; its standard error is added to `log`.
+
+    `network` is the path of a network namespace, or nothing for this process's own.
+    """
     server = _server()
     stdout, child_stdout = os.pipe()
     status, child_status = os.pipe()
     with log.open("ab") as stderr:
-        request = json.dumps({"module": module, "arguments": arguments, "env": dict(env), "cwd": os.getcwd()})
-        socket.send_fds(server, [request.encode()], [child_stdout, stderr.fileno(), child_status])
+        request = {"module": module, "arguments": arguments, "env": dict(env), "cwd": os.getcwd(), "network": network}
+        socket.send_fds(server, [json.dumps(request).encode()], [child_stdout, stderr.fileno(), child_status])
     os.close(child_stdout)
     os.close(child_status)
     return Forked(int(server.recv(32)), stdout, status)
@@ -136,6 +140,8 @@ def _child(request: Mapping[str, Any], fds: list[int], others: list[int]) -> int
     os.environ.clear()
     os.environ.update(request["env"])
     os.chdir(request["cwd"])
+    if request["network"]:
+        _enter(request["network"])
     sys.argv = ["", *request["arguments"]]
     code = 1
     try:
@@ -151,6 +157,13 @@ def _child(request: Mapping[str, Any], fds: list[int], others: list[int]) -> int
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
+
+
+def _enter(network: str) -> None:
+    with open(network) as namespace:
+        libc = ctypes.CDLL(None, use_errno=True)
+        if libc.setns(namespace.fileno(), 0):
+            raise OSError(ctypes.get_errno(), "setns")
 
 
 if __name__ == "__main__":

@@ -27,12 +27,12 @@ class Node:
     """One node process. `flags` as for `potluck-node`."""
 
     module = "potluck_node.main"
-    # What runs the program, such as `nsenter`.
-    prefix: tuple[str, ...] = ()
+    # The path of its network namespace, where that is not the tests' own.
+    network = ""
 
     def __init__(self, folder: Path, name: str, *flags: str, env: Mapping[str, str] | None = None) -> None:
         self.home, self.name, self.flags, self._env = folder / name, name, flags, env or {}
-        self.process: subprocess.Popen[bytes] | Forked | None = None
+        self.process: Forked | None = None
 
     @property
     def env(self) -> dict[str, str]:
@@ -44,19 +44,11 @@ class Node:
         return self.home.with_suffix(".log")
 
     def start(self) -> Node:
-        self.process = self._process("--name", self.name, *self.flags)
-        assert self.process.stdout
+        self.process = fork(self.module, ["--name", self.name, *self.flags], self.env, self.log, self.network)
         readable, _, _ = select.select([self.process.stdout], [], [], PATIENCE_S)
         word = os.read(self.process.stdout.fileno(), 16) if readable else b""
         assert word == b"ready\n", self.log.read_text()[-3000:]
         return self
-
-    def _process(self, *arguments: str) -> subprocess.Popen[bytes] | Forked:
-        if not self.prefix:
-            return fork(self.module, list(arguments), self.env, self.log)
-        command = [*self.prefix, sys.executable, "-m", self.module, *arguments]
-        with self.log.open("ab") as log:
-            return subprocess.Popen(command, env=self.env, stdout=subprocess.PIPE, stderr=log)
 
     def client(self) -> Client:
         return Client(self.home / "node.sock", PlainOutput(), "test")
@@ -133,8 +125,9 @@ def wait_until(condition: Callable[[], object], what: str) -> None:
 
 def run_cli(node: Node, *arguments: str, cwd: Path | None = None, stdin: str = "") -> subprocess.CompletedProcess[str]:
     """Run `potluck …` against a node."""
+    entering = ["nsenter", f"--net={node.network}"] if node.network else []
     return subprocess.run(
-        [*node.prefix, sys.executable, "-m", "potluck.cli.main", *arguments],
+        [*entering, sys.executable, "-m", "potluck.cli.main", *arguments],
         env=node.env,
         cwd=cwd,
         input=stdin,

@@ -261,4 +261,4 @@ class PlacedNode(Node):
     def __init__(self, folder: Path, place: Place, name: str, *flags: str) -> None:
         super().__init__(folder, name, "--listen", "/ip4/0.0.0.0/tcp/4001", *flags)
         self.place = place
-        self.prefix = ("nsenter", f"--net=/run/netns/{place.namespace}")
+        self.network = f"/run/netns/{place.namespace}"
