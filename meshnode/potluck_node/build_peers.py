@@ -17,6 +17,7 @@ from potluck.wire import Failure, control
 from potluck.wire import build as messages
 from potluck.wire.offer import Offer
 from potluck_images.ship import ship, unship
+from potluck_node.builds import GaveWayError
 from potluck_node.clock import Clock
 from potluck_node.images import ImageService
 from potluck_node.link import StreamLink
@@ -30,6 +31,9 @@ BUILD_PROTOCOL = "/potluck/build/1"
 
 # How long whoever opened a stream may take to say what to build.
 ASK_TIMEOUT_S = 30.0
+# A builder whose owner uses it is asked again after so long, then twice as long each time, at most so long, seconds;
+# and for no longer than whoever waits at a terminal looks elsewhere.
+AGAIN_S, AGAIN_MAX_S, PATIENCE_S = 2.0, 60.0, 1800.0
 # Names shown when a peer is not found.
 NAMES_MAX = 20
 
@@ -65,6 +69,8 @@ class BuildPeers:
         # What was shipped for builds that a killed node left behind.
         self._shipped = home / "build" / "shipped"
         shutil.rmtree(self._shipped, ignore_errors=True)
+        # Why nothing is begun for others now, or "".
+        self.stopped: Callable[[], str] = lambda: ""
 
     # Asking
 
@@ -75,7 +81,7 @@ class BuildPeers:
         shipped = ""
         try:
             request, shipped = await self._ship(question, say)
-            return await self._converse(builder, request, say)
+            return await self._patiently(builder, request, say)
         finally:
             if shipped:
                 self._images.keeper.release(shipped)
@@ -95,6 +101,19 @@ class BuildPeers:
             return messages.Build(definition, machine(), shipped, question.secrets), shipped
 
         return await self._images.keeper.write(attempt)
+
+    async def _patiently(self, builder: Offer, request: messages.Build, say: Say) -> tuple[str, str]:
+        """Again and again while the builder's owner uses it: what its finished steps made is kept there."""
+        pause_s, until = AGAIN_S, trio.current_time() + PATIENCE_S
+        while True:
+            try:
+                return await self._converse(builder, request, say)
+            except GaveWayError as left:
+                if trio.current_time() + pause_s > until:
+                    raise _gave_way(builder.name, str(left)) from None
+                say(f"{builder.name} gave way to its owner ({left}); it is asked again in {pause_s:.0f} s")
+            await trio.sleep(pause_s)
+            pause_s = min(2 * pause_s, AGAIN_MAX_S)
 
     async def _converse(self, builder: Offer, request: messages.Build, say: Say) -> tuple[str, str]:
         if len(wire.encode(request)) > messages.BUILD_BYTES_MAX:
@@ -121,6 +140,8 @@ class BuildPeers:
         if not answers:
             raise _lost(builder.name, why)
         if isinstance(answers[0], messages.BuildFailed):
+            if answers[0].yielded:
+                raise GaveWayError(answers[0].failure.why)
             raise answers[0].failure.error()
         return answers[0].image, answers[0].python
 
@@ -159,11 +180,14 @@ class BuildPeers:
                 return messages.BuildDone(*await self._build(request, peer, say))
             finally:
                 self._busy = False
+        except GaveWayError as left:
+            log.info("the build for %s gives way: %s", peer, left)
+            return messages.BuildFailed(Failure.of(_gave_way(self._name, str(left))), yielded=True)
         except Error as error:
             return messages.BuildFailed(Failure.of(error))
 
     def _check(self, request: messages.Build) -> None:
-        """Raises `RefusedError`, `ImageBuildError`."""
+        """Raises `RefusedError`, `ImageBuildError`, `GaveWayError`."""
         if not self._allowed:
             raise RefusedError(
                 f"{self._name} does not build images for others.",
@@ -173,6 +197,8 @@ class BuildPeers:
             raise RefusedError(f"{self._name} is building for somebody else.", fix="Try again later, or elsewhere.")
         if request.machine != machine():
             raise _other_machine(self._name, machine(), request.machine)
+        if why := self.stopped():
+            raise GaveWayError(why)
 
     async def _build(self, request: messages.Build, peer: str, say: Say) -> tuple[str, str]:
         keeper, shipped = self._images.keeper, request.shipped
@@ -201,6 +227,14 @@ def _other_machine(name: str, theirs: str, ours: str) -> ImageBuildError:
     return ImageBuildError(
         f"{name} cannot build this image: its processor is {theirs}, the caller's {ours}.",
         fix="Choose a peer with the caller's processor, or build on your own node.",
+    )
+
+
+def _gave_way(name: str, why: str) -> ImageBuildError:
+    return ImageBuildError(
+        f"{name} gave way to its owner before it had built the image.",
+        why=why,
+        fix="Run it again later, on another peer, or without --build-on.",
     )
 
 

@@ -20,6 +20,7 @@ from potluck_images.disk import DiskStore
 from potluck_images.image import get_config
 from potluck_images.keep import PRIVATE
 from potluck_node.builder import BwrapWorkshop
+from potluck_node.builds import Builds
 from potluck_node.devices.interface import Binding
 from potluck_node.fetch import Fetcher, image_key
 from potluck_node.keeper import Keeper
@@ -50,23 +51,40 @@ class ImageService:
         self.keeper.removed = self._names_changed
         self._locks: dict[str, trio.Lock] = {}
         self._builds = trio.CapacityLimiter(BUILDS_MAX)
+        self.builds = Builds()
         self.lend: Callable[[tuple[str, ...]], AbstractContextManager[Binding]] | None = None
-        self._workshop = BwrapWorkshop(lend=self._lend)
-        self._workshop_for_others = BwrapWorkshop(lend=self._lend, for_others=True)
+        # Why the owner holds back all GPUs that are asked for, or "".
+        self.why_held: Callable[[tuple[str, ...]], str] = lambda gpu: ""
+        self._workshop = BwrapWorkshop(lend=partial(self._lend, False))
+        self._workshop_for_others = BwrapWorkshop(lend=partial(self._lend, True), for_others=True)
         self._held = self._read_names()
         self.changed: Callable[[], None] = lambda: None
 
     @contextmanager
-    def _lend(self, gpu: tuple[str, ...]) -> Iterator[Binding]:
+    def _lend(self, for_others: bool, gpu: tuple[str, ...]) -> Iterator[Binding]:
         """For the thread of a build."""
         if self.lend is None:
             raise RefusedError("No GPU is to be had here.")
-        borrowed = self.lend(gpu)
+        borrowed = self._borrowed(self.lend(gpu), for_others, gpu)
         binding = trio.from_thread.run_sync(borrowed.__enter__)
         try:
             yield binding
         finally:
             trio.from_thread.run_sync(borrowed.__exit__, None, None, None)
+
+    @contextmanager
+    def _borrowed(
+        self, lent: AbstractContextManager[Binding], for_others: bool, gpu: tuple[str, ...]
+    ) -> Iterator[Binding]:
+        """As `lent`, and the build is known to hold it."""
+        if for_others and (why := self.why_held(gpu)):
+            self.builds.held_back(why)
+        with lent as binding:
+            self.builds.holds(for_others, binding.gpus)
+            try:
+                yield binding
+            finally:
+                self.builds.holds(for_others, frozenset())
 
     def held(self) -> tuple[str, ...]:
         """Images that are here, whole, the newest first."""
@@ -87,7 +105,8 @@ class ImageService:
     async def build(
         self, definition: ImageDefinition, secrets: Secrets, progress: Callable[[str], None], peer: str = ""
     ) -> tuple[str, str]:
-        """(image id, "major.minor" of its Python). Raises `ImageBuildError` and other errors of `potluck.errors`.
+        """(image id, "major.minor" of its Python). Raises `ImageBuildError` and other errors of `potluck.errors`, and
+        `GaveWayError`.
 
         `peer` is for whom it is built, "" for this node's own callers. Nobody shares results with others: a step may
         have used secrets, of which the cache knows the names only.
@@ -105,11 +124,12 @@ class ImageService:
 
         cache = self._home / "build" / "for" / peer if peer else self._home / "build"
         workshop = self._workshop_for_others if peer else self._workshop
-        image = await self.make(
-            partial(build, definition, self.store, cache, say, workshop, secrets),
-            # The owner waits for no peer; whoever asks for peers sees to it that there is one at a time.
-            limiter=None if peer else self._builds,
-        )
+        with self.builds.running(peer, progress):
+            image = await self.make(
+                partial(build, definition, self.store, cache, say, workshop, secrets),
+                # The owner waits for no peer; whoever asks for peers sees to it that there is one at a time.
+                limiter=None if peer else self._builds,
+            )
         with own_errors():
             config = await trio.to_thread.run_sync(get_config, self.store, image)
         return image, ".".join(config.python_version.split(".")[:2])

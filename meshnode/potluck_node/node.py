@@ -283,7 +283,9 @@ class Node:
         if self.provider:
             self.provider.keep_with(self.keeping.keep)
             self.caller.open_local = self.provider.open_local
-            self.provider.on_offer = self._offer_changed
+            self.provider.on_offer, self.provider.on_owner = self._offer_changed, self.images.builds.heed
+            core = self.provider.core
+            self.images.why_held, self.build_peers.stopped = core.gpus.why_all_held, lambda: core.paused
             self._watch_quotas(self.provider)
             self.provider.refuses = lambda peer: self.book.banned.get(peer, "")
             if not self._own_only():

@@ -6,6 +6,7 @@ import logging
 import secrets
 from collections.abc import Callable, Iterator
 from contextlib import AbstractAsyncContextManager, contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import trio
@@ -86,6 +87,8 @@ class Provider:
         self.roots: Roots | None = None
         self._nursery: trio.Nursery | None = None
         self.on_offer: Callable[[], None] = lambda: None
+        # Told what the owner wants, besides the core.
+        self.on_owner: Callable[[object], None] = lambda event: None
         keep = at_once(journal)
         self._settling = Settling(key, journal, keep, clock, lambda why: self.submit(ev.Paused(why)))
         # Who may use how much; None lets everybody.
@@ -107,6 +110,7 @@ class Provider:
         self, event: ev.Paused | ev.GraceBegan | ev.GraceSpared | ev.Resumed | ev.NeighboursSeen | ev.GpusBlocked
     ) -> None:
         self._engine.submit(event)
+        self.on_owner(event)
 
     def keep_with(self, keep: Keep) -> None:
         """How what is signed is kept, instead of one by one."""
@@ -418,7 +422,8 @@ class Provider:
             why = desk.why_never(requests) or desk.why_not_now(requests)
             raise RefusedError(f"No GPU is to be had here for {' or '.join(requests)}.", why=why)
         try:
-            yield self._bind(tuple(gpu.uuid for gpu in hold.gpus))
+            uuids = tuple(gpu.uuid for gpu in hold.gpus)
+            yield replace(self._bind(uuids), gpus=frozenset(uuids))
         finally:
             desk.release(holder)
             self._engine.submit(ev.Tick())

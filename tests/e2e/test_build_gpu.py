@@ -1,17 +1,26 @@
 """GPUs for build steps, on a machine played by a fake driver."""
 
+import threading
+
 import pytest
 from tests.e2e import build_gpu_sample as sample
+from tests.e2e.built_elsewhere import small
 from tests.e2e.mesh import Mesh, wait_until
+from tests.e2e.test_build_on import Said, build
+from tests.meshnode.test_builder_network import needs_pasta
 
 from potluck.errors import ImageBuildError
+from potluck.wire import control
+
+# Some seconds, in a shell that has no other program.
+LONG = "i=0; while [ $i -lt 1000000 ]; do i=$((i+1)); done"
 
 
 @pytest.fixture(scope="module")
 def nodes(machine, tmp_path_factory):
     mesh = Mesh(tmp_path_factory.mktemp("mesh"))
     try:
-        with_gpu = mesh.node("ann", "--device-root", str(machine.root), env=machine.env)
+        with_gpu = mesh.node("ann", "--device-root", str(machine.root), "--build-for-others", env=machine.env)
         wait_until(lambda: with_gpu.status().gpus, "finding the GPUs")
         yield with_gpu, mesh.node("bob", "--gpus", "none")
     finally:
@@ -36,3 +45,22 @@ def test_a_step_that_cannot_have_its_gpu_does_not_run(nodes, node, why, use_node
     assert why in caught.value.why
     assert "--build-on" in caught.value.fix
     assert " never" not in capsys.readouterr().err
+
+
+@needs_pasta
+def test_a_peers_build_gives_its_gpu_back_to_the_owner_and_is_done_later(nodes):
+    ann, bob = nodes
+    wait_until(lambda: bob.status().peers, "finding ann")
+    said, built = Said(), []
+    image = small().run_commands(LONG, gpu="H100")
+    thread = threading.Thread(target=lambda: built.append(build(bob, image, "ann", said)))
+    thread.start()
+    wait_until(lambda: "leased" in {gpu.state for gpu in ann.status().gpus}, "the step")
+    client = ann.client()
+    client.ask(lambda number: control.Pause(number, "a film", now=True), control.Done)
+    wait_until(lambda: any("ann gave way to its owner (a film)" in line for line in said.lines), "its end")
+    assert {gpu.state for gpu in ann.status().gpus} == {"free"}
+    client.ask(control.Resume, control.Done)
+    client.close()
+    thread.join()
+    assert built

@@ -96,6 +96,11 @@ class GpuDesk:
         matching = [gpu for text in requests for gpu in self._matching(parse_gpu(text))]
         return next((f"a GPU is {gpu.state.removeprefix('is ')}" for gpu in matching if gpu.uuid in self._blocked), "")
 
+    def why_all_held(self, requests: Sequence[str]) -> str:
+        """The same, if that is so of all that work."""
+        matching = [gpu for text in requests for gpu in self._matching(parse_gpu(text)) if self._gpus[gpu.uuid].works()]
+        return self.why_held(requests) if all(gpu.uuid in self._blocked for gpu in matching) else ""
+
     def _known(self) -> Iterator[Gpu]:
         """All GPUs, as the owner lends them."""
         for gpu in self._gpus.values():

@@ -13,11 +13,12 @@ from potluck_node.core.gpu_meter import ProcessUse
 @dataclass(frozen=True)
 class Binding:
     """What a sandbox gets to use its GPUs, and nothing else of them: device files, which appear under the same name
-    below /dev, read-only files (host path, path inside), and variables."""
+    below /dev, read-only files (host path, path inside), and variables. `gpus` are their uuids, for a build's step."""
 
     devices: tuple[Path, ...] = ()
     binds: tuple[tuple[Path, str], ...] = ()
     env: Mapping[str, str] = field(default_factory=dict)
+    gpus: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)

@@ -43,7 +43,10 @@ class BuildDone(Message, frozen=True):
 
 
 class BuildFailed(Message, frozen=True):
+    """`yielded`: it gave way to the owner of the machine, and may be asked for again."""
+
     failure: Failure
+    yielded: bool = False
 
 
 ToBuilder = Build | Heartbeat | Credit
