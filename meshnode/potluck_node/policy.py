@@ -218,15 +218,15 @@ class PolicyDesk:
             case messages.Panic(number):
                 self._see(replace(self._facts, panic=True))
                 return control.Done(number)
-            case messages.SetPolicy(number, text, keep):
-                await self._set(text, keep)
+            case messages.SetPolicy(number, text, keep, unset):
+                await self._set(text, keep, unset)
                 return control.Done(number)
             case messages.AskPolicy(number, assume, text):
                 return await self._what_if(number, assume, text) if assume or text else await self._now(number)
 
-    async def _set(self, text: str, keep: bool) -> None:
+    async def _set(self, text: str, keep: bool, unset: tuple[str, ...]) -> None:
         async with self._writing:
-            policy = await trio.to_thread.run_sync(policy_file.write, self._file, text, keep)
+            policy = await trio.to_thread.run_sync(policy_file.write, self._file, text, keep, unset)
             found = await self._found(policy.complete())
         log.info("the owner has set another policy")
         if self._watch and self._watch.lent_memory != policy.gpu_share_vram:

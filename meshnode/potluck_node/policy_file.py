@@ -54,10 +54,7 @@ def checked(values: object) -> Policy:
     if not isinstance(values, dict):
         raise InvalidError("The policy is no table.", fix="Write its settings below a line [policy].")
     for key in values:
-        if key not in RIGHT:
-            near = difflib.get_close_matches(key, RIGHT, 1)
-            fix = f"Did you mean {near[0]!r}?" if near else f"There are: {', '.join(RIGHT)}."
-            raise InvalidError(f"There is no setting {key!r} of a policy.", fix=fix)
+        _check_known(key)
     try:
         policy = msgspec.convert(values, Policy)
     except msgspec.ValidationError as error:
@@ -74,6 +71,13 @@ def checked(values: object) -> Policy:
     except ValueError as error:
         raise _wrong("windows", str(error)) from None
     return policy
+
+
+def _check_known(key: str) -> None:
+    if key not in RIGHT:
+        near = difflib.get_close_matches(key, RIGHT, 1)
+        fix = f"Did you mean {near[0]!r}?" if near else f"There are: {', '.join(RIGHT)}."
+        raise InvalidError(f"There is no setting {key!r} of a policy.", fix=fix)
 
 
 def _wrong(key: str, why: str) -> InvalidError:
@@ -104,12 +108,14 @@ def read(path: Path) -> str:
     return _split(_read(path))[1]
 
 
-def write(path: Path, text: str, keep: bool = False) -> Policy:
-    """Set the table, or with `keep` only the settings that the text has. Raises `InvalidError`, also when the rest of
-    the file could not stay as it is."""
+def write(path: Path, text: str, keep: bool = False, unset: tuple[str, ...] = ()) -> Policy:
+    """Set the table, or with `keep` only the settings that the text has, and take out those in `unset`. Raises
+    `InvalidError`, also when the rest of the file could not stay as it is."""
+    for key in unset:
+        _check_known(key)
     whole = _read(path)
     before, old, after = _split(whole)
-    text = _laid_over(old, _values(text)) if keep else text
+    text = _laid_over(old, _values(text), unset) if keep else text
     policy = parsed(text)
     end = "" if not text or text.endswith("\n") else "\n"
     fresh = f"{before}{text}{end}{after}"
@@ -119,7 +125,7 @@ def write(path: Path, text: str, keep: bool = False) -> Policy:
     return policy
 
 
-def _laid_over(old: str, values: dict[str, Any]) -> str:
+def _laid_over(old: str, values: dict[str, Any], unset: tuple[str, ...]) -> str:
     import tomlkit
 
     document = tomlkit.parse(HEADER + old)
@@ -132,6 +138,8 @@ def _laid_over(old: str, values: dict[str, Any]) -> str:
             table[key].update(value)
         else:
             table[key] = value
+    for key in unset:
+        table.pop(key, None)
     return document.as_string().removeprefix(HEADER)
 
 

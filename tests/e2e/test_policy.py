@@ -94,6 +94,8 @@ def test_explain_simulate_set_pause_drain_and_panic(mesh, monkeypatch):
     assert file.read_text().startswith("# mine\n[policy]\npreset")
     assert not {"user-active", "presence-unknown"}.isdisjoint(codes(ann))
     assert "Right would be: seconds" in run_cli(ann, "policy", "set", "idle_s", "soon").stderr
+    assert "0.5" in run_cli(ann, "policy", "unset", "exclusive", "others_cpu").stdout
+    assert "exclusive" not in file.read_text()
     monkeypatch.setenv("VISUAL", "sed -i s/idle_s.*/idle_s=0/")
     shown = run_cli(ann, "policy", "edit", stdin="y\n").stdout
     assert "under this policy, now" in shown

@@ -7,7 +7,9 @@ from dataclasses import replace
 
 import pytest
 import trio
+from tests import fake_logind
 from tests.meshnode.clocks import TrioClock
+from tests.meshnode.devices.test_login import logind, until
 
 from potluck.errors import InvalidError
 from potluck.wire import control
@@ -18,6 +20,8 @@ from potluck_node.core import provider_events as pev
 from potluck_node.core.policy_rules import Facts, GpuFacts, Policy
 from potluck_node.devices.owner import Owner
 from potluck_node.policy import QUICK_S, SLOW_S, PolicyDesk, assumed
+
+__all__ = ["logind"]
 
 IDLE = Policy(preset="idle", grace_s=30.0)
 
@@ -158,6 +162,32 @@ async def test_before_the_machine_sleeps_what_runs_has_what_it_waits_for_and_its
     await made.going("shutdown", 5.0)
     assert trio.current_time() - before == pytest.approx(4.7)
     assert made.reasons[0].code == "shutting-down"
+
+
+@pytest.mark.skipif(bool(fake_logind.missing()), reason=fake_logind.missing())
+@pytest.mark.parametrize(("kind", "code"), [("Sleep", "suspending"), ("Shutdown", "shutting-down")])
+async def test_what_logind_says_reaches_what_runs_and_the_machine_waits_for_it(
+    nursery, no_threads, tmp_path, logind, kind, code
+):
+    machine, provider = Machine(), Provider()
+    desk = PolicyDesk(IDLE, provider, machine, TrioClock(), tmp_path / "config.toml")
+    desk.follow_logind()
+    await nursery.start(desk.serve)
+    await until(lambda: logind.held)
+    logind.prepare(kind, True)
+    await until(lambda: provider.graces)
+    assert provider.graces[0].grace_us == 3_000_000
+    assert provider.graces[0].own
+    assert [reason.code for reason in desk.reasons] == [code]
+    assert logind.held
+    provider.done.set()
+    await until(lambda: not logind.held)
+    # It came to its end within its grace: nothing was to be ended.
+    assert [event.now for event in provider.events()] == [False]
+    logind.prepare(kind, False)
+    await until(lambda: logind.held)
+    assert provider.events() == [pev.Resumed()]
+    nursery.cancel_scope.cancel()
 
 
 async def test_who_comes_and_goes_while_it_drains_ends_nothing(autojump_clock, desk):

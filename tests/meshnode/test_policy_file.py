@@ -156,3 +156,15 @@ def test_what_is_written_is_what_was_given(tmp_path_factory, lines, before):
     assert parsed(read(path)) == policy
     assert config.load(path.parent, {}).policy == policy
     assert ("# Where it stands.\n[labels]" in path.read_text()) == (before is FILE)
+
+
+def test_what_is_unset_is_as_the_preset_has_it_and_the_rest_stays(file):
+    assert write(file, "idle_s = 7\n", keep=True).idle_s == 7
+    policy = write(file, "", keep=True, unset=("idle_s", "windows", "grace_s"))
+    assert policy == Policy(preset="idle")
+    assert policy.complete().idle_s == 180
+    without = FILE.replace('[policy.windows]\nmon = ["22:00-07:00"]\n', "")
+    assert [line for line in file.read_text().splitlines() if line] == [line for line in without.splitlines() if line]
+    with pytest.raises(InvalidError, match="idel_s") as caught:
+        write(file, "", keep=True, unset=("idel_s",))
+    assert "idle_s" in caught.value.fix

@@ -1,4 +1,4 @@
-"""`potluck policy explain|simulate|show|set|edit`, `potluck drain|panic`: when this machine works for others."""
+"""`potluck policy explain|simulate|show|set|unset|edit`, `potluck drain|panic`: when this machine works for others."""
 
 from __future__ import annotations
 
@@ -76,6 +76,15 @@ def set_values(pairs: tuple[str, ...]) -> None:
     _set("".join(lines), keep=True)
 
 
+@policy.command("unset")
+@click.argument("keys", nargs=-1, required=True, metavar="KEY…")
+def unset_values(keys: tuple[str, ...]) -> None:
+    """Take settings out of the table: they are as the preset has them, at once. config.toml is written."""
+    _set("", keep=True, unset=tuple(map(_key, keys)))
+    counts = _ask({}).policy
+    print_table(("setting", "value"), [(key, counts.get(key, "")) for key in keys], "")
+
+
 @policy.command()
 def edit() -> None:
     """Edit the table in $EDITOR, see what it would do now, and say whether it is to be kept."""
@@ -126,10 +135,10 @@ def _show(told: messages.PolicyTold, as_json: bool, facts: bool, when: str) -> N
         print_table(("setting", "value"), sorted(told.policy.items()), "")
 
 
-def _set(text: str, keep: bool = False) -> None:
+def _set(text: str, keep: bool = False, unset: tuple[str, ...] = ()) -> None:
     connection = client()
     try:
-        connection.ask(lambda number: messages.SetPolicy(number, text, keep), control.Done)
+        connection.ask(lambda number: messages.SetPolicy(number, text, keep, unset), control.Done)
     finally:
         connection.close()
     click.echo("Kept, and in force.")

@@ -44,12 +44,14 @@ class PolicyTold(Message, frozen=True):
 
 class SetPolicy(Message, frozen=True):
     """Write the table [policy] of config.toml, and keep to it at once; other settings and comments of the file stay.
-    `text` is TOML as it follows the line [policy]. With `keep`, settings that it does not name stay, too. Answered by
-    `Done`, or refused with the key that does not fit and what would be right."""
+    `text` is TOML as it follows the line [policy]. With `keep`, settings that it does not name stay, too, but for those
+    in `unset`, which are again as the preset has them. Answered by `Done`, or refused with the key that does not fit
+    and what would be right."""
 
     question: int
     text: str
     keep: bool = False
+    unset: tuple[str, ...] = ()
 
 
 class Drain(Message, frozen=True):
