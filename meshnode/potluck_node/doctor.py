@@ -11,7 +11,7 @@ import importlib.util
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import msgspec
@@ -23,6 +23,7 @@ from potluck.wire.doctor import Finding
 from potluck_images.lazy_support import why_not
 from potluck_node.debian import KEYRING
 from potluck_node.devices.local import LocalDevices
+from potluck_node.gpu_claims import NAME, claims_in, common_folder
 from potluck_node.sandbox import cgroups, overlay
 from potluck_node.sandbox.detect import detect
 from potluck_node.sandbox.unprivileged import DROP
@@ -112,6 +113,23 @@ def _gpus() -> Iterator[Finding]:
             yield Finding("gpu", "good", f"{says}.")
     for text in inventory.findings:
         yield Finding("gpu", "good" if inventory.devices else "weak", text)
+    if inventory.devices:
+        yield from _shared_gpus({device.uuid: device.model for device in inventory.devices}, common_folder())
+
+
+def _shared_gpus(models: Mapping[str, str], folder: Path | None) -> Iterator[Finding]:
+    """What the nodes of this machine tell each other of its GPUs."""
+    place = folder if folder and folder.is_dir() else folder and folder.parent
+    if folder is None or not os.access(str(place), os.W_OK):
+        means = "Of two that lend the same GPU, each takes the other's functions for programs of the owner."
+        where = folder or Path("/run/lock") / NAME
+        says = f"Nodes of this machine cannot tell each other which GPUs they use: {where} cannot be written."
+        yield Finding("gpu", "weak", says, means, f"sudo install -d -m 1777 {where.parent} {where}")
+        return
+    for uuid, claims in claims_in(folder).items():
+        for claim in claims if uuid in models else ():
+            says = f"{models[uuid]} ({uuid}) is in use by the node with process {claim.pid} (user {claim.user})."
+            yield Finding("gpu", "good", says, "Other nodes on this machine do not lend it meanwhile.")
 
 
 def _lazy() -> Iterator[Finding]:

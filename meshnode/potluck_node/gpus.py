@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import trio
@@ -19,6 +20,7 @@ from potluck_node.core.gpus import Gpu, GpuDesk
 from potluck_node.core.policy_rules import GpuFacts
 from potluck_node.devices.interface import Device, Devices, GpuProcess, Reading
 from potluck_node.devices.processes import owners
+from potluck_node.gpu_claims import Believed, Claim, GpuClaims
 
 if TYPE_CHECKING:
     from trio_typing import TaskStatus
@@ -37,8 +39,20 @@ OTHERS_COMPUTE_MIB, OTHERS_GRAPHICS_MIB = 64, 1024
 
 # Pid → (worker, start of the process).
 Owners = Mapping[int, tuple[str, int]]
+# How programs of this node are named among the owners; those of another have its pid.
+OURS = ""
 # The worker → the first process of its sandbox.
 Sandboxes = Callable[[], Mapping[str, int]]
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """One look: whose processes are a node's, this one's or another's, and which GPUs others have."""
+
+    nodes: Owners
+    claims: Mapping[str, list[Claim]]
+    held: frozenset[str]
+    recently: frozenset[str]
 
 
 class GpuWatch:
@@ -46,15 +60,18 @@ class GpuWatch:
 
     def __init__(
         self, devices: Devices, lent: str | tuple[str | int, ...], desk: GpuDesk, sandboxes: Sandboxes,
-        submit: Callable[[ev.Event], None], clock: Clock,
+        submit: Callable[[ev.Event], None], clock: Clock, claims: GpuClaims | None = None,
     ) -> None:  # fmt: skip
         self.devices = devices
         self._lent, self._desk, self._sandboxes, self._submit, self._clock = lent, desk, sandboxes, submit, clock
-        self._lock = trio.Lock()
+        self._pid, self._lock = os.getpid(), trio.Lock()
         self._hurry = trio.Event()
         self._any = False
         self._held: frozenset[str] = frozenset()
         self.findings: tuple[str, ...] = ()
+        # What other nodes of this machine use; without these, they count as programs of the owner.
+        self.claims = claims or GpuClaims(None)
+        self._believed = Believed(os.getuid())
         # How much of each GPU's memory is lent, and who is told what the owner's policy wants to know.
         self.lent_memory = 1.0
         self.on_facts: Callable[[tuple[GpuFacts, ...]], None] = lambda facts: None
@@ -63,8 +80,14 @@ class GpuWatch:
 
     async def serve(self, *, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Watch until cancelled. The GPUs are known when this has started."""
-        await self.look()
-        task_status.started()
+        try:
+            await self.look()
+            task_status.started()
+            await self._keep_looking()
+        finally:
+            self.claims.close()
+
+    async def _keep_looking(self) -> None:
         looked = trio.current_time()
         while True:
             pause_s = LOOK_EVERY_S if self._any else NONE_EVERY_S
@@ -85,22 +108,37 @@ class GpuWatch:
         async with self._lock:
             found = await self.devices.inventory()
             self._any = bool(found.devices)
-            ours = await trio.to_thread.run_sync(owners, {"": os.getpid()} if self._any else {})
+            if self._any:
+                await self.claims.open()
+            self.claims.tell(self._held_now(), self._clock.now_us())
+            claims = self.claims.others() if self._any else {}
+            pids = {OURS: self._pid, **{str(each.pid): each.pid for some in claims.values() for each in some}}
+            nodes = await trio.to_thread.run_sync(owners, pids if self._any else {})
         if found.findings != self.findings:
             log.info("%s", " ".join(found.findings))
         self.findings = found.findings
         lent = tuple(each for each in found.devices if self._lends(each))
-        held = frozenset(gpu.uuid for hold in self._desk.holders().values() for gpu in hold.gpus)
+        held = self._held_now()
+        used = {each.uuid: _pids(each.processes, nodes) for each in lent}
+        claims = self._believed.of(claims, used, self._clock.now_us())
         # Loads are of the last second: of one that was held at the last look, or since, it may be ours.
-        recently, self._held = held | self._held, held
+        seen = _Seen(nodes, claims, held, held | self._held)
+        self._held = held
         # First, so that none is given away that the policy holds back.
-        self.on_facts(tuple(_facts(each, ours, each.uuid in held, each.uuid in recently) for each in lent))
-        self._submit(ev.GpusSeen(tuple(self._gpu(each, ours) for each in lent)))
+        self.on_facts(tuple(self._facts(each, seen) for each in lent))
+        self._submit(ev.GpusSeen(tuple(self._gpu(each, nodes) for each in lent)))
         await self.on_look(lent)
 
-    def _gpu(self, device: Device, ours: Owners) -> Gpu:
+    def _held_now(self) -> frozenset[str]:
+        return frozenset(gpu.uuid for hold in self._desk.holders().values() for gpu in hold.gpus)
+
+    def _facts(self, device: Device, seen: _Seen) -> GpuFacts:
+        claims = [each for each in seen.claims.get(device.uuid, ()) if not self.claims.is_ours(device.uuid, each)]
+        return _facts(device, seen, bool(claims))
+
+    def _gpu(self, device: Device, nodes: Owners) -> Gpu:
         """Where only a part of its memory is lent, the owner's programs may use the rest, which the policy watches."""
-        used = self.lent_memory >= 1 and _used(device.processes, ours)
+        used = self.lent_memory >= 1 and _used(device.processes, nodes)
         memory_mib = int(device.memory_mib * min(1.0, self.lent_memory))
         return Gpu(
             device.uuid, device.model, memory_mib, min(memory_mib, device.memory_free_mib),
@@ -114,7 +152,8 @@ class GpuWatch:
 
     async def sample(self) -> None:
         """Meter every GPU that is held."""
-        uuids = sorted({gpu.uuid for hold in self._desk.holders().values() for gpu in hold.gpus})
+        uuids = sorted(self._held_now())
+        self.claims.tell(uuids, self._clock.now_us())
         if not uuids:
             return
         async with self._lock:
@@ -125,7 +164,8 @@ class GpuWatch:
             if not reading.fault:
                 self._submit(ev.GpuSampled(_sample(reading, ours, now_us)))
                 self._check_shares(reading, ours)
-        if any(reading.fault for reading in readings):
+        if any(reading.fault for reading in readings) or not self._held_now() <= self._held:
+            # One that was just taken may have been taken by another node of this machine, too.
             await self.look()
 
     def _check_shares(self, reading: Reading, ours: Owners) -> None:
@@ -152,27 +192,35 @@ def _beyond(gpu: Gpu, used_mib: int) -> Failure:
     return Failure.of(error)
 
 
-def _facts(device: Device, ours: Owners, held: bool, recently: bool) -> GpuFacts:
+def _pids(processes: Sequence[GpuProcess], nodes: Owners) -> set[int]:
+    """The other nodes of which something is among these."""
+    names = {nodes[each.pid][0] for each in processes if each.pid in nodes}
+    return {int(name) for name in names if name != OURS}
+
+
+def _facts(device: Device, seen: _Seen, neighbour: bool) -> GpuFacts:
     """Of a GPU that a worker holds, processes that we do not see may be that worker's: see `_is_other`."""
     if device.fault:
         return GpuFacts(device.uuid, device.index)
-    others = [each for each in device.processes if each.pid not in ours and (not held or _exists(each.pid))]
+    held, theirs = device.uuid in seen.held, bool(seen.claims.get(device.uuid))
+    others = [each for each in device.processes if each.pid not in seen.nodes and (not held or _exists(each.pid))]
     told = [each.memory_mib for each in others if each.memory_mib is not None]
     return GpuFacts(
         device.uuid,
         device.index,
-        _used(others, ours),
+        _used(others, seen.nodes),
         device.temperature_c,
         None if device.power_mw is None else device.power_mw / 1000,
         device.memory_mib,
         sum(told),
-        None if recently else device.load_milli,
+        None if theirs or device.uuid in seen.recently else device.load_milli,
+        neighbour or None,
     )
 
 
-def _used(processes: Sequence[GpuProcess], ours: Owners) -> bool:
-    """Whether programs that are not ours use it. One whose memory is not told counts as using it."""
-    others = [each for each in processes if each.pid not in ours]
+def _used(processes: Sequence[GpuProcess], nodes: Owners) -> bool:
+    """Whether programs of no node use it. One whose memory is not told counts as using it."""
+    others = [each for each in processes if each.pid not in nodes]
     graphics = sum(each.memory_mib or 0 for each in others if each.graphics)
     computes = any(
         each.memory_mib is None or each.memory_mib > OTHERS_COMPUTE_MIB for each in others if not each.graphics

@@ -20,6 +20,7 @@ from potluck_node import config
 from potluck_node.clock import Clock, SystemClock
 from potluck_node.config import Settings
 from potluck_node.devices.local import LocalDevices
+from potluck_node.gpu_claims import GpuClaims, common_folder
 from potluck_node.heap import keep_heap
 from potluck_node.membership import Membership
 from potluck_node.node import Node, Parts
@@ -119,7 +120,8 @@ def _parts(settings: Settings, clock: Clock, embedded: bool, device_root: Path) 
     launcher, warning = _launcher(settings) if settings.offer else (None, "")
     lends = launcher and launcher.tier not in NO_GPU_TIERS and settings.gpus != "none"
     devices = LocalDevices(device_root) if lends else None
-    return Parts(make, launcher, clock, paths.socket_path(), embedded, warning, devices)
+    claims = GpuClaims(common_folder(device_root))
+    return Parts(make, launcher, clock, paths.socket_path(), embedded, warning, devices, claims=claims)
 
 
 def _launcher(settings: Settings) -> tuple[Tiers | None, str]:

@@ -55,6 +55,7 @@ from potluck_node.fetch import Caps, Fetcher
 from potluck_node.gateway import Gateway
 from potluck_node.gateway_guests import Guests
 from potluck_node.gateway_owners import WEB_PROTOCOL, Owners
+from potluck_node.gpu_claims import GpuClaims
 from potluck_node.home import Home
 from potluck_node.image_desk import ImageDesk
 from potluck_node.images import ImageService
@@ -118,6 +119,7 @@ class Parts:
     warning: str = ""
     devices: Devices | None = None
     gateway: MakeGateway = make_gateway
+    claims: GpuClaims | None = None
 
 
 def _own_key(path: Path) -> PrivateKey:
@@ -243,7 +245,7 @@ class Node:
         provider = Provider(
             settings.name, self.key, capacity, self.images, self._parts.launcher, self.journal, self._clock,
             idle_us=round(settings.idle_s * 1e6), devices=self._parts.devices, lent_gpus=settings.gpus,
-            gateway=self._parts.gateway,
+            gateway=self._parts.gateway, claims=self._parts.claims,
         )  # fmt: skip
         written_max = int(settings.volume_gib * (1 << 30))
         provider.mounts = Mounts(self.home.path, self.images, written_max)

@@ -14,7 +14,7 @@ import trio
 from potluck.errors import InvalidError
 from potluck.wire import control
 from potluck.wire import policy as messages
-from potluck.wire.offer import HELD, OFF, USED
+from potluck.wire.offer import HELD, NEIGHBOUR, OFF, USED
 from potluck_node import policy_file
 from potluck_node.clock import Clock
 from potluck_node.core import provider_events as pev
@@ -39,7 +39,7 @@ SLOW_S, METERED_S = 5.0, 60.0
 # let go in time.
 RECEIPTS_S, SPARE_S = 2.0, 0.3
 # What peers are told of a GPU: of all other reasons, HELD.
-STATES = {"gpu-off": OFF, "gpu-used": USED, "gpu-memory-used": USED, "gpu-busy": USED}
+STATES = {"gpu-off": OFF, "gpu-neighbour": NEIGHBOUR, "gpu-used": USED, "gpu-memory-used": USED, "gpu-busy": USED}
 
 
 class PolicyDesk:

@@ -29,6 +29,7 @@ from potluck_node.core.receipts import unbillable
 from potluck_node.core.relay import Origin, Passed, Relay
 from potluck_node.devices.interface import Binding, Devices
 from potluck_node.engine import Engine
+from potluck_node.gpu_claims import GpuClaims
 from potluck_node.gpus import GpuWatch
 from potluck_node.lease_secrets import opened
 from potluck_node.link import Link, LocalLink, StreamLink, local_links
@@ -63,7 +64,7 @@ class Provider:
     def __init__(
         self, name: str, key: PrivateKey, capacity: Capacity, images: Images, launcher: Launcher, journal: Journal,
         clock: Clock, *, idle_us: int, devices: Devices | None = None, lent_gpus: str | tuple[str | int, ...] = "all",
-        gateway: MakeGateway = make_gateway,
+        gateway: MakeGateway = make_gateway, claims: GpuClaims | None = None,
     ) -> None:  # fmt: skip
         self._key, self._images, self._launcher, self._journal, self._clock = key, images, launcher, journal, clock
         self._name = name
@@ -72,7 +73,7 @@ class Provider:
         self._pools: dict[str, Pool] = {}
         self._gateway: OpenGateway = lambda asked, say: gateway(asked, capacity.network, say)
         self.gpus = (
-            GpuWatch(devices, lent_gpus, self.core.gpus, self._sandboxes, self._engine.submit, clock)
+            GpuWatch(devices, lent_gpus, self.core.gpus, self._sandboxes, self._engine.submit, clock, claims)
             if devices
             else None
         )

@@ -9,6 +9,7 @@ from tests.e2e.mesh import Mesh, wait_until
 from tests.e2e.test_build_on import Said, build
 from tests.meshnode.test_builder_network import needs_pasta
 
+import potluck
 from potluck.errors import ImageBuildError
 from potluck.wire import control
 
@@ -64,3 +65,27 @@ def test_a_peers_build_gives_its_gpu_back_to_the_owner_and_is_done_later(nodes):
     client.close()
     thread.join()
     assert built
+
+
+def test_a_second_node_of_the_machine_leaves_a_gpu_to_the_first(nodes, machine, mesh):
+    ann, _ = nodes
+    base = potluck.Image.local_python().shell(["/opt/python/bin/python3", "-c"])
+    image, ended = base.run_commands("import time; time.sleep(600)", gpu="H100"), []
+    thread = threading.Thread(target=lambda: ended.append(ended_build(ann, image)))
+    thread.start()
+    wait_until(lambda: "leased" in {gpu.state for gpu in ann.status().gpus}, "the step")
+    eve = mesh.node("eve", "--device-root", str(machine.root), env=machine.env)
+    assert sorted(gpu.state for gpu in eve.status().gpus) == ["free", "leased by another node of its machine"]
+    assert [each.code for each in eve.status().policy] == ["gpu-neighbour"]
+    client = ann.client()
+    client.ask(lambda number: control.Pause(number, "a film", now=True), control.Done)
+    client.ask(control.Resume, control.Done)
+    client.close()
+    thread.join()
+    assert ended[0].why == "a film"
+
+
+def ended_build(node, image):
+    with pytest.raises(ImageBuildError, match="was ended") as caught:
+        build(node, image)
+    return caught.value

@@ -26,6 +26,9 @@ class FakeMachine:
             ]  # fmt: skip
         for device in [f"nvidia{number}" for number in range(gpus)] + ["nvidiactl", "nvidia-uvm"]:
             self._file(f"dev/{device}")
+        # Where its nodes tell each other which GPUs they use.
+        (self.root / "run/lock").mkdir(parents=True)
+        (self.root / "run/lock").chmod(0o1777)
         build(self.root / "lib")
         self._file("lib/libcuda.so.1")
         self.write()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import subprocess
@@ -14,6 +15,7 @@ import msgspec
 import pytest
 
 from potluck.wire.doctor import Finding
+from potluck_node import doctor
 
 POTLUCK = Path(sys.executable).with_name("potluck")
 
@@ -84,3 +86,19 @@ def test_it_can_be_read(tmp_path: Path) -> None:
     shown = subprocess.run([POTLUCK, "doctor"], capture_output=True, text=True, env=env, check=False).stdout
     assert "sandbox bwrap" in shown
     assert "GiB are free" in shown
+
+
+def test_what_nodes_of_one_machine_tell_of_its_gpus(tmp_path: Path) -> None:
+    models = {"GPU-1": "NVIDIA A10G"}
+    (told,) = doctor._shared_gpus(models, None)
+    assert told.state == "weak"
+    assert told.fix.startswith("sudo install -d -m 1777 /run/lock")
+    folder = tmp_path / "potluck-gpus"
+    folder.mkdir()
+    assert list(doctor._shared_gpus(models, folder)) == []
+    with (folder / "1-a").open("w+") as file:
+        file.write(f"{os.getpid()} GPU-1=5 GPU-9=5")
+        file.flush()
+        fcntl.flock(file, fcntl.LOCK_EX)
+        (told,) = doctor._shared_gpus(models, folder)
+    assert (told.state, f"process {os.getpid()} (user {os.getuid()})" in told.says) == ("good", True)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import dataclass, replace
 
 from potluck.gpus import GpuRequest, gpu_matches, parse_gpu
-from potluck.wire.offer import FREE, HELD, LEASED, OFFER_GPUS_MAX, PASSING, USED, GpuOffer
+from potluck.wire.offer import FREE, HELD, LEASED, NEIGHBOUR, OFFER_GPUS_MAX, PASSING, USED, GpuOffer
 
 # With more GPUs to choose from than this, a set of neighbours is sought among the first so many: 16 over 8 are 12,870.
 NEIGHBOURS_MAX = 16
@@ -179,7 +179,7 @@ class GpuDesk:
     def why_not_now(self, requests: Sequence[str]) -> str:
         """What a request that could be met at another time waits for, or ""."""
         matching = [gpu for text in requests for gpu in self._matching(parse_gpu(text))]
-        for state in (USED, HELD):
+        for state in (USED, HELD, NEIGHBOUR):
             if any(gpu.state == state for gpu in matching):
                 return f"a GPU is {state}"
         return "its GPUs are leased" if matching else ""

@@ -73,7 +73,8 @@ _PRESETS: dict[str, dict[str, object]] = {"always": _ALWAYS, "idle": _IDLE, "nig
 @dataclass(frozen=True)
 class GpuFacts:
     """Of one GPU; None where nobody knows. `others_mib` is what programs of the owner hold of its memory,
-    `others_milli` the part of the time in which they use it, in thousandths."""
+    `others_milli` the part of the time in which they use it, in thousandths; `neighbour` that another node of this
+    machine has it."""
 
     uuid: str
     index: str = ""
@@ -83,6 +84,7 @@ class GpuFacts:
     memory_mib: int | None = None
     others_mib: int | None = None
     others_milli: int | None = None
+    neighbour: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -293,6 +295,10 @@ GPU_RULES: dict[str, Rule[GpuFacts]] = {
     "gpu-off": Rule(
         lambda p, g: flag({g.uuid, g.index} & set(map(str, p.gpu_off))), lambda p, g: "the owner does not lend it",
         "Take it out of gpu_off.",
+    ),
+    "gpu-neighbour": Rule(
+        lambda p, g: flag(g.neighbour), lambda p, g: "another Potluck node on this machine uses it",
+        "Wait until that node is done with it; `potluck doctor` says which it is.",
     ),
     "gpu-used": Rule(
         # Where only a part of its memory is lent, programs of the owner have the rest.

@@ -17,6 +17,8 @@ SCORES_MAX = 8
 # States of a GPU that begin so pass by themselves; any other means that it cannot be used until somebody mends it.
 FREE, LEASED, USED, HELD = "free", "leased", "used by the owner", "held back by the owner"
 PASSING = (FREE, LEASED, USED, HELD)
+# Two nodes on one machine may lend the same GPU, each at its time. To earlier versions it is leased.
+NEIGHBOUR = "leased by another node of its machine"
 # Of one that the owner does not lend at all.
 OFF = "is not lent by its owner"
 

@@ -58,6 +58,7 @@ CAUSES = {
     "store-full": replace(QUIET, store_full=True),
     "cpu-hot": replace(QUIET, cpu_temp_c=99.0),
     "gpu-off": QUIET,
+    "gpu-neighbour": replace(QUIET, gpus=(replace(GPU, neighbour=True),)),
     "gpu-used": replace(QUIET, gpus=(replace(GPU, used=True),)),
     "gpu-memory-used": replace(QUIET, gpus=(replace(GPU, others_mib=20_000),)),
     "gpu-hot": replace(QUIET, gpus=(replace(GPU, temp_c=95.0),)),

@@ -1,5 +1,6 @@
 """The watch over a node's GPUs, on devices played by hand, and whose processes are whose."""
 
+import fcntl
 import os
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import pytest
 import trio
 
 from potluck.wire.offer import FREE, USED
+from potluck_node import common_files
 from potluck_node.clock import SystemClock
 from potluck_node.core import provider_events as ev
 from potluck_node.core.gpu_meter import ProcessUse
@@ -17,6 +19,7 @@ from potluck_node.core.gpus import Gpu, GpuDesk
 from potluck_node.core.policy_rules import GpuFacts
 from potluck_node.devices.interface import Binding, Device, GpuProcess, Inventory, Reading
 from potluck_node.devices.processes import owners
+from potluck_node.gpu_claims import GpuClaims
 from potluck_node.gpus import OTHERS_GRAPHICS_MIB, SAMPLE_EVERY_S, GpuWatch
 
 ONE = Device("GPU-1", "0", "nvidia", "NVIDIA A10G", 23028, 22000)
@@ -126,7 +129,7 @@ async def test_use_is_told_by_worker(child):
         "present": (GpuProcess(child.pid, 100), GpuProcess(1, 100)),
     }
     await watched.watch.sample()
-    sample = watched.events[-1].sample
+    (sample,) = [event.sample for event in watched.events if isinstance(event, ev.GpuSampled)]
     assert sample.workers == {"w": 300}
     assert sample.others
 
@@ -214,3 +217,51 @@ def test_processes_belong_to_the_sandbox_that_they_descend_from(child):
     assert name == "w"
     assert before_us < started_us < time.time_ns() // 1000 + 1_000_000
     assert owners({"node": os.getpid()})[child.pid][0] == "node"
+
+
+@pytest.fixture
+def neighbour(tmp_path, child):
+    """The file of another node, which is `child`, with its GPUs."""
+    folder = tmp_path / "potluck-gpus"
+    common_files.make(folder)
+    file = os.open(folder / f"{os.getuid()}-other", os.O_RDWR | os.O_CREAT)
+    fcntl.flock(file, fcntl.LOCK_EX)
+
+    def tell(since_us, *uuids):
+        os.pwrite(file, " ".join([str(child.pid), *(f"{uuid}={since_us}" for uuid in uuids)]).encode().ljust(200), 0)
+
+    yield folder, tell
+    os.close(file)
+
+
+async def test_workers_of_another_node_are_no_programs_of_the_owner_and_the_earlier_has_the_gpu(child, neighbour):
+    folder, tell = neighbour
+    watched = Watched(replace(ONE, load_milli=900, processes=(GpuProcess(child.pid, 4000),)))
+    # In truth the other is no child of ours.
+    watched.watch.claims, watched.watch._pid, told = GpuClaims(folder), 0, []
+    watched.watch.on_facts = told.extend
+    await watched.watch.look()
+    assert (told[-1].used, told[-1].neighbour, told[-1].others_milli) == (True, None, 900)
+    assert watched.states() == [USED]
+    tell(1, "GPU-1")
+    await watched.watch.look()
+    assert (told[-1].used, told[-1].neighbour, told[-1].others_milli, told[-1].others_mib) == (False, True, None, 0)
+    assert watched.states() == [FREE]
+    # Both took it in the same moment: the one that was a bit later gives way.
+    watched.desk.take("w", ("any",))
+    await watched.watch.sample()
+    assert told[-1].neighbour
+    tell(2**62, "GPU-1")
+    await watched.watch.look()
+    assert (told[-1].used, told[-1].neighbour) == (False, None)
+    watched.watch.claims.close()
+
+
+async def test_a_gpu_that_was_just_taken_is_looked_at_for_others_once(autojump_clock):
+    watched, looks = Watched(ONE), []
+    watched.watch.on_facts = looks.append
+    await watched.watch.look()
+    watched.desk.take("w", ("any",))
+    await watched.watch.sample()
+    await watched.watch.sample()
+    assert len(looks) == 2
