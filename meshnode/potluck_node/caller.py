@@ -274,7 +274,7 @@ class Caller:
         try:
             stream = await self._transport.open(lease.action.peer, LEASE_PROTOCOL)
         except TransportError as error:
-            self._forget(lease, f"cannot reach {self._who(lease)}: {error}")
+            self._forget(lease, str(error))
             return
         if lease.closing:
             await stream.aclose()
@@ -290,7 +290,8 @@ class Caller:
             why = await link.run()
             nursery.cancel_scope.cancel()
         log.debug("lease %s ended: %s", lease.action.lease, why)
-        self._forget(lease, why or f"{self._who(lease)} closed the lease")
+        silent = "" if lease.answered.is_set() else f"{self._who(lease)} did not answer within {GRANT_TIMEOUT_S:g} s"
+        self._forget(lease, why or silent or f"{self._who(lease)} closed the lease")
 
     async def _expect_answer(self, lease: _Lease, link: StreamLink) -> None:
         with trio.move_on_after(GRANT_TIMEOUT_S):

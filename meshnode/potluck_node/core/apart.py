@@ -141,11 +141,11 @@ class Apart:
 
     def look(self, function: Function, cases: list[Case], now_us: int) -> None:
         """Nobody can be asked now: fail those for which that has lasted, and nobody else is there at all, or whoever is
-        refuses."""
+        refuses or cannot be reached."""
         could = [
             offer.peer
             for offer in self._hiring.offers(now_us)
-            if offer.peer not in function.verdicts.keys() | function.refused_by
+            if offer.peer not in function.verdicts.keys() | function.unreached.keys() | function.refused_by
             and not misfit(offer, function.spec, self._hiring.secrets)
         ]
         leases = self._hiring.of(function)

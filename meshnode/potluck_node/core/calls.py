@@ -18,11 +18,12 @@ from potluck_node.core import events as ev
 from potluck_node.core.budgets import Budgets
 from potluck_node.core.checking import Checking
 from potluck_node.core.demand import AHEAD_MAX, Call, Function, Input
+from potluck_node.core.giving_up import GivingUp
 from potluck_node.core.hiring import BUSY_RETRY_US, LINGER_US, NO_PEER_GRACE_US, Hiring
 from potluck_node.core.keeping import Keeping
 from potluck_node.core.levels import TRUSTED, Standing
-from potluck_node.core.offers import OfferBook, skew_text
-from potluck_node.core.placement import Dice, misfit, no_peer
+from potluck_node.core.offers import OfferBook
+from potluck_node.core.placement import Dice
 from potluck_node.core.streams import Streams
 from potluck_node.core.trust import only_data
 
@@ -32,8 +33,6 @@ __all__ = ["AHEAD_MAX", "BUSY_RETRY_US", "LINGER_US", "NO_PEER_GRACE_US", "CallC
 LOSSES_MAX = 5
 # After so many refusals that waiting does not cure, with nothing running, the call fails with the last one.
 REFUSALS_MAX = 4
-# So many peers must say that a function would fail anywhere.
-VERDICTS_NEEDED = 2
 
 
 class CallCore:
@@ -46,16 +45,17 @@ class CallCore:
         self, book: OfferBook, dice: Dice, own_offer: Callable[[], Offer | None],
         standing: Callable[[str], Standing] = lambda peer: TRUSTED,
     ) -> None:  # fmt: skip
-        self._book = book
         self._calls: dict[str, Call] = {}
         self._inputs: dict[int, Input] = {}
         self._named: dict[int, str] = {}
         self._numbers = 0
         self._actions: list[ev.Action] = []
         self._hiring = Hiring(
-            book, dice, own_offer, self._inputs, self._act, self._give_up, self._hedgeable,
+            book, dice, own_offer, self._inputs, self._act,
+            lambda function, now_us: self._giving_up.look(function, now_us), self._hedgeable,
             lambda case, now_us: self.checking.nobody(case, now_us),
         )  # fmt: skip
+        self._giving_up = GivingUp(book, self._hiring, self._inputs, self._act, self._deliver)
         self._hiring.standing = self._standing = standing
         self.checking = Checking(
             self._hiring, self._calls, self._inputs, dice, self._act, self._number, self._deliver, self._part
@@ -174,6 +174,7 @@ class CallCore:
         function = self._function(event.function, now_us)
         if not function.calls:
             function.since_us, function.refusals, function.verdicts, function.used_us = now_us, 0, {}, 0
+            function.unreached = {}
         function.calls.add(event.call)
         rule = self.checking.rule(event.function, event.verify)
         self._calls[event.call] = Call(function.name, self.budgets.opened(event, self._leases), rule)
@@ -261,6 +262,7 @@ class CallCore:
         if lease is None:
             return
         function = self._hiring.drop(event.lease)
+        function.unreached.pop(lease.peer, None)
         self.budgets.broke(lease, now_us)
         self._hiring.homes.forget(lease.peer)
         unsent = [number for number in lease.inputs if self._alone(function, number)]
@@ -276,9 +278,9 @@ class CallCore:
         function.not_before[lease.peer] = (now_us + wait_us, why)
         if event.reason == "function":
             function.verdicts[lease.peer] = event.failure
-            self._heed_verdicts(function, now_us)
+            self._giving_up.heed_verdicts(function, now_us)
         elif function.refusals >= REFUSALS_MAX and not function.leases and function.last_refusal:
-            self._fail_all(function, function.last_refusal, now_us)
+            self._giving_up.fail_all(function, function.last_refusal, now_us)
         self._hiring.pump(function, now_us)
 
     def _lease_stage(self, event: ev.LeaseStage, now_us: int) -> None:
@@ -350,6 +352,8 @@ class CallCore:
         self.budgets.broke(lease, now_us)
         function = self._hiring.drop(event.lease)
         function.not_before[lease.peer] = (now_us + BUSY_RETRY_US, event.why)
+        if not lease.slots:
+            self._giving_up.unreached(function, lease, event.why, now_us)
         for number in lost:
             item = self._inputs.get(number)
             if item and self._alone(function, number):
@@ -462,35 +466,3 @@ class CallCore:
             self.budgets.closed(name)
             function.calls.discard(name)
             self._act(ev.CallEnded(name))
-
-    def _fail_all(self, function: Function, failure: Failure, now_us: int) -> None:
-        if function.keepers:
-            self._act(ev.Standing(function.name, failure))
-        waiting = [*function.queue, *function.delayed]
-        function.queue.clear()
-        function.delayed.clear()
-        for number in waiting:
-            item = self._inputs.get(number)
-            if item:
-                self._deliver(item, ev.Deliver(item.call, item.index, failure=failure), now_us)
-
-    def _give_up(self, function: Function, now_us: int) -> None:
-        """Fail what nobody can ever run, once discovery had its chance."""
-        self._heed_verdicts(function, now_us)
-        if function.leases or now_us < function.since_us + NO_PEER_GRACE_US:
-            return
-        offers = self._hiring.offers(now_us)
-        if all(misfit(offer, function.spec, self._hiring.secrets) for offer in offers):
-            notes = [f"{peer[-8:]} is ignored: {skew_text(skew)}" for peer, skew in self._book.skewed.items()]
-            notes += [f"{name} is not used: {why}" for name, why in self._hiring.liars(now_us)]
-            self._fail_all(function, Failure.of(no_peer(function.spec, offers, notes, self._hiring.secrets)), now_us)
-
-    def _heed_verdicts(self, function: Function, now_us: int) -> None:
-        """Fail what would fail anywhere: when two peers say so, or one and there is nobody else to ask. A single peer
-        that lies, or is broken, must not end a call."""
-        if not function.verdicts:
-            return
-        others = [offer for offer in self._hiring.offers(now_us) if offer.peer not in function.verdicts]
-        alone = all(misfit(offer, function.spec, self._hiring.secrets) for offer in others)
-        if alone or len(function.verdicts) >= VERDICTS_NEEDED:
-            self._fail_all(function, next(iter(function.verdicts.values())), now_us)

@@ -140,7 +140,8 @@ class Function:
     `added_us`. Inputs that ended since a call is open used
     `used_us`. An input was last taken off the hands of the function at `progress_us`. So many `cases` are open, whose
     results are verified. Peers in `refused_by` said no for more than the moment, the last time; those in
-    `put_off_by` said so often in a row that they are busy, though their offers said that they were free."""
+    `put_off_by` said so often in a row that they are busy, though their offers said that they were free. From those in
+    `unreached` no answer came, since when and why."""
 
     name: str
     spec: FunctionSpec
@@ -155,6 +156,7 @@ class Function:
     last_refusal: Failure | None = None
     refused_by: set[str] = field(default_factory=set)
     put_off_by: dict[str, int] = field(default_factory=dict)
+    unreached: dict[str, tuple[int, str]] = field(default_factory=dict)
     verdicts: dict[str, Failure] = field(default_factory=dict)
     note: tuple[str, str] = ("", "")
     scaling: Scaling = field(default_factory=Scaling)
@@ -172,6 +174,7 @@ class Function:
         """A peer gave a lease."""
         self.refused_by.discard(peer)
         self.put_off_by.pop(peer, None)
+        self.unreached.pop(peer, None)
 
     def drop(self, numbers: set[int]) -> None:
         """Some inputs wait no longer."""

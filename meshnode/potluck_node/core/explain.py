@@ -34,7 +34,25 @@ def _waiting(function: Function, offers: Sequence[Offer], trusts: Trusts) -> str
         return "waiting to retry"
     if not having:
         return f"waiting for {wanted}; no peer known has it yet"
-    return f"waiting for {wanted}; {len(having)} peer{'s have' if len(having) != 1 else ' has'} it, none free"
+    text = f"waiting for {wanted}; {len(having)} peer{'s have' if len(having) != 1 else ' has'} it, "
+    lost = [offer for offer in having if offer.peer in function.unreached]
+    if not lost:
+        return text + "none free"
+    why = _unreached(function, lost[0])
+    if len(lost) == len(having):
+        return f"{text}{'and it cannot' if len(lost) == 1 else 'none of which can'} be reached: {why}"
+    return f"{text}no other is free, and {len(lost)} cannot be reached: {why}"
+
+
+def asking(function: Function, offer: Offer) -> str:
+    """For a lease that is being opened."""
+    if offer.peer not in function.unreached:
+        return f"asking {offer.name}"
+    return f"asking {offer.name} again, which could not be reached: {_unreached(function, offer)}"
+
+
+def _unreached(function: Function, offer: Offer) -> str:
+    return f"{function.unreached[offer.peer][1]}; see `potluck doctor`"
 
 
 def would(

@@ -16,7 +16,7 @@ from potluck_node.core.autoscale import Demand, Place, allot, kept, wanted
 from potluck_node.core.bans import Bans
 from potluck_node.core.dealing import places, target
 from potluck_node.core.demand import Function, Input, Lease, Sent
-from potluck_node.core.explain import state, would
+from potluck_node.core.explain import asking, state, would
 from potluck_node.core.homes import Homes
 from potluck_node.core.levels import TRUSTED, Standing
 from potluck_node.core.offers import OfferBook
@@ -37,6 +37,9 @@ BUSY_RETRY_US = 1_000_000
 PUT_OFF_MAX = 60
 # At most so many leases of one function are being opened at once.
 OPENING_MAX = 4
+# Who has not answered by then is no longer counted on, and others are asked, too: to find a peer unreachable takes 5 s,
+# an answer one round trip, or with a relay's help some.
+SLOW_US = 1_000_000
 # Functions of which it is remembered who ran them last: a class may have things there that are not in any offer.
 RECENT_MAX = 1024
 
@@ -288,7 +291,7 @@ class Hiring:
         opening = [lease for lease in leases if not lease.slots]
         if len(opening) >= OPENING_MAX:
             return False
-        coming = sum(lease.expected for lease in opening)
+        coming = sum(lease.expected for lease in opening if now_us < lease.opened_us + SLOW_US)
         if function.queue and coming * places(function.spec) >= len(function.queue):
             return False
         up = sum(lease.workers for lease in leases)
@@ -299,7 +302,7 @@ class Hiring:
         free = max(1, slots(offer, function.spec.resources))
         self.leases[name] = Lease(
             offer.peer, function.name, places(function.spec), expected=free, idle_us=now_us, opened_us=now_us,
-            stage=f"asking {offer.name}",
+            stage=asking(function, offer),
         )  # fmt: skip
         function.leases.add(name)
         self._act(ev.OpenLease(name, offer.peer, function.spec, len(function.queue)))
@@ -397,4 +400,6 @@ class Hiring:
             yield self._looks[function.name]
         if function.queue or (function.keepers and self._short(function, now_us)):
             yield from (time for time, _ in function.not_before.values() if time > now_us)
+            slow = (lease.opened_us + SLOW_US for lease in self.of(function) if not lease.slots)
+            yield from (time for time in slow if time > now_us)
             yield max(now_us + BUSY_RETRY_US, function.since_us + NO_PEER_GRACE_US)
