@@ -138,12 +138,12 @@ class Caller:
     def open(
         self, call: str, function: wire.FunctionSpec, sink: CallSink, limit: Limit | None = None,
         asked: tuple[str, int] | None = None, verify: Verification | None = None,
-        spent: tuple[int, int] = (0, 0),
+        spent: tuple[int, int] = (0, 0), under: tuple[tuple[Limit, int, int], ...] = (),
     ) -> None:  # fmt: skip
         """Begin a call; outcomes go to `sink`. The rest as in `ev.CallOpened`. Only those of a `Judge` may have results
         compared by their program."""
         self._sinks[call] = sink
-        self._engine.submit(ev.CallOpened(call, function, limit, asked, verify, spent))
+        self._engine.submit(ev.CallOpened(call, function, limit, asked, verify, spent, under))
 
     def submit(self, event: FromClients) -> None:
         self._engine.submit(event)

@@ -66,7 +66,9 @@ class Names(Protocol):
 class Spawned(Protocol):
     """See `spawned`."""
 
-    async def answer(self, question: SpawnCall | Spawning, show: Callable[[InputLog], None]) -> wire.Message: ...
+    async def answer(
+        self, question: SpawnCall | Spawning, show: Callable[[InputLog], None], asked: tuple[str, int] | None = None
+    ) -> wire.Message: ...
     def app_of(self, call: str) -> str: ...
     def open_of(self, app: str) -> int: ...
 
@@ -110,7 +112,7 @@ class NestedDesk:
                 self._wanted.add(number)
                 self.nested.place.start(self._when_named, number, input, payload, request.callee)
             elif isinstance(request, Spawning | messages.SpawnNested):
-                self.nested.place.start(self._spawn, number, request)
+                self.nested.place.start(self._spawn, number, input, request)
             elif isinstance(request, messages.TakeSome | messages.TakeItems):
                 call = self._asked[number] = self._known(request.call)
                 call.take(number, request.items if isinstance(request, messages.TakeItems) else 0)
@@ -223,6 +225,8 @@ class NestedDesk:
         call = Call(self, next(self._numbers), replace(spec, level=chain.count(base)), input, once)
         self._calls[call.number] = call
         self.nested.chains[call.name] = (*chain, base)
+        # Names of limits are the node's.
+        limit = replace(limit, name="") if limit else None
         self.nested.place.open(call.name, call.function, call, limit, (self._lease, input))
         return call
 
@@ -257,15 +261,15 @@ class NestedDesk:
     def _own(self, callee: messages.Callee) -> NamedFunction | None:
         return self.nested.names.own(self._function, self._app(callee), callee.name)
 
-    async def _spawn(self, number: int, request: Spawning | messages.SpawnNested) -> None:
+    async def _spawn(self, number: int, input: int, request: Spawning | messages.SpawnNested) -> None:
         try:
-            answer = await self._spawned(request)
+            answer = await self._spawned(input, request)
         except Error as error:
             self._tell(number, b"", Failure.of(error))
         else:
             self.tell(number, answer)
 
-    async def _spawned(self, request: Spawning | messages.SpawnNested) -> messages.NestedAnswer:
+    async def _spawned(self, input: int, request: Spawning | messages.SpawnNested) -> messages.NestedAnswer:
         spawned, app = self.nested.spawned, self._function.app
         if isinstance(request, AddSpawned | messages.SpawnNested):
             self._check_spawning(request.payloads)
@@ -278,7 +282,7 @@ class NestedDesk:
             if not self._trusted and spawned.app_of(request.call) != app:
                 raise NotFoundError(f"There is no call {request.call[:64]} of {app}.")
             question = request
-        answer = await spawned.answer(question, lambda message: None)
+        answer = await spawned.answer(question, lambda message: None, (self._lease, input))
         if isinstance(answer, SpawnedOutcome) and answer.payload and len(answer.payload) > messages.NESTED_BYTES_MAX:
             raise too_large("A result", len(answer.payload))
         return answer  # type: ignore[return-value]

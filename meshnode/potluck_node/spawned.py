@@ -7,6 +7,7 @@ whose outcome was not yet recorded when the node died runs again.
 from __future__ import annotations
 
 import logging
+import secrets
 from collections import Counter, defaultdict
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -24,7 +25,7 @@ from potluck_node.clock import Clock
 from potluck_node.core import events as ev
 from potluck_node.core.admission import nonsense
 from potluck_node.errands import Errands
-from potluck_node.spawned_store import SpawnedStore, new_call
+from potluck_node.spawned_store import SpawnedStore, Under, new_call
 
 if TYPE_CHECKING:
     from trio_typing import TaskStatus
@@ -83,16 +84,21 @@ class SpawnedCalls:
                 self._store.purge(self._clock.now_us())
                 await trio.sleep(PURGE_S)
 
-    async def answer(self, question: messages.SpawnQuestion, show: Show) -> wire.Message:
-        """`show` is told what the call prints from then on. Raises `potluck.errors.Error`."""
+    async def answer(
+        self, question: messages.SpawnQuestion, show: Show, asked: tuple[str, int] | None = None
+    ) -> wire.Message:
+        """`show` is told what the call prints from then on. A function that spawns has `asked`, (lease, input): its
+        limits hold, too. Raises `potluck.errors.Error`."""
         match question:
             case messages.SpawnCall():
                 if problem := nonsense(question.function):
                     raise Error("A function that cannot be is not recorded.", why=problem)
                 if question.service:
                     self._errands.check(question.function.app, question.service)
-                now_us = self._clock.now_us()
-                call = self._store.add(question.function, question.payloads, now_us, whole=not question.more)
+                now_us, under = self._clock.now_us(), self._limits_of(asked)
+                call = self._store.add(
+                    question.function, question.payloads, now_us, whole=not question.more, under=under
+                )
                 if question.service:
                     self._errands.open(call, question.function.app, question.service)
                 self._shown[call].add(show)
@@ -105,6 +111,9 @@ class SpawnedCalls:
             case messages.AwaitOutcome():
                 return await self._outcome(question, show)
         return self._facts(question.question, question.call)
+
+    def _limits_of(self, asked: tuple[str, int] | None) -> tuple[Under, ...]:
+        return self._caller.core.limits_of(asked, lambda: secrets.token_hex(16)) if asked else ()
 
     # Calls of the node's own, on a schedule
 
@@ -158,7 +167,7 @@ class SpawnedCalls:
             return
         self._fed[call] = -1
         self._functions[call] = facts.function
-        self._caller.open(call, facts.function, self, spent=self._store.spent(call))
+        self._caller.open(call, facts.function, self, spent=self._store.spent(call), under=self._store.under(call))
         self._feed(call)
 
     def _feed(self, call: str) -> None:
@@ -245,7 +254,9 @@ class SpawnedCalls:
 
     async def _write(self, came: list[tuple[str, messages.SpawnedOutcome]]) -> None:
         """Until it is done: the work was done, and must not be lost to a disk that is full for a while."""
-        spent = {call: used for call, _ in came if any(used := self._caller.core.budgets.spent(call))}
+        spent: dict[str, tuple[int, int]] = {}
+        for call in {call for call, _ in came}:
+            spent |= self._caller.core.budgets.spent(call)
         while True:
             try:
                 return self._store.finish(came, spent)

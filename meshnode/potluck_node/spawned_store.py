@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from potluck import wire
 from potluck.errors import InvalidError, NotFoundError, StoreFullError
 from potluck.wire import Failure, FunctionSpec
+from potluck.wire.common import Limit
 from potluck.wire.spawned import INPUTS_MAX, KEPT_BYTES_MAX, RESULTS_US, SpawnedOutcome
 from potluck_ledger.sealing import LOCK_BYTES, Vault
 from potluck_node.locks import Place, lock_old, unlocked
@@ -31,6 +32,10 @@ CREATE TABLE IF NOT EXISTS inputs (
 CREATE TABLE IF NOT EXISTS spent (
     call TEXT PRIMARY KEY, us INTEGER NOT NULL, cost INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS under (
+    call TEXT NOT NULL, place INTEGER NOT NULL, name TEXT NOT NULL, us INTEGER NOT NULL, cost INTEGER NOT NULL,
+    PRIMARY KEY (call, place)
+) STRICT, WITHOUT ROWID;
 """
 
 
@@ -38,6 +43,8 @@ _FUNCTION, _INPUT = "spawned function", "spawned input"
 
 
 _SPENT_NOTHING: Mapping[str, tuple[int, int]] = MappingProxyType({})
+# A limit with a name, and what is spent of it, as `CallOpened.under` has them.
+Under = tuple[Limit, int, int]
 
 
 class Facts(NamedTuple):
@@ -73,7 +80,10 @@ class SpawnedStore:
     def close(self) -> None:
         self._db.close()
 
-    def add(self, function: FunctionSpec, payloads: Iterable[bytes], at_us: int, *, whole: bool, call: str = "") -> str:
+    def add(
+        self, function: FunctionSpec, payloads: Iterable[bytes], at_us: int, *, whole: bool, call: str = "",
+        under: Iterable[Under] = (),
+    ) -> str:  # fmt: skip
         """Record a call; returns its number, a new one unless given. Until it is `whole` it is not among those to
         run."""
         call = call or new_call()
@@ -83,6 +93,10 @@ class SpawnedStore:
                 (call, self._vault.lock(wire.encode(function), _FUNCTION), at_us, whole),
             )
             self._insert(call, 0, payloads)
+            for place, (limit, *used) in enumerate(under):
+                values = (call, place, limit.name, limit.lease_us, limit.cost)
+                self._db.execute("INSERT INTO under VALUES (?, ?, ?, ?, ?)", values)
+                self._db.execute("INSERT OR REPLACE INTO spent VALUES (?, ?, ?)", (limit.name, *used))
         return call
 
     def extend(self, call: str, payloads: Iterable[bytes], *, whole: bool) -> None:
@@ -139,7 +153,7 @@ class SpawnedStore:
         self, outcomes: Iterable[tuple[str, SpawnedOutcome]], spent: Mapping[str, tuple[int, int]] = _SPENT_NOTHING
     ) -> None:
         """Record outcomes of calls; the first of an input counts. What went in is no longer needed. `spent` is what
-        calls with a limit have used of it, see `CallOpened`."""
+        calls with a limit have used of it, and what of limits was used that hold for several: see `CallOpened`."""
         rows = [(_encoded(outcome), call, outcome.index) for call, outcome in outcomes]
         with self._transaction():
             self._db.executemany(
@@ -153,6 +167,11 @@ class SpawnedStore:
         """What was recorded of that last."""
         found = self._one("SELECT us, cost FROM spent WHERE call = ?", call)
         return (int(found[0]), int(found[1])) if found else (0, 0)
+
+    def under(self, call: str) -> tuple[Under, ...]:
+        """The limits that it was recorded with, and what was recorded of them last."""
+        rows = self._db.execute("SELECT name, us, cost FROM under WHERE call = ? ORDER BY place", (call,)).fetchall()
+        return tuple((Limit(name, us, cost), *self.spent(name)) for name, us, cost in rows)
 
     def lacking(self, call: str) -> list[int]:
         """The numbers of inputs without an outcome."""
@@ -171,14 +190,17 @@ class SpawnedStore:
         """Forget calls that are older than results are kept, and those that were never whole."""
         with self._transaction():
             old = "SELECT id FROM calls WHERE at_us < ?"
-            for table in ("inputs", "spent"):
+            for table in ("inputs", "under"):
                 self._db.execute(f"DELETE FROM {table} WHERE call IN ({old})", (now_us - RESULTS_US,))
             self._db.execute("DELETE FROM calls WHERE at_us < ?", (now_us - RESULTS_US,))
+            kept = "SELECT id FROM calls UNION SELECT name FROM under"
+            self._db.execute(f"DELETE FROM spent WHERE call NOT IN ({kept})")
 
     def drop_partial(self) -> None:
         """Forget calls whose client went before they were whole: at a start there can be no other."""
         with self._transaction():
-            self._db.execute("DELETE FROM inputs WHERE call IN (SELECT id FROM calls WHERE NOT whole)")
+            for table in ("inputs", "under"):
+                self._db.execute(f"DELETE FROM {table} WHERE call IN (SELECT id FROM calls WHERE NOT whole)")
             self._db.execute("DELETE FROM calls WHERE NOT whole")
 
     @contextmanager

@@ -23,6 +23,12 @@ def outer(seconds: float) -> int:
     return work.remote(1, seconds)
 
 
+@app.function(max_gpu_seconds=2)
+def leaver(seconds: float) -> str:
+    """Spawns, and is over."""
+    return work.spawn(1, seconds).object_id
+
+
 @app.function()
 def lenient(seconds: float) -> list[str]:
     """Names what stops the functions that it calls."""

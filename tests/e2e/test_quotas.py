@@ -88,6 +88,8 @@ def test_limits_hold_for_what_functions_call_for_spawned_calls_and_for_deployed_
         assert sample.lenient.remote(600) == ["LimitExceededError"] * 2
         with pytest.raises(LimitExceededError, match="max_gpu_seconds=2"):
             sample.limited.spawn(1, 600).get(timeout=60)
+        with pytest.raises(LimitExceededError, match="max_gpu_seconds=2"):
+            potluck.FunctionCall.from_id(sample.leaver.remote(600)).get(timeout=60)
     deployed = run_cli(node, "deploy", "-q", sample.__file__)
     assert deployed.returncode == 0, deployed.stderr
     for _ in range(2):

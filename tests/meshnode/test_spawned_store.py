@@ -10,6 +10,7 @@ import pytest
 
 from potluck.errors import InvalidError, NotFoundError, StoreFullError
 from potluck.wire import FunctionSpec
+from potluck.wire.common import Limit
 from potluck.wire.spawned import RESULTS_US, SpawnedOutcome
 from potluck_ledger.keys import PrivateKey
 from potluck_ledger.sealing import Vault
@@ -60,6 +61,22 @@ def test_what_a_call_has_used_of_its_limit_survives_a_restart(store: SpawnedStor
     assert (again.spent(call), again.spent(other)) == ((6, 3), (0, 0))
     again.purge(NOW_US + RESULTS_US + 1)
     assert again.spent(call) == (0, 0)
+    again.close()
+
+
+def test_limits_of_what_spawned_it_survive_as_long_as_a_call_that_is_under_them(
+    store: SpawnedStore, path: Path
+) -> None:
+    inner, outer = Limit("inner", 5, 0), Limit("before inner", 50, 7)
+    one = store.add(SPEC, [b"a"], NOW_US, whole=True, under=[(inner, 1, 1), (outer, 2, 2)])
+    two = store.add(SPEC, [b"a"], NOW_US + 10, whole=True, under=[(outer, 4, 2)])
+    store.finish([(two, SpawnedOutcome(0, 0, payload=b"A"))], {two: (3, 3), "before inner": (9, 5)})
+    again = reopened(store, path)
+    assert again.under(one) == ((inner, 1, 1), (outer, 9, 5))
+    again.purge(NOW_US + RESULTS_US + 1)
+    assert (again.under(one), again.under(two), again.spent("inner")) == ((), ((outer, 9, 5),), (0, 0))
+    again.purge(NOW_US + RESULTS_US + 11)
+    assert again.spent("before inner") == (0, 0)
     again.close()
 
 

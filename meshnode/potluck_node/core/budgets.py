@@ -2,7 +2,7 @@
 
 What is counted is the worker time of every input that began, as its provider reports it at the end, and until then the
 time since it began: no less than can be billed by then. Inputs that share workers share their time. What a function
-calls counts against the limits of its own call as well.
+calls or spawns counts against the limits of its own call as well.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+
+from msgspec.structs import replace
 
 from potluck.errors import LimitExceededError
 from potluck.wire import Failure
@@ -28,6 +30,10 @@ class Budget:
     limit: Limit
     spent_us: int = 0
     spent_cost: int = 0
+
+    def known(self, spent: tuple[int, int]) -> None:
+        """So much was used before the node's last restart."""
+        self.spent_us, self.spent_cost = max(self.spent_us, spent[0]), max(self.spent_cost, spent[1])
 
     def left(self, running_us: int, running_cost: int) -> float:
         """The part of the limit that is left; 0 and below when there is none."""
@@ -64,9 +70,11 @@ class Budgets:
         limits = (own, function) if event.asked else (own or function,)
         found = [self._of(limit) for limit in limits if limit and (limit.lease_us or limit.cost)]
         for budget in found[:1]:
-            budget.spent_us = max(budget.spent_us, event.spent[0])
-            budget.spent_cost = max(budget.spent_cost, event.spent[1])
+            budget.known(event.spent)
         found += [budget for sent in _asking(event.asked, leases) for budget in sent.budgets]
+        for limit, *spent in event.under:
+            found.append(self._of(limit))
+            found[-1].known((spent[0], spent[1]))
         budgets = tuple({id(budget): budget for budget in found}.values())
         if budgets:
             self._open[event.call] = budgets
@@ -75,16 +83,34 @@ class Budgets:
     def _of(self, limit: Limit) -> Budget:
         if not limit.name:
             return Budget(limit)
-        found = self._named.setdefault(limit.name, Budget(limit))
-        self._named.move_to_end(limit.name)
+        return self._remember(self._named.get(limit.name) or Budget(limit))
+
+    def _remember(self, budget: Budget) -> Budget:
+        self._named[budget.limit.name] = budget
+        self._named.move_to_end(budget.limit.name)
         if len(self._named) > BUDGETS_MAX:
             self._named.popitem(last=False)
-        return found
+        return budget
 
-    def spent(self, call: str) -> tuple[int, int]:
-        """What counts against the limit of an open call so far, as `CallOpened` has it."""
-        budgets = self._open.get(call)
-        return (budgets[0].spent_us, budgets[0].spent_cost) if budgets else (0, 0)
+    def shared(
+        self, asked: tuple[str, int], leases: Mapping[str, Lease], new: Callable[[], str]
+    ) -> tuple[tuple[Limit, int, int], ...]:
+        """Those of the inputs that ask for a call which may outlive them, as `CallOpened.under` has it. Each has a name
+        from now on, a `new` one if need be."""
+        chains = (_binding(sent.budgets) for sent in _asking(asked, leases))
+        budgets = {id(budget): budget for chain in chains for budget in chain}
+        for budget in budgets.values():
+            if not budget.limit.name:
+                budget.limit = replace(budget.limit, name=new())
+            self._remember(budget)
+        return tuple((each.limit, each.spent_us, each.spent_cost) for each in budgets.values())
+
+    def spent(self, call: str) -> dict[str, tuple[int, int]]:
+        """What counts against the limits of an open call so far: under the call's own name, as `CallOpened.spent` has
+        it, and those of the limits."""
+        budgets = self._open.get(call, ())
+        found = {each.limit.name: (each.spent_us, each.spent_cost) for each in budgets if each.limit.name}
+        return found | {call: (each.spent_us, each.spent_cost) for each in budgets[:1]}
 
     def closed(self, call: str) -> None:
         """A call is over; what has a name is remembered."""
@@ -137,6 +163,21 @@ def _asking(asked: tuple[str, int] | None, leases: Mapping[str, Lease]) -> list[
         return []
     sent = lease.inputs.get(asked[1])
     return [sent] if sent else list(lease.inputs.values())
+
+
+def _binding(budgets: tuple[Budget, ...]) -> list[Budget]:
+    """Those that may be used up first, of a call's own and, after each, that of the call in which it was made: what
+    counts for one counts for all behind it. So functions that spawn themselves do not gather limits for ever."""
+    kept: list[Budget] = []
+    for budget in reversed(budgets):
+        if not any(_within(outer.limit, budget.limit) for outer in kept):
+            kept.insert(0, budget)
+    return kept
+
+
+def _within(outer: Limit, limit: Limit) -> bool:
+    pairs = (outer.lease_us, limit.lease_us), (outer.cost, limit.cost)
+    return all(not inner or 0 < out <= inner for out, inner in pairs)
 
 
 def _until(budget: Budget, us: float, cost: float, rate: float, cost_rate: float) -> int:

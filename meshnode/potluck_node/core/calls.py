@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 
 from potluck.errors import ExecutionError, RemoteProtocolError
 from potluck.wire import Failure, FunctionSpec, function_id
+from potluck.wire.common import Limit
 from potluck.wire.lease import InputDone
 from potluck.wire.offer import Offer
 from potluck_node.core import events as ev
@@ -157,6 +158,10 @@ class CallCore:
         """Whether an input is with a lease."""
         found = self._leases.get(lease)
         return found is not None and number in found.inputs
+
+    def limits_of(self, asked: tuple[str, int], new: Callable[[], str]) -> tuple[tuple[Limit, int, int], ...]:
+        """Those of (lease, input), as `CallOpened.under` has it; `new` makes a name for one without."""
+        return self.budgets.shared(asked, self._leases, new)
 
     # Calls
 

@@ -14,7 +14,8 @@ from potluck.wire.verify import EvidenceFacts, Verification
 class CallOpened:
     """A `limit` takes the place of the function's. A call from inside a function is `asked` for by an input, (lease,
     number): then both count, and those of what asked. With `verify`, results of strangers are checked as it says. Some
-    may be `spent` since before the node's last restart, microseconds and cost."""
+    may be `spent` since before the node's last restart, microseconds and cost. One that was spawned by a function is
+    `under` the limits of that one's call: each has a name, and what was spent of it."""
 
     call: str
     function: FunctionSpec
@@ -22,6 +23,7 @@ class CallOpened:
     asked: tuple[str, int] | None = None
     verify: Verification | None = None
     spent: tuple[int, int] = (0, 0)
+    under: tuple[tuple[Limit, int, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -137,11 +137,11 @@ def test_what_was_spent_before_a_restart_counts():
     sent = caller.only(ev.SendInput)
     caller.send(ev.InputBegan(lease, sent.input, "w"))
     caller.finish(lease, sent, run_us=1 * S, payload=b"x")
-    assert caller.core.budgets.spent("c") == (9 * S, 1 * S)
+    assert caller.core.budgets.spent("c") == {"c": (9 * S, 1 * S)}
     caller.send(ev.CallOpened("d", caller.function, spent=(10 * S, 0)))
     caller.send(ev.InputAdded("d", 0, b"x"))
     assert stopped(caller) == ["limit-exceeded"]
-    assert caller.core.budgets.spent("unknown") == (0, 0)
+    assert caller.core.budgets.spent("unknown") == {}
 
 
 def test_a_limit_without_a_name_is_for_each_call():
@@ -214,3 +214,87 @@ def test_a_function_called_by_another_keeps_its_own_limit_and_that_of_the_call()
     caller.wait(6 * S)
     assert [each.call for each in caller.all(ev.Deliver)] == ["n"]
     assert stopped(caller) == ["limit-exceeded"]
+
+
+def spawn(caller, lease, number, call="s", function=None):
+    """What runs spawns another function, which runs as well. Returns the limits under which that is."""
+    under = caller.core.limits_of((lease, number), lambda: f"shared by {call}")
+    inner = function or msgspec.structs.replace(caller.function, qualname="inner", limit=None)
+    caller.send(ev.CallOpened(call, inner, under=under))
+    caller.send(ev.InputAdded(call, 0, b"x"))
+    return under
+
+
+def run(caller):
+    """The worker of what was opened last begins."""
+    lease = caller.all(ev.OpenLease)[0].lease
+    caller.send(ev.LeaseAccepted(lease, 1))
+    caller.send(ev.InputBegan(lease, caller.only(ev.SendInput).input, "w3"))
+    return lease
+
+
+def test_what_a_function_spawns_counts_for_its_call_also_when_that_is_over():
+    caller = begin(Limit("", lease_us=10 * S), inputs=1)
+    (under,) = spawn(caller, caller.lease_name, caller.sent[0].input)
+    run(caller)
+    assert under == (Limit("shared by s", lease_us=10 * S), 0, 0)
+    caller.wait(2 * S)
+    caller.finish(caller.lease_name, caller.sent[0], run_us=2 * S)
+    assert caller.only(ev.CallEnded).call == "c"
+    assert caller.core.budgets.spent("s")["shared by s"] == (2 * S, 2 * S)
+    caller.wait(5 * S)
+    assert not stopped(caller)
+    caller.wait(2 * S)
+    assert [each.call for each in caller.all(ev.Deliver)] == ["s"]
+    assert stopped(caller) == ["limit-exceeded"]
+
+
+def test_what_was_spawned_uses_up_the_limit_of_what_still_runs():
+    caller = begin(Limit("", lease_us=10 * S), inputs=1)
+    for call in ("s", "t"):
+        spawn(caller, caller.lease_name, caller.sent[0].input, call)
+        if caller.all(ev.OpenLease):
+            run(caller)
+    caller.wait(4 * S)
+    assert not stopped(caller)
+    caller.wait(2 * S)
+    assert sorted(each.call for each in caller.all(ev.Deliver)) == ["c", "s", "t"]
+
+
+def test_after_a_restart_what_was_spawned_is_still_under_one_limit():
+    caller = Caller("ann")
+    under = ((Limit("shared", lease_us=10 * S), 6 * S, 6 * S),)
+    for call in ("s", "t"):
+        caller.send(ev.CallOpened(call, caller.function, under=under))
+        caller.send(ev.InputAdded(call, 0, b"x"))
+        if caller.all(ev.OpenLease):
+            lease = caller.all(ev.OpenLease)[0].lease
+    caller.send(ev.LeaseAccepted(lease, 2))
+    for each in caller.all(ev.SendInput):
+        caller.send(ev.InputBegan(lease, each.input, "w"))
+    caller.wait(1_900_000)
+    assert not stopped(caller)
+    caller.wait(200_000)
+    assert stopped(caller) == ["limit-exceeded"] * 2
+
+
+def test_a_function_that_spawns_itself_gathers_no_limits():
+    caller = begin(None, inputs=1, function=limited(seconds=10))
+    lease, number = caller.lease_name, caller.sent[0].input
+    for call in "stuv":
+        under = spawn(caller, lease, number, call, caller.function)
+        assert [each[0].name for each in under] == ["shared by s"]
+        caller.finish(lease, ev.SendInput(lease, number, 1, b"x", False, ""), run_us=3 * S, payload=b"result")
+        if call == "v":
+            break
+        number = caller.only(ev.SendInput).input
+        caller.send(ev.InputBegan(lease, number, "w"))
+    assert stopped(caller) == ["limit-exceeded"]
+
+
+def test_a_narrower_limit_of_what_spawns_holds_as_well():
+    caller = begin(Limit("", lease_us=50 * S), inputs=1)
+    lease = nest(caller, (caller.lease_name, caller.sent[0].input), Limit("", lease_us=5 * S))
+    (number,) = caller.core._leases[lease].inputs
+    under = spawn(caller, lease, number)
+    assert [each[0].lease_us for each in under] == [5 * S, 50 * S]
