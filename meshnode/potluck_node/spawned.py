@@ -6,6 +6,7 @@ whose outcome was not yet recorded when the node died runs again.
 
 from __future__ import annotations
 
+import itertools
 import logging
 import secrets
 from collections import Counter, defaultdict
@@ -59,6 +60,10 @@ class SpawnedCalls:
         self._functions: dict[str, FunctionSpec] = {}
         # Who spawned it or waited for it, of each call that runs.
         self._shown: defaultdict[str, set[Show]] = defaultdict(set)
+        # What waits for a program that compares, of each call that runs.
+        self._judging: defaultdict[str, dict[int, ev.AskJudge]] = defaultdict(dict)
+        # From anywhere: an answer to what was asked before a restart is to nothing then.
+        self._numbers = itertools.count(secrets.randbits(48))
         # Call → the last input that was handed to the core; and how many of those have no outcome.
         self._fed: dict[str, int] = {}
         self._ahead: Counter[str] = Counter()
@@ -97,8 +102,9 @@ class SpawnedCalls:
                     self._errands.check(question.function.app, question.service)
                 now_us, under = self._clock.now_us(), self._limits_of(asked)
                 call = self._store.add(
-                    question.function, question.payloads, now_us, whole=not question.more, under=under
-                )
+                    question.function, question.payloads, now_us, whole=not question.more, under=under,
+                    verify=question.verify,
+                )  # fmt: skip
                 if question.service:
                     self._errands.open(call, question.function.app, question.service)
                 self._shown[call].add(show)
@@ -108,6 +114,10 @@ class SpawnedCalls:
                 return self._recorded(question.question, question.call, question.more)
             case messages.CancelSpawned():
                 self._cancel(question.call, question.reason)
+            case messages.SpawnedJudged():
+                if case := self._judging.get(question.call, {}).pop(question.number, None):
+                    judged = ev.ResultsJudged(question.call, case.case, question.agrees, question.failure)
+                    self._caller.submit(judged)
             case messages.AwaitOutcome():
                 return await self._outcome(question, show)
         return self._facts(question.question, question.call)
@@ -146,13 +156,18 @@ class SpawnedCalls:
         facts = self._store.facts(call)
         return messages.Spawned(question, call, f"{facts.function.app}.{facts.function.name}", facts.inputs, facts.done)
 
-    async def _outcome(self, question: messages.AwaitOutcome, show: Show) -> messages.SpawnedOutcome:
+    async def _outcome(
+        self, question: messages.AwaitOutcome, show: Show
+    ) -> messages.SpawnedOutcome | messages.JudgeSpawned:
         limit_s = question.timeout_us / 1e6 if question.timeout_us >= 0 else float("inf")
         found = self._store.outcome(question.call, question.index)
         if question.call in self._fed:
             self._shown[question.call].add(show)
         with trio.move_on_after(limit_s):
             while found is None:
+                if question.judges and (cases := self._judging.get(question.call)):
+                    number, case = next(iter(cases.items()))
+                    return messages.JudgeSpawned(question.question, question.call, number, case.payloads)
                 await self._changed.setdefault(question.call, trio.Event()).wait()
                 found = self._store.outcome(question.call, question.index)
         if found is None:
@@ -167,7 +182,10 @@ class SpawnedCalls:
             return
         self._fed[call] = -1
         self._functions[call] = facts.function
-        self._caller.open(call, facts.function, self, spent=self._store.spent(call), under=self._store.under(call))
+        self._caller.open(
+            call, facts.function, self, verify=self._store.verify(call), spent=self._store.spent(call),
+            under=self._store.under(call),
+        )  # fmt: skip
         self._feed(call)
 
     def _feed(self, call: str) -> None:
@@ -200,6 +218,7 @@ class SpawnedCalls:
         self._ahead.pop(call, None)
         self._functions.pop(call, None)
         self._shown.pop(call, None)
+        self._judging.pop(call, None)
         return self._fed.pop(call, None) is not None
 
     def open_apps(self) -> list[str]:
@@ -236,6 +255,12 @@ class SpawnedCalls:
             outcome = messages.SpawnedOutcome(0, action.index, failure=NO_ITEMS)
         self._came.append((action.call, outcome))
         self._wake.set()
+
+    def judge(self, action: ev.AskJudge) -> None:
+        """It waits for a program that waits for results of the call, and can compare them."""
+        if action.call in self._fed:
+            self._judging[action.call][next(self._numbers)] = action
+            self._tell(action.call)
 
     def item(self, action: ev.DeliverItem) -> None:
         """What a generator yields is not kept: see `NO_ITEMS`."""

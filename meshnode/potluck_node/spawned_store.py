@@ -15,6 +15,7 @@ from potluck.errors import InvalidError, NotFoundError, StoreFullError
 from potluck.wire import Failure, FunctionSpec
 from potluck.wire.common import Limit
 from potluck.wire.spawned import INPUTS_MAX, KEPT_BYTES_MAX, RESULTS_US, SpawnedOutcome
+from potluck.wire.verify import Verification
 from potluck_ledger.sealing import LOCK_BYTES, Vault
 from potluck_node.locks import Place, lock_old, unlocked
 
@@ -32,6 +33,9 @@ CREATE TABLE IF NOT EXISTS inputs (
 CREATE TABLE IF NOT EXISTS spent (
     call TEXT PRIMARY KEY, us INTEGER NOT NULL, cost INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS verified (
+    call TEXT PRIMARY KEY, rule BLOB NOT NULL
+) STRICT, WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS under (
     call TEXT NOT NULL, place INTEGER NOT NULL, name TEXT NOT NULL, us INTEGER NOT NULL, cost INTEGER NOT NULL,
     PRIMARY KEY (call, place)
@@ -39,7 +43,7 @@ CREATE TABLE IF NOT EXISTS under (
 """
 
 
-_FUNCTION, _INPUT = "spawned function", "spawned input"
+_FUNCTION, _INPUT, _RULE = "spawned function", "spawned input", "spawned verification"
 
 
 _SPENT_NOTHING: Mapping[str, tuple[int, int]] = MappingProxyType({})
@@ -61,7 +65,7 @@ def new_call() -> str:
 class SpawnedStore:
     """Raises `InvalidError` when the file cannot be used, and `StoreFullError` when it cannot grow.
 
-    Functions and what goes in are locked by `vault`: either may carry the values of secrets."""
+    Functions, what goes in and known answers are locked by `vault`: either may carry the values of secrets."""
 
     def __init__(self, path: Path, vault: Vault) -> None:
         self._vault = vault
@@ -82,7 +86,7 @@ class SpawnedStore:
 
     def add(
         self, function: FunctionSpec, payloads: Iterable[bytes], at_us: int, *, whole: bool, call: str = "",
-        under: Iterable[Under] = (),
+        under: Iterable[Under] = (), verify: Verification | None = None,
     ) -> str:  # fmt: skip
         """Record a call; returns its number, a new one unless given. Until it is `whole` it is not among those to
         run."""
@@ -93,6 +97,9 @@ class SpawnedStore:
                 (call, self._vault.lock(wire.encode(function), _FUNCTION), at_us, whole),
             )
             self._insert(call, 0, payloads)
+            if verify:
+                rule = self._vault.lock(wire.encode(verify), _RULE)
+                self._db.execute("INSERT INTO verified VALUES (?, ?)", (call, rule))
             for place, (limit, *used) in enumerate(under):
                 values = (call, place, limit.name, limit.lease_us, limit.cost)
                 self._db.execute("INSERT INTO under VALUES (?, ?, ?, ?, ?)", values)
@@ -168,6 +175,11 @@ class SpawnedStore:
         found = self._one("SELECT us, cost FROM spent WHERE call = ?", call)
         return (int(found[0]), int(found[1])) if found else (0, 0)
 
+    def verify(self, call: str) -> Verification | None:
+        """How results of it are checked."""
+        found = self._one("SELECT rule FROM verified WHERE call = ?", call)
+        return wire.decode(unlocked(self._vault, found[0], _RULE), Verification) if found else None
+
     def under(self, call: str) -> tuple[Under, ...]:
         """The limits that it was recorded with, and what was recorded of them last."""
         rows = self._db.execute("SELECT name, us, cost FROM under WHERE call = ? ORDER BY place", (call,)).fetchall()
@@ -190,7 +202,7 @@ class SpawnedStore:
         """Forget calls that are older than results are kept, and those that were never whole."""
         with self._transaction():
             old = "SELECT id FROM calls WHERE at_us < ?"
-            for table in ("inputs", "under"):
+            for table in ("inputs", "under", "verified"):
                 self._db.execute(f"DELETE FROM {table} WHERE call IN ({old})", (now_us - RESULTS_US,))
             self._db.execute("DELETE FROM calls WHERE at_us < ?", (now_us - RESULTS_US,))
             kept = "SELECT id FROM calls UNION SELECT name FROM under"
@@ -199,7 +211,7 @@ class SpawnedStore:
     def drop_partial(self) -> None:
         """Forget calls whose client went before they were whole: at a start there can be no other."""
         with self._transaction():
-            for table in ("inputs", "under"):
+            for table in ("inputs", "under", "verified"):
                 self._db.execute(f"DELETE FROM {table} WHERE call IN (SELECT id FROM calls WHERE NOT whole)")
             self._db.execute("DELETE FROM calls WHERE NOT whole")
 

@@ -3,17 +3,22 @@ machine."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, cast
 
 from potluck.absent import Absent
-from potluck.errors import ConnectionError, InvalidError
+from potluck.errors import ConnectionError, Error, InvalidError, RemoteProtocolError
 from potluck.place import is_local
 
 if TYPE_CHECKING:
     from potluck.client import Client
     from potluck.functions import Function
-    from potluck.wire.spawned import Spawned, SpawnedOutcome
+    from potluck.wire.spawned import JudgeSpawned, Spawned, SpawnedOutcome
+    from potluck.wire.verify import Verification
+
+# Says with which of the results before it agrees the new one, see `verify.judge`.
+Judge = Callable[[tuple[bytes, ...]], int]
 
 P = ParamSpec("P")
 R = TypeVar("R", covariant=True)
@@ -58,8 +63,10 @@ class FunctionCall(Absent, Generic[R]):
     kept for 7 days. All methods have `.aio` twins.
     """
 
-    def __init__(self, object_id: str) -> None:
+    def __init__(self, object_id: str, judge: Judge | None = None) -> None:
         self._object_id = object_id
+        # Compares results, where they are verified and bytes alone do not say.
+        self._judge = judge
         self.get = WithAio(self._get)
         self.cancel = WithAio(self._cancel)
         self.num_inputs = WithAio(self._num_inputs)
@@ -99,7 +106,7 @@ class FunctionCall(Absent, Generic[R]):
         from potluck.errors import TimeoutError
         from potluck.wire.control import CallOutcome
 
-        found = _await(self._object_id, index, timeout)
+        found = _await(self._object_id, index, timeout, self._judge)
         if found is None:
             raise TimeoutError(
                 f"{self._object_id} has no result yet.", why=f"{timeout:g} s are over", fix="Ask again; it goes on."
@@ -153,16 +160,38 @@ def _ask(call: str) -> Spawned:
     return _question(lambda number: AskSpawned(number, call), Spawned)
 
 
-def _await(call: str, index: int, timeout: float | None) -> SpawnedOutcome | None:
-    """The outcome, or None when the time was over."""
-    from potluck.wire.spawned import AwaitOutcome, SpawnedOutcome
+def _await(call: str, index: int, timeout: float | None, judge: Judge | None) -> SpawnedOutcome | None:
+    """The outcome, or None when the time was over. Results that have to be compared for it are, on the way."""
+    from potluck.wire import Message
+    from potluck.wire.spawned import AwaitOutcome, JudgeSpawned, SpawnedOutcome
 
     if timeout is not None and timeout < 0:
         raise InvalidError(f"timeout={timeout} is no time to wait.", fix="Give seconds, 0 to only look, or None.")
-    limit_us = -1 if timeout is None else round(timeout * 1e6)
-    found = _question(lambda number: AwaitOutcome(number, call, index, limit_us), SpawnedOutcome)
+    until = None if timeout is None else time.monotonic() + timeout
+    while True:
+        left_us = -1 if until is None else max(0, round((until - time.monotonic()) * 1e6))
+        make = _with(AwaitOutcome, call, index, left_us, judge is not None)
+        found = _question(make, Message)
+        if not (isinstance(found, JudgeSpawned) and judge):
+            break
+        _tell(found, judge)
+    if not isinstance(found, SpawnedOutcome):
+        raise RemoteProtocolError(f"The node answered with {type(found).__name__} instead of an outcome.")
     is_there = found.payload is not None or found.exception is not None or found.failure is not None
     return found if is_there else None
+
+
+def _tell(asked: JudgeSpawned, judge: Judge) -> None:
+    """Compare results for the node; this runs the caller's own code."""
+    from potluck.wire.common import Failure
+    from potluck.wire.spawned import Spawned, SpawnedJudged
+
+    agrees, failure = -1, None
+    try:
+        agrees = judge(asked.payloads)
+    except Error as error:
+        failure = Failure.of(error)
+    _question(_with(SpawnedJudged, asked.call, asked.number, agrees, failure), Spawned)
 
 
 class Spawn(Generic[P, R]):
@@ -200,20 +229,38 @@ def record(function: Function[Any, R], inputs: Iterator[bytes]) -> FunctionCall[
     from potluck.wire.spawned import AddSpawned, SpawnCall, Spawned
 
     function._check_returns("spawn")
-    if function._options.verify:
-        raise InvalidError(
-            f"{function.name} has verify=, which only calls of a program that waits can have.",
-            fix="Call it with .remote() or .map(), or have the node verify: its setting verify_strangers.",
-        )
+    rule, judge = _verified(function)
     spec = function._link().spec(function)
     client, batches = _client(), _batches(inputs)
     batch, following = next(batches, ()), next(batches, ())
-    make = _with(SpawnCall, spec, batch, bool(following))
+    make = _with(SpawnCall, spec, batch, bool(following), None, rule)
     call = client.ask(make, Spawned).call
     while following:
         batch, following = following, next(batches, ())
         client.ask(_with(AddSpawned, call, batch, bool(following)), Spawned)
-    return FunctionCall(call)
+    return FunctionCall(call, judge)
+
+
+def _verified(function: Function[Any, R]) -> tuple[Verification | None, Judge | None]:
+    """How the node verifies it, and what compares results for that. Raises `InvalidError`."""
+    from msgspec.structs import replace
+
+    from potluck.verify import compares, prepared
+
+    verify = function._options.verify
+    if verify is None:
+        return None, None
+    if not is_local():
+        raise InvalidError(
+            f"{function.name} has verify=, and cannot be spawned inside of a function.",
+            why="whatever runs there may be a stranger's word",
+            fix="Spawn it in the program, or have the node verify: its setting verify_strangers.",
+        )
+    ready = prepared(function)
+    assert ready
+    # The program may be gone when results come: it is asked only where bytes do not say.
+    asks = compares(verify)
+    return replace(ready.wire, judged=asks), ready.judge if asks else None
 
 
 def _with(make: Callable[..., Any], *fields: object) -> Callable[[int], Any]:

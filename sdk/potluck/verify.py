@@ -121,6 +121,11 @@ class Prepared(NamedTuple):
     judge: Callable[[tuple[bytes, ...]], int]
 
 
+def compares(verify: Verify) -> bool:
+    """Whether a program has to be there, to say which results are the same; else they are when their bytes are."""
+    return verify.check is not None or bool(verify.rtol or verify.atol)
+
+
 def prepared(function: Function[Any, Any]) -> Prepared | None:
     """For a call of `function`, if it says how to verify. Raises `InvalidError` for canaries that are no data."""
     verify = function._options.verify

@@ -115,6 +115,7 @@ def test_a_long_call_ends_when_its_quota_does_and_says_why(mesh, use_node):
     assert 4_000_000 <= sum(receipt.lease_us for receipt in used) < 9_000_000
     listed = run_cli(cas, "ledger", "grants")
     assert "students" in listed.stdout
+    assert listed.stdout.endswith(f"This node obeys {boss.status().peer}.\n")
     nobody = run_cli(boss, "ledger", "grant", "nobody", "--gpu-seconds", "4")
     assert "No node named nobody" in nobody.stderr
 

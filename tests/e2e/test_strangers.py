@@ -8,6 +8,7 @@ from tests.e2e import verify_sample as sample
 from tests.e2e.mesh import Mesh, Node, run_cli, wait_until
 
 import potluck
+from potluck import calls
 from potluck_ledger.entries import Dispute, Receipt
 from potluck_ledger.journal import verify
 
@@ -38,7 +39,8 @@ def open_mesh(tmp_path_factory):
 
 
 @pytest.fixture
-def caller(open_mesh, use_node):
+def caller(open_mesh, use_node, monkeypatch):
+    monkeypatch.setattr(calls, "_connection", None)
     return use_node(open_mesh.nodes[0])
 
 
@@ -51,6 +53,7 @@ def peers(caller):
 
 def test_a_lie_never_arrives_and_the_liar_is_banned_and_named(open_mesh, caller):
     with sample.app.run(show_progress=False):
+        assert list(sample.square.spawn_map(range(3)).iter()) == [0, 1, 4]
 
         def is_found():
             assert list(sample.square.map(range(16))) == [x * x for x in range(16)]
@@ -111,6 +114,9 @@ def test_ways_to_verify(caller):
     with sample.app.run(show_progress=False):
         assert sample.root.remote(9.0) == 3.0
         assert abs(sample.about.remote(5.0) - 5.0) < 1
+        # Nobody but this program can compare these.
+        assert sample.root.spawn(16.0).get() == 4.0
+        assert abs(sample.about.spawn(5.0).get() - 5.0) < 1
         with pytest.raises(potluck.Error, match="could not be verified"):
             sample.noise.remote()
         assert list(sample.tested.map(range(4))) == [0, 1, 4, 9]

@@ -7,9 +7,10 @@ import numpy
 import pytest
 
 import potluck
-from potluck import serialize, verify
+from potluck import calls, serialize, verify
 from potluck.errors import ExecutionError, InvalidError
 from potluck.runner import plain
+from potluck.wire import spawned
 from potluck.wire import verify as messages
 
 INPUT = serialize.dumps(((9.0,), {"scale": 2}), "input")
@@ -63,11 +64,61 @@ def test_only_results_that_are_compared_can_be_verified():
             yield 1
 
 
-def test_a_spawned_call_is_refused_since_nobody_is_there_to_judge():
+@pytest.mark.parametrize(
+    ("how", "asks"),
+    [
+        ("adaptive", False),
+        (potluck.Verify("quorum:2of3", same_gpu_class=True), False),
+        (potluck.Verify(rtol=1e-3), True),
+        (potluck.Verify(check=lambda inputs, result: True), True),
+    ],
+)
+def test_of_a_spawned_call_a_program_is_asked_where_bytes_do_not_say(how, asks):
     app = potluck.App("a")
-    function = app.function(verify="adaptive", name="f")(lambda: 1)
-    with pytest.raises(InvalidError, match="has verify="):
-        function.spawn()
+    function = app.function(verify=how, name="f")(lambda: 1)
+    rule, judge = calls._verified(function)
+    assert (rule.judged, judge is not None) == (asks, asks)
+    assert calls._verified(app.function(name="g")(lambda: 1)) == (None, None)
+
+
+def test_what_is_verified_is_not_spawned_where_a_stranger_could_say_how(monkeypatch):
+    monkeypatch.setattr(calls, "is_local", lambda: False)
+    function = potluck.App("a").function(verify="adaptive", name="f")(lambda: 1)
+    with pytest.raises(InvalidError, match="inside of a function"):
+        calls._verified(function)
+
+
+class Node:
+    """What answers a program that waits for a spawned call: results to compare first, then the outcome."""
+
+    def __init__(self, *answers):
+        self.answers, self.asked = list(answers), []
+
+    def ask(self, make, kind):
+        self.asked.append(make(1))
+        if isinstance(self.asked[-1], spawned.SpawnedJudged):
+            return spawned.Spawned(1, "fc-1", "a.f", 1, 0)
+        return self.answers.pop(0)
+
+
+def test_who_waits_for_a_spawned_call_compares_on_the_way(monkeypatch):
+    def compare(payloads):
+        if payloads == (b"bad",):
+            raise ExecutionError("no")
+        return len(payloads)
+
+    asked = [
+        spawned.JudgeSpawned(1, "fc-1", number, payloads) for number, payloads in ((8, (b"x", b"y")), (9, (b"bad",)))
+    ]
+    node = Node(*asked, spawned.SpawnedOutcome(1, 0))
+    monkeypatch.setattr(calls, "_client", lambda: node)
+    with pytest.raises(TimeoutError, match="no result yet"):
+        calls.FunctionCall("fc-1", compare).get(timeout=5)
+    judged = [each for each in node.asked if isinstance(each, spawned.SpawnedJudged)]
+    assert [(each.number, each.agrees) for each in judged] == [(8, 2), (9, -1)]
+    assert [each.failure is None for each in judged] == [True, False]
+    waits = [each for each in node.asked if isinstance(each, spawned.AwaitOutcome)]
+    assert all(each.judges and 0 < each.timeout_us <= 5_000_000 for each in waits)
 
 
 @dataclasses.dataclass

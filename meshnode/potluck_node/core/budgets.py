@@ -110,7 +110,9 @@ class Budgets:
         it, and those of the limits."""
         budgets = self._open.get(call, ())
         found = {each.limit.name: (each.spent_us, each.spent_cost) for each in budgets if each.limit.name}
-        return found | {call: (each.spent_us, each.spent_cost) for each in budgets[:1]}
+        if budgets:
+            found[call] = budgets[0].spent_us, budgets[0].spent_cost
+        return found
 
     def closed(self, call: str) -> None:
         """A call is over; what has a name is remembered."""

@@ -77,14 +77,17 @@ def give(who: str, gpu_seconds: float, note: str) -> None:
 @click.command("grants")
 @as_json
 def grants(as_json: bool) -> None:
-    """Every grant of your lab, with what was used of it, and who is in which group."""
+    """Every grant of your lab, with what was used of it, who is in which group, and which admins this node obeys."""
     found = told()
     if as_json:
-        print_json({"grants": [named(line) for line in found.lines], "groups": dict(found.groups)})
+        print_json(
+            {"grants": [named(line) for line in found.lines], "groups": dict(found.groups), "admins": found.admins}
+        )
         return
     _print(found.lines, "Nothing is granted. An admin does so with `potluck ledger grant`.")
     if found.groups:
         print_table(("group", "members"), [(name, ", ".join(members)) for name, members in found.groups], "")
+    click.echo(f"This node obeys {', '.join(found.admins)}.")
 
 
 @click.command("quota")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from potluck.wire.common import Failure, FunctionSpec, Message, RemoteException
 from potluck.wire.errands import Service
+from potluck.wire.verify import Verification
 
 # Results wait so long to be fetched: as Modal's.
 RESULTS_US = 7 * 24 * 3600 * 1_000_000
@@ -18,13 +19,15 @@ INPUTS_MAX = 1_000_000
 
 class SpawnCall(Message, frozen=True):
     """Record a call. `payloads` are its first inputs; while `more`, others follow by `AddSpawned`, and it is neither
-    run nor kept until the last have come. With a `service` it takes errands. Answered by `Spawned`."""
+    run nor kept until the last have come. With a `service` it takes errands; with `verify`, results of strangers are
+    checked as it says. Answered by `Spawned`."""
 
     question: int
     function: FunctionSpec
     payloads: tuple[bytes, ...]
     more: bool = False
     service: Service | None = None
+    verify: Verification | None = None
 
 
 class AddSpawned(Message, frozen=True):
@@ -44,12 +47,14 @@ class AskSpawned(Message, frozen=True):
 
 
 class AwaitOutcome(Message, frozen=True):
-    """Wait for one outcome, at most `timeout_us`; negative waits for ever. Answered by `SpawnedOutcome`."""
+    """Wait for one outcome, at most `timeout_us`; negative waits for ever. Answered by `SpawnedOutcome`; to who
+    `judges` also by `JudgeSpawned`, when results of the call are to be compared first."""
 
     question: int
     call: str
     index: int
     timeout_us: int = -1
+    judges: bool = False
 
 
 class CancelSpawned(Message, frozen=True):
@@ -58,6 +63,27 @@ class CancelSpawned(Message, frozen=True):
     question: int
     call: str
     reason: str
+
+
+class JudgeSpawned(Message, frozen=True):
+    """As `verify.JudgeResults`, of a spawned call. What is said of `number` goes into `SpawnedJudged`; then its
+    client asks again for what it waits for."""
+
+    question: int
+    call: str
+    number: int
+    payloads: tuple[bytes, ...]
+
+
+class SpawnedJudged(Message, frozen=True):
+    """As `verify.ResultsJudged`. Of several clients' answers to one `number` the first counts. Answered by
+    `Spawned`."""
+
+    question: int
+    call: str
+    number: int
+    agrees: int
+    failure: Failure | None = None
 
 
 class Spawned(Message, frozen=True):
@@ -80,5 +106,5 @@ class SpawnedOutcome(Message, frozen=True):
     failure: Failure | None = None
 
 
-SpawnQuestion = SpawnCall | AddSpawned | AskSpawned | AwaitOutcome | CancelSpawned
-SpawnReply = Spawned | SpawnedOutcome
+SpawnQuestion = SpawnCall | AddSpawned | AskSpawned | AwaitOutcome | CancelSpawned | SpawnedJudged
+SpawnReply = Spawned | SpawnedOutcome | JudgeSpawned
