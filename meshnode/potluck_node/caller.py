@@ -468,7 +468,7 @@ class Caller:
         def answer(signed: bytes, why: str) -> None:
             if why:
                 log.warning("not signing the receipt of %s: %s", self._who(lease), why)
-            if signed or lease.books.overbilled:
+            if lease.books.overbilled or (signed and self.core.speaks_for(lease.action.peer)):
                 self.on_billed(lease.action.peer, not lease.books.overbilled)
             self._post(lease.action.lease, messages.ReceiptSigned(signed, why))
             lease.settled.set()

@@ -237,8 +237,13 @@ class SimCaller:
         def answer(signed: bytes, why: str) -> None:
             _, receipt = read_receipt(data)
             self._world.fact(ReceiptChecked(self._node.name, who, receipt, why, lease.books.meter))
+            self._billed(lease.action.peer, bool(signed), lease.books.overbilled)
             self._post(lease.action.lease, messages.ReceiptSigned(signed, why))
             self._settled(lease)
 
         who = self._node.network.hosts[lease.action.peer].name
         lease.books.receipt(data, self._node.now_us, answer)
+
+    def _billed(self, peer: str, is_signed: bool, is_overbilled: bool) -> None:
+        if is_overbilled or (is_signed and self.core.speaks_for(peer)):
+            self.core.reputation.billed(peer, not is_overbilled, self._node.now_us)

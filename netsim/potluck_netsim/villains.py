@@ -40,8 +40,9 @@ from potluck_netsim.provider import SimProvider
 from potluck_netsim.report import Goal, Report
 from potluck_netsim.scenarios import Lab, Options
 from potluck_netsim.workload import GOOD
-from potluck_netsim.world import Checker, Fact, Trace, World
+from potluck_netsim.world import START_US, Checker, Fact, Trace, World
 from potluck_node.core import provider_events as pev
+from potluck_node.core.stalls import PUT_OFF_FACTOR, SILENT_MAX
 
 # Of ten nodes, these are hostile, and this one comes anew; witnesses are the first three.
 VILLAINS, NEWCOMER = (4, 6, 9), 8
@@ -50,6 +51,9 @@ ECLIPSED_US = 60 * SECOND_US
 FLOOD_US = 2 * SECOND_US
 # Each checkpoint is carried on to so many, as gossipsub does, and told this often: a flood costs the mesh's square.
 DEGREE, TELL_US = 6, 30 * SECOND_US
+# What a caller may lose to one that never answers before it knows: machines run up to eight inputs at once, and some
+# more follow one by one.
+TRIED_US = (8 + SILENT_MAX) * 30 * SECOND_US
 
 
 class Refusing(SimProvider):
@@ -189,6 +193,25 @@ class Spoils:
         self.inputs[what] = self.inputs.get(what, 0) + 1
 
 
+@dataclass
+class LittleIsPaidForNothing:
+    """A caller signs little to who answers none of its inputs (`silent`): as many as run there at once when it is tried
+    first, and then a part of the time."""
+
+    names: dict[str, str]
+    silent: frozenset[str]
+    honest: frozenset[str]
+    promise = "who answers nothing while others answer is not asked again and again"
+
+    def see(self, fact: Fact, world: World) -> None:
+        if not isinstance(fact, facts.Kept) or fact.node not in self.honest or self.names[fact.peer] not in self.silent:
+            return
+        passed_us = world.now_us - START_US
+        if fact.used_us > TRIED_US + passed_us // (1 + PUT_OFF_FACTOR):
+            who = self.names[fact.peer]
+            world.broken(self.promise, f"{fact.node} paid {who} {fact.used_us} µs for nothing", fact.node, who)
+
+
 class Hostile(Lab):
     usual_nodes, usual_minutes = 100, 10.0
     functions = GOOD
@@ -220,6 +243,11 @@ class Hostile(Lab):
     def villains(self) -> frozenset[str]:
         return frozenset(node.name for node in self.nodes if isinstance(node, Villain))
 
+    def _silent(self) -> frozenset[str]:
+        """Who answers nothing, and doesn't make up bills either."""
+        kinds = {node.name: node.make_provider for node in self.nodes if isinstance(node, Villain)}
+        return frozenset(name for name, kind in kinds.items() if issubclass(kind, Stalling))
+
     def _checkers(self) -> list[Checker]:
         names, hostile = {node.peer: node.name for node in self.nodes}, self.villains()
         honest = frozenset(names.values()) - hostile
@@ -238,6 +266,7 @@ class Hostile(Lab):
         whole: list[Checker] = [
             NoCheatPays(names, hostile),
             BansEnd(names, hostile),
+            LittleIsPaidForNothing(names, self._silent(), honest),
             self.proven,
             self.witnesses,
             self.spoils,

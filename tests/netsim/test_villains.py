@@ -5,13 +5,14 @@ from tests.netsim.broken import first_broken
 
 from potluck_netsim import villains
 from potluck_netsim.scenarios import Options
-from potluck_netsim.villains import Hostile, Refusing
+from potluck_netsim.villains import Hostile, Refusing, Stalling
 from potluck_node.core import hiring
+from potluck_node.core.stalls import Stalls
 from potluck_node.core.verify import Case
 
 
-def mesh(seed):
-    return Hostile(Options(seed, 10, 0.5, Hostile.faults_of(seed)))
+def mesh(seed, minutes=0.5):
+    return Hostile(Options(seed, 10, minutes, Hostile.faults_of(seed)))
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -38,3 +39,11 @@ def test_callers_that_believe_whoever_says_busy_wait_for_ever(monkeypatch):
     monkeypatch.setattr(Hostile, "functions", ("heavy",))
     monkeypatch.setattr(villains, "TRICKS", (Refusing,))
     assert "still waits for its inputs" in breaks(range(1, 100))
+
+
+def test_callers_that_forget_who_never_answers_pay_again_and_again(monkeypatch):
+    monkeypatch.setattr(villains, "TRICKS", (Stalling,))
+    monkeypatch.setattr(Hostile, "functions", ("work",))
+    monkeypatch.setattr(Hostile, "call_every_us", 5_000_000)
+    monkeypatch.setattr(Stalls, "ended", lambda *_: [])
+    assert "for nothing" in first_broken(lambda seed: mesh(seed, 4), range(1, 100))

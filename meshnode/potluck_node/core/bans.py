@@ -20,10 +20,10 @@ class Bans:
     def __init__(self) -> None:
         self._bans: dict[str, _Ban] = {}
 
-    def strike(self, peer: str, now_us: int) -> int:
-        """It failed; returns for how long it is avoided."""
+    def strike(self, peer: str, now_us: int, least_us: int = 0) -> int:
+        """It failed; returns for how long it is avoided, `least_us` at the least."""
         ban = self._bans.setdefault(peer, _Ban())
-        length = min(BAN_MAX_US, BAN_FIRST_US << min(ban.strikes, 10))
+        length = max(least_us, min(BAN_MAX_US, BAN_FIRST_US << min(ban.strikes, 10)))
         ban.strikes += 1
         ban.until_us = now_us + length
         return length

@@ -8,7 +8,7 @@ puts its inputs back at the head of the queue; the first outcome of an input is 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 from potluck.errors import ExecutionError, RemoteProtocolError
 from potluck.wire import Failure, FunctionSpec, function_id
@@ -25,8 +25,10 @@ from potluck_node.core.keeping import Keeping
 from potluck_node.core.levels import TRUSTED, Standing
 from potluck_node.core.offers import OfferBook
 from potluck_node.core.placement import Dice
+from potluck_node.core.stalls import put_off_us, ran_out
 from potluck_node.core.streams import Streams
 from potluck_node.core.trust import only_data
+from potluck_node.core.views import Views
 
 __all__ = ["AHEAD_MAX", "BUSY_RETRY_US", "LINGER_US", "NO_PEER_GRACE_US", "CallCore"]
 
@@ -36,7 +38,7 @@ LOSSES_MAX = 5
 REFUSALS_MAX = 4
 
 
-class CallCore:
+class CallCore(Views):
     """Drive with `handle(event, now_us)`; send `Tick` when `wake_us` has come. Times are Unix microseconds.
 
     What a peer returns or raises whose `standing` allows no code must be data: anything else is refused here.
@@ -106,64 +108,11 @@ class CallCore:
         times = (self._hiring.wake_us, self._look_us, self.checking.late_us)
         return min((time for time in times if time is not None), default=None)
 
-    # What the outside may ask
-
-    def calls(self) -> Iterator[tuple[str, str, int, int, str, str]]:
-        """(call, function name, inputs, waiting inputs, what it waits for, app) of each open call."""
-        for name, call in self._calls.items():
-            function = self._functions[call.function]
-            spec, waiting = function.spec, self.checking.awaited(call)
-            yield name, spec.name, call.total, waiting, function.note[1], spec.app
-
-    def heard(self, peer: str, rtt_us: int) -> None:
-        """A round trip was measured: the mean of the last few counts."""
-        known = self.rtt_us.get(peer)
-        self.rtt_us[peer] = rtt_us if known is None else (3 * known + rtt_us) // 4
-
-    def would(self, call: str, now_us: int) -> tuple[str, ...]:
-        """A line for each peer: why it runs this call, or does not."""
-        return self._hiring.would(self._functions[self._calls[call].function], now_us)
-
-    def stats(self, spec: FunctionSpec) -> tuple[int, int]:
-        """(inputs that wait for a worker, workers that run or are held up) of a function, as far as we called it."""
-        function = self._functions.get(function_id(spec))
-        return self._hiring.stats(function) if function else (0, 0)
-
-    def running(self, app: str) -> list[FunctionSpec]:
-        """Functions of an app that have workers for us."""
-        known = [each for each in self._functions.values() if each.spec.app == app]
-        return [each.spec for each in known if any(lease.warm for lease in self._hiring.of(each))]
-
-    def leases(self) -> Iterator[tuple[str, str, int, int]]:
-        """(lease, peer, slots, inputs under way) of each lease."""
-        for name, lease in self._leases.items():
-            yield name, lease.peer, lease.slots, len(lease.inputs)
-
-    def input_of(self, number: int) -> tuple[str, int] | None:
-        """(call, index) of an input that is still awaited."""
-        item = self._inputs.get(number)
-        return (item.call, item.index) if item else None
-
-    def place_of(self, number: int) -> tuple[str, int]:
-        """(call, number) of an input as its worker is told: by the index it could tell known answers from the rest."""
-        item = self._inputs.get(number)
-        return (item.call, item.case.number if item.case else item.index) if item else ("", 0)
-
-    def shown_of(self, number: int) -> tuple[str, int] | None:
-        """As `input_of`, of what prints for whoever called: of several replicas one, and no known answers."""
-        item = self._inputs.get(number)
-        return self.input_of(number) if item and (item.case is None or item.case.shows(number)) else None
-
-    def runs(self, lease: str, number: int) -> bool:
-        """Whether an input is with a lease."""
-        found = self._leases.get(lease)
-        return found is not None and number in found.inputs
+    # Calls
 
     def limits_of(self, asked: tuple[str, int], new: Callable[[], str]) -> tuple[tuple[Limit, int, int], ...]:
         """Those of (lease, input), as `CallOpened.under` has it; `new` makes a name for one without."""
         return self.budgets.shared(asked, self._leases, new)
-
-    # Calls
 
     def _function(self, spec: FunctionSpec, now_us: int) -> Function:
         # Of the very object that is known, it is known, too: what is hashed of it may be long.
@@ -258,6 +207,7 @@ class CallCore:
             self._act(ev.EndLease(event.lease, "no longer needed"))
             return
         lease.slots = max(lease.places, event.slots)
+        self._hiring.watch(lease.peer)
         self._functions[lease.function].granted_by(lease.peer)
         lease.idle_us = now_us
         self._hiring.pump(self._functions[lease.function], now_us)
@@ -335,9 +285,12 @@ class CallCore:
         lease.mean_us = max(1, (3 * lease.mean_us + done.run_us) // 4 if lease.mean_us else done.run_us)
         function = self._functions[lease.function]
         function.refusals = 0
-        function.ran(done.run_us, now_us)
-        self._hiring.worked(lease)
+        in_vain = ran_out(done, function.spec)
+        function.ran(done.run_us, now_us, in_vain)
+        if not in_vain:
+            self._hiring.worked(lease)
         item = self._inputs.get(done.input)
+        late = self._hiring.stalls.ended(lease, self._whole(item), done, function.spec)
         if item:
             data = function.spec.web or self._standing(lease.peer).code
             done = done if data else only_data(done, lease.peer)
@@ -345,7 +298,25 @@ class CallCore:
                 self.checking.answered(function, item, lease, event.lease, done, now_us)
             else:
                 self._settle(function, item, done, now_us)
+        self._put_off(late, put_off_us(function.spec), now_us)
+        self._hiring.watch(lease.peer)
         self._hiring.pump(function, now_us)
+
+    def _whole(self, item: Input | None) -> Input | None:
+        """An input, or what stands for all its replicas."""
+        return self._inputs.get(item.case.number) if item and item.case else item
+
+    def _put_off(self, peers: list[str], for_us: int, now_us: int) -> None:
+        """Avoid those at which inputs run out of time that others answer; who answered none of several has no more of
+        them."""
+        for peer in peers:
+            self._hiring.strike(peer, now_us, for_us)
+            if self._hiring.stalls.is_silent(peer):
+                held = [number for lease in self._leases.values() if lease.peer == peer for number in lease.inputs]
+                for item in [self._whole(self._inputs.get(number)) for number in held]:
+                    if item:
+                        item.ran_out = (*item.ran_out, peer)
+                self._part(peer, "inputs run out of time there, and not elsewhere", now_us)
 
     def _lease_lost(self, event: ev.LeaseLost, now_us: int) -> None:
         lease = self._leases.get(event.lease)

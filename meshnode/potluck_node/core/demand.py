@@ -26,7 +26,7 @@ START_GUESS_US = 300_000
 class Input:
     """`items` is how many items of a generator were delivered: one that runs again elsewhere begins anew. `began` says
     that a worker has had it; `worker` is the one that it is to have. Of a `case` it is a replica, or, with the case's
-    own number, what stands for all of them and is never sent."""
+    own number, what stands for all of them and is never sent. It `ran_out` of time at these peers."""
 
     number: int
     call: str
@@ -41,6 +41,7 @@ class Input:
     worker: str = ""
     budgets: tuple[Budget, ...] = ()
     case: Case | None = None
+    ran_out: tuple[str, ...] = ()
 
     def retry_later(self, policy: RetryPolicy, now_us: int) -> None:
         """Each time it waits longer."""
@@ -75,7 +76,7 @@ class Sent:
 class Lease:
     """`places` is how many inputs a worker holds; `slots` how many all workers of the lease do, 0 until granted.
     `least` and `most` workers were asked for. It is `up` once an input began, and `warm` once a worker was ready,
-    if only to tell of its `trouble`."""
+    if only to tell of its `trouble`. A `doubtful` one gets no more than one worker can hold."""
 
     peer: str
     function: str
@@ -92,11 +93,17 @@ class Lease:
     up: bool = False
     warm: bool = False
     trouble: str = ""
+    doubtful: bool = False
 
     @property
     def workers(self) -> int:
         """How many workers the lease may have."""
-        return self.slots // self.places
+        return min(self.slots, self.places) // self.places if self.doubtful else self.slots // self.places
+
+    def _most(self) -> int:
+        """How many inputs it may have at once, but for those sent ahead."""
+        slots = min(self.slots, self.most * self.places) if self.most else self.slots
+        return min(slots, self.places) if self.doubtful else slots
 
     def part(self) -> float:
         """How much of a worker each input that runs may have at most."""
@@ -105,14 +112,12 @@ class Lease:
 
     def room(self) -> int:
         """How many more inputs to send."""
-        slots = min(self.slots, self.most * self.places) if self.most else self.slots
-        ahead = 0 if self.mean_us == 0 else min(AHEAD_MAX, AHEAD_US // self.mean_us)
-        return slots * (1 + ahead) - len(self.inputs)
+        ahead = 0 if self.mean_us == 0 or self.doubtful else min(AHEAD_MAX, AHEAD_US // self.mean_us)
+        return self._most() * (1 + ahead) - len(self.inputs)
 
     def free(self) -> int:
         """How many more inputs could run at once."""
-        slots = min(self.slots, self.most * self.places) if self.most else self.slots
-        return slots - len(self.inputs)
+        return self._most() - len(self.inputs)
 
 
 @dataclass(slots=True)
@@ -195,9 +200,11 @@ class Function:
             return False
         return done.exception is not None or (done.failure is not None and done.failure.kind in _RETRIED_KINDS)
 
-    def ran(self, run_us: int, now_us: int) -> None:
-        """An input has run: learn how long that takes."""
+    def ran(self, run_us: int, now_us: int, in_vain: bool = False) -> None:
+        """An input has run: learn how long that takes, unless it ran out of time while others do not."""
         self.progress_us = now_us
         self.finished += 1
         self.used_us += run_us
+        if in_vain and self.mean_us:
+            return
         self.mean_us = max(1, (7 * self.mean_us + run_us) // 8 if self.mean_us else run_us)

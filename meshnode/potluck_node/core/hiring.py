@@ -23,6 +23,7 @@ from potluck_node.core.offers import OfferBook
 from potluck_node.core.placement import Candidate, Dice, choose, slots
 from potluck_node.core.quotas import what_runs
 from potluck_node.core.reputation import Reputation
+from potluck_node.core.stalls import Stalls
 from potluck_node.core.tail import moves
 from potluck_node.core.verify import Case
 
@@ -57,6 +58,7 @@ class Hiring:
         self.functions: dict[str, Function] = {}
         self.leases: dict[str, Lease] = {}
         self.bans = Bans()
+        self.stalls = Stalls()
         self.reputation = Reputation()
         self.apart = Apart(self, inputs, nobody)
         self.homes = Homes()
@@ -132,9 +134,16 @@ class Hiring:
         if len(self._recent) > RECENT_MAX:
             self._recent.popitem(last=False)
 
-    def strike(self, peer: str, now_us: int) -> int:
+    def watch(self, peer: str) -> None:
+        """Give a peer one input at a time while there is doubt whether it answers."""
+        doubtful = self.stalls.is_doubtful(peer)
+        for lease in self.leases.values():
+            if lease.peer == peer:
+                lease.doubtful = doubtful
+
+    def strike(self, peer: str, now_us: int, least_us: int = 0) -> int:
         """A peer failed; returns for how long it is avoided."""
-        return self.bans.strike(peer, now_us)
+        return self.bans.strike(peer, now_us, least_us)
 
     # All that follows from any event
 
@@ -312,20 +321,26 @@ class Hiring:
         leased = {self.leases[name].peer for name in function.leases}
         # Ours is made anew each time, and inputs come often.
         offers = self._others(now_us) if self._book.us in leased else self.offers(now_us)
-        recent = self._recent.get(function.name)
+        recent = (self._recent.get(function.name), *self.stalls.answered_by(function.name))
         return [
             Candidate(
                 offer,
                 self.rtt_us.get(offer.peer, 0),
-                self.bans.left_us(offer.peer, now_us) > 0,
-                offer.peer == recent,
-                self.reputation.doubt(offer.peer, now_us),
+                self.bans.left_us(offer.peer, now_us) > 0 or self.stalls.is_doubtful(offer.peer),
+                offer.peer in recent,
+                self._doubt(offer.peer, now_us),
             )
             for offer in offers
             if offer.peer not in leased
             and offer.peer not in function.verdicts
             and function.not_before.get(offer.peer, (0, ""))[0] <= now_us
+            and not (self.stalls.avoids(function.name, offer.peer) and self.bans.left_us(offer.peer, now_us))
         ]
+
+    def _doubt(self, peer: str, now_us: int) -> int:
+        """Who may run code here is known for good by the owner's word."""
+        doubt = self.reputation.doubt(peer, now_us)
+        return 0 if doubt == 1 and self.standing(peer).code else doubt
 
     # The end of it
 

@@ -1,8 +1,9 @@
 """Placement: which peer gets a lease. Pure; the dice are handed in.
 
-Order: fits → not known for lies → warm worker → image present → round trip → reputation → load. Among near-equals
-two are drawn and the less loaded one wins (the power of two choices, Mitzenmacher 2001), so that callers do not all
-rush to the same best peer.
+Order: fits → not known for lies → warm worker → known for good → image present → round trip → load. Offers can say
+anything, so who has proved itself goes before who only says that it has what is needed; once in ten times that is left
+out, or newcomers would never prove themselves. Among near-equals two are drawn and the less loaded one wins (the power
+of two choices, Mitzenmacher 2001), so that callers do not all rush to the same best peer.
 """
 
 from __future__ import annotations
@@ -20,6 +21,9 @@ from potluck.wire.offer import FREE, OFFER_GPUS_MAX, PASSING, GpuOffer, Offer
 
 # Round trips within the same bucket count as equal: 0-2 ms LAN, -20 ms metro, -80 ms continent, more.
 _RTT_BUCKETS_US = (2_000, 20_000, 80_000)
+
+# One placement in so many goes by offers alone, though somebody has proved to be good.
+EXPLORE_EVERY = 10
 
 
 class Dice(Protocol):
@@ -92,7 +96,8 @@ def slots(offer: Offer, resources: Resources) -> int:
 
 @dataclass(frozen=True)
 class Candidate:
-    """An offer with what we know of the peer ourselves: it is `recent` when it ran this function last; `doubt` is 0 for
+    """An offer with what we know of the peer ourselves: it is `recent` when it was among the last to run this function;
+    `doubt` is 0 for
     one whose results held, 1 when nothing is known, 2 for one that was wrong lately (`core.reputation`)."""
 
     offer: Offer
@@ -102,7 +107,9 @@ class Candidate:
     doubt: int = 0
 
 
-def _rank(candidate: Candidate, function: str, image: str, resources: Resources) -> tuple[int, ...]:
+def _rank(
+    candidate: Candidate, function: str, image: str, resources: Resources, explores: bool
+) -> tuple[int, ...]:  # fmt: skip
     offer = candidate.offer
     bucket = sum(candidate.rtt_us > edge for edge in _RTT_BUCKETS_US)
     warm = function in offer.warm
@@ -111,6 +118,7 @@ def _rank(candidate: Candidate, function: str, image: str, resources: Resources)
         candidate.doubt > 1,
         not warm and slots(offer, resources) == 0,
         not (warm or candidate.recent),
+        0 if explores else candidate.doubt,
         image not in offer.images,
         bucket,
         candidate.doubt,
@@ -124,7 +132,8 @@ def choose(
     fitting = [each for each in candidates if each.offer.state == "open" and not misfit(each.offer, spec, trusts)]
     if not fitting:
         return None
-    ranks = [_rank(each, function, spec.image, spec.resources) for each in fitting]
+    explores = len({each.doubt for each in fitting}) > 1 and dice.randrange(EXPLORE_EVERY) == 0
+    ranks = [_rank(each, function, spec.image, spec.resources, explores) for each in fitting]
     best = min(ranks)
     equals = [each for each, rank in zip(fitting, ranks, strict=True) if rank == best]
     first, second = equals[dice.randrange(len(equals))], equals[dice.randrange(len(equals))]

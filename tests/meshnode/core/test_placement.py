@@ -4,7 +4,7 @@ from tests.meshnode.core.worlds import dice, needs, offer, spec
 
 from potluck.wire import function_id
 from potluck.wire.offer import GpuOffer
-from potluck_node.core.placement import Candidate, choose, misfit, no_peer
+from potluck_node.core.placement import EXPLORE_EVERY, Candidate, choose, misfit, no_peer
 
 A10G = GpuOffer("GPU-1", "NVIDIA A10G", 24576, 24000)
 
@@ -44,6 +44,18 @@ def test_bans_only_order_and_are_ignored_when_everyone_is_banned():
     banned, other = Candidate(offer("banned"), banned=True), Candidate(offer("other"), rtt_us=99_000)
     assert chosen(banned, other) == "other"
     assert chosen(banned) == "banned"
+
+
+def test_who_has_proved_itself_goes_before_who_says_it_has_everything_but_for_one_time_in_ten():
+    function = spec()
+    warm = {"warm": (function_id(function),), "images": (function.image,)}
+    proven = Candidate(offer("proven", warm=warm["warm"]), rtt_us=90_000, doubt=0)
+    says = Candidate(offer("says", **warm), rtt_us=100, doubt=1)
+    found = [choose([says, proven], function_id(function), function, dice(seed)).offer.name for seed in range(500)]
+    assert 500 / EXPLORE_EVERY * 0.6 < found.count("says") < 500 / EXPLORE_EVERY * 1.5
+    # A cold one does not go before it.
+    cold = Candidate(offer("cold"), doubt=0)
+    assert chosen(cold, says) == "says"
 
 
 def test_paused_peers_and_misfits_are_never_asked():
