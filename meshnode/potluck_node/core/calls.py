@@ -332,7 +332,7 @@ class CallCore(Views):
             self._giving_up.unreached(function, lease, event.why, now_us)
         for number in lost:
             item = self._inputs.get(number)
-            if item and self._alone(function, number):
+            if item and self._last(function, item):
                 self._lost(function, item, event.why, now_us)
         self._hiring.pump(function, now_us)
 
@@ -345,16 +345,21 @@ class CallCore(Views):
         """Whether an input is awaited, and from no lease any more."""
         return number in self._inputs and not any(number in self._leases[name].inputs for name in function.leases)
 
+    def _last(self, function: Function, item: Input) -> bool:
+        """Whether an input that failed runs nowhere else. One that does gets no further copy."""
+        item.failed = not self._alone(function, item.number)
+        return not item.failed
+
     def _hedgeable(self, number: int) -> bool:
         """Whether an input may run twice: one of a map to which nothing is added any more."""
         item = self._inputs.get(number)
-        call = self._calls.get(item.call) if item else None
+        call = self._calls.get(item.call) if item and not item.failed else None
         return bool(call and call.ended and call.total > 1 and not self._functions[call.function].spec.generator)
 
     def _settle(self, function: Function, item: Input, done: InputDone, now_us: int) -> None:
         if done.payload is not None:
             self._deliver(item, ev.Deliver(item.call, item.index, payload=done.payload), now_us)
-        elif not self._alone(function, item.number):
+        elif not self._last(function, item):
             return  # it runs a second time elsewhere, which may go better
         elif done.lost:
             self._lost(function, item, done.lost, now_us, blames=not done.yielded)

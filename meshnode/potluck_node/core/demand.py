@@ -26,7 +26,8 @@ START_GUESS_US = 300_000
 class Input:
     """`items` is how many items of a generator were delivered: one that runs again elsewhere begins anew. `began` says
     that a worker has had it; `worker` is the one that it is to have. Of a `case` it is a replica, or, with the case's
-    own number, what stands for all of them and is never sent. It `ran_out` of time at these peers."""
+    own number, what stands for all of them and is never sent. It `ran_out` of time at these peers. Since a copy of it
+    `failed`, only the other one counts: with ever new copies it would never end."""
 
     number: int
     call: str
@@ -42,6 +43,7 @@ class Input:
     budgets: tuple[Budget, ...] = ()
     case: Case | None = None
     ran_out: tuple[str, ...] = ()
+    failed: bool = False
 
     def retry_later(self, policy: RetryPolicy, now_us: int) -> None:
         """Each time it waits longer."""

@@ -1,13 +1,15 @@
 """The end of a map, warm workers, and the limits that a caller sets: the call core over several leases."""
 
+import pytest
 from msgspec.structs import replace
 from tests.meshnode.core.test_calls import Caller
 from tests.meshnode.core.worlds import needs, offer, spec
 
-from potluck.wire import Scaling
+from potluck.wire import Failure, Scaling
 from potluck.wire.lease import InputDone, InputItem
 from potluck_node.core import events as ev
 from potluck_node.core import tail
+from potluck_node.core.calls import LOSSES_MAX
 from potluck_node.core.hiring import LINGER_US
 
 MS = 1_000
@@ -75,6 +77,27 @@ def test_a_failure_of_one_copy_leaves_the_other_its_chance():
     mesh.work(bob)
     assert mesh.only(ev.Deliver).payload == b"result"
     assert straggler.input not in mesh.core._inputs
+
+
+@pytest.mark.parametrize("lost", ["", "its worker died"])
+def test_an_input_that_fails_wherever_it_runs_ends(lost):
+    """Each of two copies fails while the other runs."""
+    mesh, ann, bob = near_the_end()
+    failure = None if lost else Failure("timeout", "It ran too long.")
+    mesh.actions, ended = [], 0
+    while not mesh.all(ev.Deliver):
+        for _ in range(2):
+            mesh.begin(ann)
+            mesh.begin(bob)
+            mesh.note(mesh.wait(tail.HEDGE_MIN_US))
+        lease = min((name for name in (ann, bob) if mesh.sent[name]), key=lambda name: mesh.sent[name][0].attempt)
+        sent = mesh.sent[lease].pop(0)
+        done = InputDone(sent.input, sent.attempt, 100 * MS, failure=failure, lost=lost)
+        mesh.note(mesh.send(ev.InputFinished(lease, done)))
+        ended += 1
+        assert ended <= 2 * (LOSSES_MAX + 1), "it never ends"
+    assert mesh.only(ev.Deliver).failure.kind == ("execution" if lost else "timeout")
+    assert ended > 1
 
 
 def test_generators_and_single_calls_never_run_twice():
