@@ -28,6 +28,8 @@ from typing import Any
 
 # What a request may take: the environment is most of it.
 REQUEST_BYTES = 1 << 20
+# Read by the system's loader when a program starts, and never again: as for the fake GPU driver.
+LIBRARIES = "LD_LIBRARY_PATH"
 
 
 class Forked:
@@ -137,11 +139,14 @@ def _child(request: Mapping[str, Any], fds: list[int], others: list[int]) -> int
         os.dup2(fd, target)
     for fd in (null, *fds, *others):
         os.close(fd)
+    libraries = os.environ.get(LIBRARIES)
     os.environ.clear()
     os.environ.update(request["env"])
     os.chdir(request["cwd"])
     if request["network"]:
         _enter(request["network"])
+    if os.environ.get(LIBRARIES) != libraries:
+        os.execv(sys.executable, [sys.executable, "-m", request["module"], *request["arguments"]])
     sys.argv = ["", *request["arguments"]]
     code = 1
     try:
