@@ -105,6 +105,12 @@ class Shelf:
             (self._notes / image).unlink(missing_ok=True)
             self._is_wanted(self._holds / image)
 
+    def pinned_bytes(self, image: str) -> int:
+        """What the store would take if all went but this image and what is pinned."""
+        found = reach(self.store, {image, *(pinned for pinned, _ in self.pins())})
+        sizes = self.store.sizes()
+        return sum(sizes.get(digest, 0) for digest in set[bytes]().union(*(each.chunks for each in found.values())))
+
     def pins(self) -> list[tuple[str, str]]:
         """All pins, as (image, reason)."""
         return [(path.name[:64], path.name[65:]) for path in self._pins.iterdir()]

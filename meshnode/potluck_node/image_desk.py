@@ -15,6 +15,7 @@ from potluck import wire
 from potluck.errors import Error, InvalidError, LocalProtocolError
 from potluck.wire import control
 from potluck.wire.lease import LeaseProgress
+from potluck.wire.pins import OWNER, PinImage
 from potluck_images import keep_report, oci
 from potluck_images.digest import DIGEST_BYTES
 from potluck_images.image import get_config
@@ -58,6 +59,12 @@ class ImageDesk:
                 return control.ImageBuilt(number, *await self._pull(reference, say))
             case control.PushImage(image=name, reference=reference):
                 return control.ImagePushed(number, await self._push(self._find(name), reference, say))
+            case PinImage(image=name, pin=True):
+                await self._keeper.pin(self._find(name), OWNER)
+                return control.Done(number)
+            case PinImage(image=name):
+                self._keeper.unpin(self._find(name), OWNER)
+                return control.Done(number)
             case control.ExportImage(image=name, path=path):
                 await self._export(self._find(name), Path(path), say)
                 return control.Done(number)

@@ -11,7 +11,7 @@ from typing import TypeVar
 import msgspec
 import trio
 
-from potluck.errors import Error, StoreFullError
+from potluck.errors import Error, NotFoundError, ResourceExceededError, StoreFullError
 from potluck_images.disk import DiskStore
 from potluck_images.keep import QUIET_TIMEOUT_S, Shelf
 from potluck_images.keep_facts import Pruned
@@ -75,13 +75,39 @@ class Keeper:
             self._tree_bytes = None
         return self._roots[image].path
 
+    async def pin(self, image: str, reason: str) -> None:
+        """Keep the image until `unpin`. Raises `NotFoundError`; `ResourceExceededError` when too little room would be
+        left for others."""
+        await self.hold(image)
+        try:
+            with own_errors():
+                self.shelf.find(image)
+                taken = await trio.to_thread.run_sync(self.shelf.pinned_bytes, image)
+                if taken > self.bytes_max - self._spare:
+                    raise _too_much(taken, self.bytes_max, self._spare)
+                await trio.to_thread.run_sync(self.shelf.pin, image, reason)
+        finally:
+            self.release(image)
+
+    def unpin(self, image: str, reason: str) -> None:
+        """Raises `NotFoundError` when it is not pinned for this reason."""
+        reasons = [why for pinned, why in self.shelf.pins() if pinned == image]
+        if reason not in reasons:
+            why = f"it is kept as: {', '.join(reasons)}" if reasons else ""
+            raise NotFoundError(f"The image {image[:12]} is not pinned.", why=why, fix="See `potluck image ls`.")
+        self.shelf.unpin(image, reason)
+
     # Room
+
+    @property
+    def _spare(self) -> int:
+        return min(ROOM_BYTES, self.bytes_max // 4)
 
     async def write(self, work: Callable[[], Awaitable[T]]) -> T:
         """Do what puts an image into the store and notes it. Some room is made first if that can be done at once; when
         it was too little, a lot of room is made and the work is done once more."""
         with suppress(Error):
-            await self._make_room(self.bytes_max - min(ROOM_BYTES, self.bytes_max // 4), 0)
+            await self._make_room(self.bytes_max - self._spare, 0)
         try:
             return await self._write(work)
         except StoreFullError:
@@ -143,3 +169,12 @@ class Keeper:
             root.release()
         for hold in self._holds.values():
             hold.release()
+
+
+def _too_much(taken: int, bytes_max: int, spare: int) -> ResourceExceededError:
+    return ResourceExceededError(
+        "Too little room would be left for other images.",
+        why=f"what is pinned would take {taken >> 20} MiB of the {bytes_max >> 20} MiB of the store, of which "
+        f"{spare >> 20} MiB are for the next build or pull",
+        fix="Unpin others (see `potluck image ls`), or raise store_gib in config.toml and restart.",
+    )

@@ -85,11 +85,20 @@ def test_pruning_and_verifying(node, tmp_path):
 
 
 def test_a_full_store_makes_room_by_itself(node, tmp_path):
-    """Each image has a quarter of the cap; the oldest go, and no build fails."""
+    """Each image has a quarter of the cap; the oldest go, but for the pinned one, and no build fails."""
+    pinned = [build(node, tmp_path / "src", data=os.urandom(25 << 20)) for _ in range(2)]
+    for image in pinned:
+        assert f"pinned {image[:12]}" in potluck("pin", image[:12])
+    third = build(node, tmp_path / "src", data=os.urandom(28 << 20))
+    assert "store_gib" in potluck("pin", third, fails=True).replace("\n", " ")
+    assert "unpin" in potluck("rm", pinned[0], fails=True)
+    assert "unpinned" in potluck("unpin", pinned[0])
+    assert "not pinned" in potluck("unpin", pinned[0], fails=True)
+    assert "removed" in potluck("rm", pinned[0])
     images = [build(node, tmp_path / "src", data=os.urandom(25 << 20)) for _ in range(7)]
     here = [each["image"] for each in json.loads(potluck("ls", "--json"))["images"]]
     assert images[-1] == here[0]
-    assert here == images[::-1][: len(here)]
+    assert here == [*images[::-1][: len(here) - 1], pinned[1]]
     assert 1 < len(here) < 5
     assert json.loads(potluck("ls", "--json"))["store"]["packs"] < 108 << 20
 

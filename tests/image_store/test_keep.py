@@ -56,6 +56,23 @@ def test_the_longest_unused_go_first(shelf):
     assert shelf.store.verify() == []
 
 
+def test_what_is_pinned_stays_whoever_asks_and_counts_once(shelf):
+    shelf, images = shelf
+    one = shelf.pinned_bytes(images[0])
+    for _ in range(2):
+        shelf.pin(images[0], "owner")
+    shelf.pin(images[1], "snapshot-until-ever")
+    both = shelf.pinned_bytes(images[0])
+    # They share a layer.
+    assert 200_000 < one < both - 100_000 < one + 10_000
+    pruned = shelf.make_room(0)
+    assert set(pruned.removed) == set(images[2:])
+    assert shelf.remove(images[:1]).in_use == (images[0],)
+    shelf.unpin(images[0], "owner")
+    assert shelf.remove(images[:2]).removed == (images[0],)
+    assert is_whole(shelf.store, images[1])
+
+
 def test_being_used_makes_it_young(shelf):
     shelf, images = shelf
     shelf.note(images[0])

@@ -13,6 +13,7 @@ from potluck.wire.apps import AppLogs, AppStopped, AskAppLogs, LogLine, StopApp
 from potluck.wire.control import CallStatus, ImageFacts, PeerStatus, StoreFacts, WorkerStatus
 from potluck.wire.doctor import AskReach, ReachReport
 from potluck.wire.history import AskGpus, AskMachineHistory, GpuNow, GpuSpan, GpusTold, GpuUser, HistoryTold, Span
+from potluck.wire.pins import PinImage
 from potluck.wire.policy import AskPolicy, PolicyTold, Reason, SetPolicy
 from potluck.wire.state import AskState, Holder, Holders, ListHolders, StateAnswered, StateRequest
 from potluck.wire.verify import AskPeers, PeerFacts, PeersKnown
@@ -141,6 +142,12 @@ class Desk:
         if isinstance(message, control.PruneImages):
             self.images = tuple(each for each in self.images if each.image not in message.images)
             return control.ImagesPruned(message.question, Pruned(message.images, (), 5 << 20))
+        if isinstance(message, PinImage):
+            pins = ("owner",) * message.pin
+            self.images = tuple(
+                msgspec.structs.replace(each, pins=pins) if each.image == message.image else each
+                for each in self.images
+            )
         if isinstance(message, AskAppLogs):
             return AppLogs(message.question, tuple(each for each in self.prints if each.number > message.after))
         if isinstance(message, StopApp):

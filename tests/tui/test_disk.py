@@ -7,6 +7,7 @@ from tests.tui.screen import on_screen, shown, until, until_shown
 from potluck.errors import InvalidError
 from potluck.wire import control
 from potluck.wire.control import ImageFacts, StoreFacts
+from potluck.wire.pins import PinImage
 from potluck_ledger.keys import PrivateKey
 from potluck_ledger.volume_heads import VolumeHead, sign_head
 from potluck_tui.dialogs import Confirm
@@ -90,6 +91,24 @@ def test_an_image_is_chosen_with_the_arrows_and_deleted_after_a_question(path, d
         await until_shown(pilot, "kept", "› dddddddddddd")
 
     on_screen(path, check, a_status(), dimensions)
+
+
+def test_an_image_is_pinned_and_let_go_after_a_question(path):
+    async def check(app, pilot, desk):
+        desk.images = (FRESH,)
+        await pilot.press("4")
+        await until_shown(pilot, "kept", "› dddddddddddd")
+        await pilot.press("i")
+        assert "Pin fresh?" in str(app.screen.query_one("Static").render())
+        await pilot.press("y")
+        await until_shown(pilot, "kept", "pinned")
+        await pilot.press("i")
+        assert "Unpin fresh?" in str(app.screen.query_one("Static").render())
+        await pilot.press("y")
+        await until(pilot, lambda: "pinned" not in shown(app, "kept"), "its being let go")
+        assert [each.pin for each in desk.asked if isinstance(each, PinImage)] == [True, False]
+
+    on_screen(path, check)
 
 
 def test_what_no_image_needs_is_cleared_after_a_question(path):

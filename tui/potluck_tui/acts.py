@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from potluck import wire
 from potluck.wire import control
 from potluck.wire.apps import AppStopped, StopApp
+from potluck.wire.pins import OWNER, PinImage
 from potluck_tui.disk import ID_DIGITS, size
 from potluck_tui.pages import Known
 from potluck_tui.words import counted, plain
@@ -67,6 +68,25 @@ def _delete(_status: control.Status, _known: Known, chosen: str) -> Callable[[in
     return lambda number: control.PruneImages(number, (chosen,))
 
 
+def _is_pinned(known: Known, chosen: str) -> bool:
+    return any(each.image == chosen and OWNER in each.pins for each in (known.disk.images if known.disk else ()))
+
+
+def _pin_question(_status: control.Status, known: Known, chosen: str) -> str:
+    found = next((each for each in known.disk.images if each.image == chosen), None) if known.disk else None
+    if found is None:
+        return "This image is gone."
+    name = plain(found.label) or chosen[:ID_DIGITS]
+    if _is_pinned(known, chosen):
+        return f"Unpin {name}? It may go when room is needed."
+    return f"Pin {name}? It stays, and takes {size(found.own)} that nothing else needs, until it is unpinned."
+
+
+def _pin(_status: control.Status, known: Known, chosen: str) -> Callable[[int], wire.Message]:
+    pinned = _is_pinned(known, chosen)
+    return lambda number: PinImage(number, chosen, not pinned)
+
+
 def _clear_question(_status: control.Status, known: Known, _chosen: str) -> str:
     freed = max(0, known.disk.store.packs - known.disk.store.live) if known.disk else 0
     return f"Clear what no image needs ({size(freed)}), and trees that no worker uses? No image goes."
@@ -78,8 +98,12 @@ def _clear(_status: control.Status, _known: Known, _chosen: str) -> Callable[[in
 
 def _pruned(answer: wire.Message) -> str:
     assert isinstance(answer, control.ImagesPruned)
-    kept = " It is in use, and was kept." if answer.pruned.in_use else ""
+    kept = " It is in use or pinned, and was kept." if answer.pruned.in_use else ""
     return f"{size(max(0, answer.pruned.bytes_won))} won back.{kept}"
+
+
+def _done(_answer: wire.Message) -> str:
+    return "Done."
 
 
 ACTS = (
@@ -88,8 +112,12 @@ ACTS = (
         _stop_question, _stop, AppStopped, _stopped,
     ),
     Act(
-        "delete_image", "images", "d", "Delete", "Remove the chosen image; asks first", "image prune",
+        "delete_image", "images", "d", "Delete", "Remove the chosen image; asks first", "image rm",
         _delete_question, _delete, control.ImagesPruned, _pruned,
+    ),
+    Act(
+        "pin_image", "images", "i", "Pin", "Pin the chosen image, or unpin it; asks first", "image pin",
+        _pin_question, _pin, control.Done, _done,
     ),
     Act(
         "clear", "images", "c", "Clear", "Remove what no image needs; asks first", "image prune",

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from potluck.wire.control import ImageFacts, StoreFacts
+from potluck.wire.pins import OWNER
 from potluck_tui.model import Listing, Row
 from potluck_tui.words import age, bar, plain
 
@@ -77,7 +78,7 @@ def _state(each: ImageFacts) -> str:
 
 
 def _pin(reason: str) -> str:
-    kinds: Mapping[str, str] = {"snapshot": "pinned: a snapshot", "deployed": "pinned: deployed"}
+    kinds: Mapping[str, str] = {OWNER: "pinned", "snapshot": "pinned: a snapshot", "deployed": "pinned: deployed"}
     return kinds.get(reason.partition("-")[0], f"pinned: {plain(reason)}")
 
 

@@ -95,8 +95,9 @@ FIGURES = {
 [b]Images[/b]
   [b]Size[/b] of all files, and what the disk would win back without this
   image [b]alone[/b]: images share what they have in common.
-  [b]↑[/b] and [b]↓[/b] choose one; [b]d[/b] deletes it, [b]c[/b] clears what no image
-  needs, both after a question ([b]potluck image prune[/b]).
+  [b]↑[/b] and [b]↓[/b] choose one; [b]d[/b] deletes it, [b]i[/b] pins it, or lets go of
+  it, [b]c[/b] clears what no image needs, each after a question
+  ([b]potluck image rm|pin|unpin|prune[/b]).
   [b]Pinned[/b]: snapshots and the like, kept until their time is over.
 
 [b]Volumes[/b]

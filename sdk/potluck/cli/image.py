@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -11,9 +12,10 @@ import click
 from potluck import start, wire
 from potluck.cli.show import as_json, named, print_json, print_table
 from potluck.client import Client
-from potluck.errors import CorruptDataError
+from potluck.errors import CorruptDataError, RefusedError
 from potluck.output import make_output
 from potluck.wire import control
+from potluck.wire.pins import OWNER, PinImage
 
 if TYPE_CHECKING:
     from potluck_images.keep_facts import Change, ImageFacts
@@ -61,7 +63,8 @@ def list_images(as_json: bool) -> None:
 
 
 def _state(facts: ImageFacts) -> str:
-    return ", ".join(word for word, holds in (("in use", facts.held), ("damaged", facts.damaged)) if holds)
+    pinned = "pinned" if OWNER in facts.pins else "kept" if facts.pins else ""
+    return ", ".join(filter(None, ("in use" * facts.held, pinned, "damaged" * facts.damaged)))
 
 
 @image.command("info")
@@ -141,8 +144,45 @@ def prune(images: tuple[str, ...], unused_days: float | None, everything: bool, 
     for removed in pruned.removed:
         click.echo(f"removed {removed[:ID_DIGITS]}")
     for kept in pruned.in_use:
-        click.echo(f"kept {kept[:ID_DIGITS]}: it is in use")
+        click.echo(f"kept {kept[:ID_DIGITS]}: it is in use, or pinned")
     click.echo(f"{size(max(0, pruned.bytes_won))} won back.")
+
+
+@image.command("rm")
+@click.argument("images", nargs=-1, required=True, metavar="IMAGE…")
+def remove(images: tuple[str, ...]) -> None:
+    """Remove images, and whatever no other image needs."""
+    pruned = _ask(lambda number: control.PruneImages(number, images), control.ImagesPruned).pruned
+    for removed in pruned.removed:
+        click.echo(f"removed {removed[:ID_DIGITS]}")
+    if pruned.in_use:
+        names = ", ".join(each[:ID_DIGITS] for each in pruned.in_use)
+        fix = "See `potluck image ls`; let go of a pinned one with `potluck image unpin`."
+        raise RefusedError(f"Not removed, since in use or pinned: {names}", fix=fix)
+
+
+@image.command("pin")
+@click.argument("images", nargs=-1, required=True, metavar="IMAGE…")
+def pin(images: tuple[str, ...]) -> None:
+    """Keep images: they are not removed to make room, nor by anybody, until `potluck image unpin`."""
+    _pin(images, True)
+
+
+@image.command("unpin")
+@click.argument("images", nargs=-1, required=True, metavar="IMAGE…")
+def unpin(images: tuple[str, ...]) -> None:
+    """Let images go when room is needed, as others do."""
+    _pin(images, False)
+
+
+def _pinning(name: str, pinned: bool, number: int) -> PinImage:
+    return PinImage(number, name, pinned)
+
+
+def _pin(images: tuple[str, ...], pinned: bool) -> None:
+    for name in images:
+        _ask(partial(_pinning, name, pinned), control.Done)
+        click.echo(f"{'pinned' if pinned else 'unpinned'} {name}")
 
 
 @image.command("verify")

@@ -17,6 +17,7 @@ from potluck.wire.doctor import AskReach, ReachReport
 from potluck.wire.doings import AskMeshDoings, MeshDoings
 from potluck.wire.history import HistoryQuestion, HistoryReply
 from potluck.wire.offer import GpuOffer, Score
+from potluck.wire.pins import PinImage
 from potluck.wire.policy import PolicyQuestion, PolicyReply, Reason
 from potluck.wire.secrets import SecretQuestion, SecretReply
 from potluck.wire.spawned import SpawnQuestion, SpawnReply
@@ -427,7 +428,9 @@ class ExportImage(Message, frozen=True):
 # Files that differ between two images, in one answer; a whole distribution has some 100,000.
 CHANGES_MAX = 100_000
 
-ImageQuestion = AskImages | AskImage | AskImageDiff | PruneImages | VerifyImages | PullImage | PushImage | ExportImage
+ImageQuestion = (
+    AskImages | AskImage | AskImageDiff | PruneImages | VerifyImages | PullImage | PushImage | ExportImage | PinImage
+)
 ImageReply = Images | ImageAnswer | ImageChanges | ImagesPruned | ImagesVerified | ImagePushed
 
 ToNode = (
