@@ -47,6 +47,8 @@ LEASE_PROTOCOL = "/potluck/lease/1"
 GRANT_TIMEOUT_S = 10.0
 # After closing, how long the provider may take to send its receipt.
 RECEIPT_TIMEOUT_S = 5.0
+# Of what a relay carries so much is for all that is said beside an input: heartbeats, logs, a short result.
+SAID_BYTES = 1 << 20
 # What could not be written, for want of room on the disk most likely, is tried again after this.
 KEEP_AGAIN_S = 30.0
 
@@ -385,7 +387,7 @@ class Caller:
             lease.answered.set()
             # A grant comes back at once, so it took one round trip.
             self.core.heard(lease.action.peer, self._clock.now_us() - lease.asked_us)
-            self._engine.submit(ev.LeaseAccepted(name, message.slots))
+            self._engine.submit(ev.LeaseAccepted(name, message.slots, self._carries(lease)))
         elif isinstance(message, messages.LeaseProgress):
             self._engine.submit(ev.LeaseStage(name, _stage(self._who(lease), message)))
         elif isinstance(message, StateAsked):
@@ -402,6 +404,11 @@ class Caller:
             self._voucher(lease, message.envelope)
         else:
             self._ended_by_provider(lease, message)
+
+    def _carries(self, lease: _Lease) -> int | None:
+        """Bytes of the largest input that gets there; None for any."""
+        left = None if lease.ours else self._transport.carries(lease.action.peer, LEASE_PROTOCOL)
+        return left if left is None else max(0, left - SAID_BYTES)
 
     def _ended_by_provider(self, lease: _Lease, message: object) -> None:
         lease.answered.set()

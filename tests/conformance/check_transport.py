@@ -91,6 +91,8 @@ async def check_echo(world: World) -> None:
         assert a.peer in b.peers()
         stream = await a.open(b.peer, ECHO)
         assert stream.peer == b.peer
+        # No relay is in between.
+        assert a.carries(b.peer, ECHO) is None
         for frame in (b"", b"one", b"two" * 1000):
             await stream.send(frame)
             assert await stream.receive() == frame

@@ -206,7 +206,7 @@ class CallCore(Views):
         if lease is None:
             self._act(ev.EndLease(event.lease, "no longer needed"))
             return
-        lease.slots = max(lease.places, event.slots)
+        lease.slots, lease.carries = max(lease.places, event.slots), event.carries
         self._hiring.watch(lease.peer)
         self._functions[lease.function].granted_by(lease.peer)
         lease.idle_us = now_us

@@ -78,7 +78,8 @@ class Sent:
 class Lease:
     """`places` is how many inputs a worker holds; `slots` how many all workers of the lease do, 0 until granted.
     `least` and `most` workers were asked for. It is `up` once an input began, and `warm` once a worker was ready,
-    if only to tell of its `trouble`. A `doubtful` one gets no more than one worker can hold."""
+    if only to tell of its `trouble`. A `doubtful` one gets no more than one worker can hold. Inputs that get there have
+    at most as many bytes as it `carries`."""
 
     peer: str
     function: str
@@ -96,6 +97,11 @@ class Lease:
     warm: bool = False
     trouble: str = ""
     doubtful: bool = False
+    carries: int | None = None
+
+    def takes(self, size: int) -> bool:
+        """Whether an input of so many bytes gets there."""
+        return self.carries is None or size <= self.carries
 
     @property
     def workers(self) -> int:
@@ -148,7 +154,7 @@ class Function:
     `used_us`. An input was last taken off the hands of the function at `progress_us`. So many `cases` are open, whose
     results are verified. Peers in `refused_by` said no for more than the moment, the last time; those in
     `put_off_by` said so often in a row that they are busy, though their offers said that they were free. From those in
-    `unreached` no answer came, since when and why."""
+    `unreached` no answer came, since when and why. An input of `too_large` bytes gets to none who gave a lease."""
 
     name: str
     spec: FunctionSpec
@@ -176,6 +182,7 @@ class Function:
     progress_us: int = 0
     cases: int = 0
     replicas: Replicas = field(default_factory=Replicas)
+    too_large: int = 0
 
     def granted_by(self, peer: str) -> None:
         """A peer gave a lease."""

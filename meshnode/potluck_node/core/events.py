@@ -77,8 +77,11 @@ class CallCancelled:
 
 @dataclass(frozen=True, slots=True)
 class LeaseAccepted:
+    """It `carries` inputs of at most so many bytes, all where that is None."""
+
     lease: str
     slots: int
+    carries: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

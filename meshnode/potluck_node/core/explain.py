@@ -35,6 +35,8 @@ def _waiting(function: Function, offers: Sequence[Offer], trusts: Trusts) -> str
     if not having:
         return f"waiting for {wanted}; no peer known has it yet"
     text = f"waiting for {wanted}; {len(having)} peer{'s have' if len(having) != 1 else ' has'} it, "
+    if function.too_large:
+        return f"{text}none to whom {function.too_large >> 20} MiB get: through a relay less pass"
     lost = [offer for offer in having if offer.peer in function.unreached]
     if not lost:
         return text + "none free"

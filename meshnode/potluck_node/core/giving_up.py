@@ -47,6 +47,8 @@ class GivingUp:
     def look(self, function: Function, now_us: int) -> None:
         """Fail what nobody can ever run, once discovery had its chance."""
         self.heed_verdicts(function, now_us)
+        if function.too_large and now_us >= function.since_us + NO_PEER_GRACE_US:
+            self._look_at_large(function, now_us)
         if function.leases or now_us < function.since_us + NO_PEER_GRACE_US:
             return
         offers = self._hiring.offers(now_us)
@@ -77,11 +79,35 @@ class GivingUp:
         if min(tried[offer.peer] for offer in fitting) + UNREACHED_US <= now_us:
             self.fail_all(function, Failure.of(unreachable(function, fitting)), now_us)
 
+    def _look_at_large(self, function: Function, now_us: int) -> None:
+        """Fail what gets to nobody: all who could run it are reached through relays, if at all."""
+        leases = self._hiring.of(function)
+        away = {lease.peer: lease.carries for lease in leases if not lease.takes(function.too_large)}
+        fitting = self._fitting(function, self._hiring.offers(now_us))
+        if any(offer.peer not in away.keys() | function.unreached.keys() for offer in fitting):
+            return
+        most = max((carries or 0 for carries in away.values()), default=0)
+        large = [each for number in function.queue if len((each := self._inputs[number]).payload) > most]
+        function.drop({item.number for item in large})
+        function.too_large = 0
+        for item in large:
+            failure = Failure.of(too_large(function, len(item.payload), most))
+            self._deliver(item, ev.Deliver(item.call, item.index, failure=failure), now_us)
+
     def _may_answer(self, function: Function, lease: Lease) -> bool:
         return bool(lease.slots) or lease.peer not in function.unreached
 
     def _fitting(self, function: Function, offers: list[Offer]) -> list[Offer]:
         return [offer for offer in offers if not misfit(offer, function.spec, self._hiring.secrets)]
+
+
+def too_large(function: Function, size: int, most: int) -> NoPeerError:
+    """The error for an input that no relay carries."""
+    return NoPeerError(
+        f"An input of {size >> 20} MiB gets to nobody who could run {function.spec.name}.",
+        why=f"they are reached through relays alone, which carry {most >> 20} MiB more of inputs and results",
+        fix="Send less, or have one of them reached directly: `potluck doctor` there says how.",
+    )
 
 
 def unreachable(function: Function, fitting: list[Offer]) -> NoPeerError:

@@ -174,14 +174,39 @@ class Hiring:
             self.apart.assign(function, now_us)
             return
         held = self._assign_home(function, now_us) if function.spec.web else []
-        open_leases = [(name, self.leases[name]) for name in sorted(function.leases) if self.leases[name].slots]
-        while function.queue and open_leases:
-            name, lease = min(open_leases, key=lambda each: len(each[1].inputs) / each[1].slots)
+        leases = [(name, self.leases[name]) for name in sorted(function.leases) if self.leases[name].slots]
+        function.too_large = 0
+        if any(lease.carries is not None for _, lease in leases):
+            held += self._hold_large(function, [lease for _, lease in leases])
+        while function.queue and leases:
+            name, lease = min(leases, key=lambda each: len(each[1].inputs) / each[1].slots)
             if lease.room() <= 0:
-                open_leases = [each for each in open_leases if each[1].room() > 0]
+                leases = [each for each in leases if each[1].room() > 0]
                 continue
-            self.send(name, function.queue.popleft(), now_us)
+            number = self._taken_first(function, lease)
+            if number:
+                self.send(name, number, now_us)
+            else:
+                leases = [each for each in leases if each[1] is not lease]
         function.queue.extendleft(reversed(held))
+
+    def _hold_large(self, function: Function, leases: list[Lease]) -> list[int]:
+        """Take from the queue what gets to none of these."""
+        sizes = {number: len(self._inputs[number].payload) for number in function.queue}
+        held = [number for number, size in sizes.items() if not any(lease.takes(size) for lease in leases)]
+        if held:
+            function.drop(set(held))
+            function.too_large = max(sizes[number] for number in held)
+        return held
+
+    def _taken_first(self, function: Function, lease: Lease) -> int:
+        """Take the first input that gets to a lease from the queue; 0 if none does."""
+        if lease.carries is None:
+            return function.queue.popleft()
+        fitting = (number for number in function.queue if lease.takes(len(self._inputs[number].payload)))
+        if number := next(fitting, 0):
+            function.queue.remove(number)
+        return number
 
     def _assign_home(self, function: Function, now_us: int) -> list[int]:
         """Send what wants a worker to that one's peer; returns what has to wait for it, which is no longer queued."""
@@ -303,7 +328,7 @@ class Hiring:
         coming = sum(lease.expected for lease in opening if now_us < lease.opened_us + SLOW_US)
         if function.queue and coming * places(function.spec) >= len(function.queue):
             return False
-        up = sum(lease.workers for lease in leases)
+        up = sum(lease.workers for lease in leases if lease.takes(function.too_large))
         return wanted(self.demand(function, now_us), function.scaling) > up + coming
 
     def _open(self, function: Function, offer: Offer, now_us: int) -> None:
@@ -348,7 +373,7 @@ class Hiring:
         self._looks.pop(function.name, None)
         if function.queue or len(function.leases) < 2:
             return
-        found, look_us = moves(function, self.leases, now_us, self._movable(function), self._hedgeable, self.apart.may)
+        found, look_us = moves(function, self.leases, now_us, self._movable(function), self._hedgeable, self._may_have)
         for move in found:
             if move.drop:
                 self.leases[move.drop].inputs.pop(move.input)
@@ -356,6 +381,10 @@ class Hiring:
             self.send(move.to, move.input, now_us)
         if look_us is not None:
             self._looks[function.name] = look_us
+
+    def _may_have(self, number: int, name: str) -> bool:
+        item = self._inputs.get(number)
+        return self.apart.may(number, name) and (item is None or self.leases[name].takes(len(item.payload)))
 
     def _movable(self, function: Function) -> Container[int]:
         """Inputs that may go elsewhere: none that waits for its worker."""

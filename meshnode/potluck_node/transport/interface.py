@@ -155,6 +155,12 @@ class Transport(Protocol):
         """
         ...
 
+    def carries(self, peer: str, protocol: str) -> int | None:
+        """Bytes that streams of a protocol may still carry to and from a peer; None where nothing limits them, as
+        everywhere but through a relay.
+        """
+        ...
+
     async def publish(self, topic: str, data: bytes) -> None:
         """Gossip `data` to all subscribers of `topic`; best effort."""
         ...

@@ -184,6 +184,9 @@ class MemoryTransport:
     def peer(self) -> str:
         return self._peer
 
+    def carries(self, peer: str, protocol: str) -> int | None:
+        return None
+
     def addresses(self) -> tuple[str, ...]:
         return (f"/memory/p2p/{self._peer}",) if self._nursery else ()
 

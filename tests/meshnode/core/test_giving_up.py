@@ -85,3 +85,86 @@ def test_others_are_asked_while_one_takes_long_to_answer():
     first = caller.only(ev.OpenLease).peer
     caller.wait(hiring.SLOW_US)
     assert caller.only(ev.OpenLease).peer != first
+
+
+MIB = 1 << 20
+
+
+def add(caller, *sizes, call="c"):
+    """A call with inputs of so many MiB."""
+    caller.send(ev.CallOpened(call, caller.function))
+    opened = []
+    for index, size in enumerate(sizes):
+        caller.send(ev.InputAdded(call, index, bytes(size * MIB)))
+        opened += caller.all(ev.OpenLease)
+    caller.send(ev.InputsEnded(call))
+    return {each.peer: each.lease for each in opened + caller.all(ev.OpenLease)}
+
+
+def sent_to(caller):
+    return {each.lease: len(each.payload) // MIB for each in caller.all(ev.SendInput)}
+
+
+def test_an_input_too_large_for_a_relay_goes_to_who_is_reached_directly():
+    caller = Caller("ann", "bob")
+    (first,) = add(caller, 3).values()
+    caller.send(ev.LeaseAccepted(first, 1, carries=2 * MIB))
+    assert not caller.all(ev.SendInput)
+    other = caller.only(ev.OpenLease).lease
+    caller.send(ev.LeaseAccepted(other, 1))
+    assert sent_to(caller) == {other: 3}
+
+
+def test_what_is_small_enough_goes_through_the_relay_past_what_is_not():
+    caller = Caller("ann")
+    (lease,) = add(caller, 3, 1, 3, 1).values()
+    caller.send(ev.LeaseAccepted(lease, 1, carries=2 * MIB))
+    assert sent_to(caller) == {lease: 1}
+    caller.finish(lease, caller.only(ev.SendInput))
+    assert sent_to(caller) == {lease: 1}
+
+
+def test_an_input_that_gets_to_nobody_fails_soon_and_says_why():
+    caller = Caller("ann", "bob")
+    (first,) = add(caller, 3).values()
+    caller.send(ev.LeaseAccepted(first, 1, carries=MIB))
+    second = caller.only(ev.OpenLease).lease
+    caller.send(ev.LeaseAccepted(second, 1, carries=2 * MIB))
+    assert not caller.all(ev.Deliver)
+    for lease in (first, second):
+        caller.send(ev.LeaseWarm(lease))
+    assert "none to whom 3 MiB get" in caller.only(ev.Notice).text
+    caller.wait(hiring.NO_PEER_GRACE_US + 1)
+    delivered = caller.only(ev.Deliver)
+    assert (delivered.index, delivered.failure.kind) == (0, "no-peer")
+    assert "3 MiB" in delivered.failure.what
+    assert "2 MiB" in delivered.failure.why
+
+
+def test_who_is_reached_directly_and_busy_is_waited_for():
+    caller = Caller("ann", own=offer(US, cpu_free_milli=0))
+    (lease,) = add(caller, 3).values()
+    caller.send(ev.LeaseAccepted(lease, 1, carries=2 * MIB))
+    for _ in range(30):
+        for opened in caller.all(ev.OpenLease):
+            caller.send(ev.LeaseDenied(opened.lease, "busy", BUSY))
+        seen = caller.wait(limits.BUSY_RETRY_US)
+        assert not [each for each in seen if isinstance(each, ev.Deliver)]
+
+
+@pytest.mark.parametrize("carries", [2, 4])
+def test_no_copy_of_a_large_input_is_sent_through_a_relay(carries):
+    caller = Caller("ann", "bob")
+    (first,) = add(caller, 3, 3, 1).values()
+    caller.wait(hiring.SLOW_US)
+    second = caller.only(ev.OpenLease).lease
+    caller.send(ev.LeaseAccepted(first, 2))
+    assert len(caller.all(ev.SendInput)) == 2
+    # Where they do not begin.
+    caller.send(ev.LeaseAccepted(second, 2, carries=carries * MIB))
+    small = caller.only(ev.SendInput)
+    caller.send(ev.InputBegan(second, small.input, "w"))
+    caller.finish(second, small)
+    seen = caller.actions + caller.wait(60_000_000)
+    copies = [each.lease for each in seen if isinstance(each, ev.SendInput)]
+    assert copies == [second] * (2 if carries > 3 else 0)

@@ -64,11 +64,13 @@ async def test_large_payloads_do_not_pass_and_the_error_says_so(monkeypatch):
     monkeypatch.setattr(pipe, "RELAYED_BYTES_MAX", 200_000)
     async with relayed() as (a, _, b):
         stream = await a.open(b.peer, suite.SILENT)
+        assert a.carries(b.peer, suite.SILENT) == 200_000
         await stream.send(bytes(300_000))
         with pytest.raises(StreamClosedError, match="through a relay alone"):
             await stream.receive()
         with pytest.raises(PeerUnreachableError, match="through a relay alone"):
             await a.open(b.peer, suite.SILENT)
+        assert a.carries(b.peer, suite.SILENT) == 0
 
 
 async def test_a_relay_goes_and_the_connection_with_it():

@@ -320,6 +320,12 @@ class Libp2pTransport:
         live.nursery.start_soon(stream.run)
         return stream
 
+    def carries(self, peer: str, protocol: str) -> int | None:
+        live = self._live
+        if live is None or not live.dialer.is_relayed(peer):
+            return None
+        return max(0, live.budgets[peer].get(protocol, Budget()).left)
+
     async def publish(self, topic: str, data: bytes) -> None:
         await self._need_live().gossip.publish(topic, data)
 
