@@ -45,6 +45,12 @@ class Acknowledged(NamedTuple):
     begun: int
     entries: list[Record]
     owed_us: dict[str, int]
+    # Heads of others that were cosigned, and the number of our own that others cosigned.
+    cosigned: dict[str, int]
+    witnessed: int
+
+
+NOTHING: tuple[list[Record], dict[str, int], dict[str, int], int] = [], {}, {}, 0
 
 
 @dataclass
@@ -61,12 +67,16 @@ class Node:
     running: dict[str, int] = field(default_factory=dict)
     acknowledged: list[Acknowledged] = field(default_factory=list)
     leases: Iterator[int] = field(default_factory=itertools.count)
+    cosigned: dict[str, int] = field(default_factory=dict)
+    witnessed: int = 0
 
     def step(self) -> None:
         begun = len(self.disk.ops)
-        self.dice.choice((self._voucher, self._voucher, self._end, self._vanish, self._batch, self._again))()
+        steps = self._voucher, self._voucher, self._end, self._vanish, self._batch, self._again, self._witness
+        self.dice.choice(steps)()
         entries = list(self.journal.records())
-        self.acknowledged.append(Acknowledged(len(self.disk.ops), begun, entries, dict(self.owed_us)))
+        known = dict(self.owed_us), dict(self.cosigned), self.witnessed
+        self.acknowledged.append(Acknowledged(len(self.disk.ops), begun, entries, *known))
 
     def _lease(self) -> str:
         if self.running and self.dice.randrange(2):
@@ -112,6 +122,16 @@ class Node:
         self.journal.close()
         self.journal = self.reopen()
 
+    def _witness(self) -> None:
+        """The head of a peer's journal is cosigned, or ours by a peer."""
+        if self.dice.randrange(2):
+            self.witnessed += 1
+            self.journal.keep_head(b"%d" % self.witnessed)
+            return
+        owner = self.dice.choice(("ann", "bob"))
+        self.cosigned[owner] = self.cosigned.get(owner, 0) + self.dice.randrange(1, 4)
+        self.journal.keep_cosigned(owner, self.cosigned[owner], bytes([self.cosigned[owner]]) * 32)
+
     def _write(self, lease: str) -> None:
         self.journal.append(receipt(lease, 300), 1)
 
@@ -135,7 +155,7 @@ class History:
         # Checkpoints write to the database itself: now and then, or after each few pages.
         connect = partial(_connect, disk, f"wal_autocheckpoint={dice.choice((2, 8, 1000))}")
         reopen = partial(Journal, folder / "journal", US, connect)
-        node = Node(reopen(), disk, dice, reopen, acknowledged=[Acknowledged(len(disk.ops), 0, [], {})])
+        node = Node(reopen(), disk, dice, reopen, acknowledged=[Acknowledged(len(disk.ops), 0, *NOTHING)])
         try:
             for _ in range(STEPS):
                 node.step()
@@ -173,8 +193,8 @@ def _check(history: History, at: int, journal: Journal) -> None:
     # Before the first, the node has not come up.
     entries = before[-1].entries if before else []
     known = list(journal.records())
-    assert known[: len(entries)] == entries, "an entry that others hold is gone, or another one"
     after = [each for each in history.acknowledged if each.begun < at <= each.ops] or before[-1:]
+    assert known[: len(entries)] == entries, "an entry that others hold is gone, or another one"
     at_most = after[-1].owed_us if after else {}
     at_least = {
         lease: us for lease, us in (before[-1].owed_us if before else {}).items() if at_most.get(lease, 0) >= us
@@ -184,6 +204,18 @@ def _check(history: History, at: int, journal: Journal) -> None:
     number = journal.append(receipt("the next", 1), 3)
     assert number == len(known) + 1 > len(entries)
     assert len(verify(US.peer, journal.records())) == number
+    _check_witness(before[-1:], after[-1:], journal)
+
+
+def _check_witness(before: list[Acknowledged], after: list[Acknowledged], journal: Journal) -> None:
+    """What was cosigned is kept, or what was about to be: never less."""
+    for owner in ("ann", "bob"):
+        least, most = (each[-1].cosigned.get(owner, 0) if each else 0 for each in (before, after))
+        number, head = journal.cosigned(owner) or (0, b"")
+        assert number in (least, most), "a head that was cosigned is forgotten"
+        assert head == bytes([number]) * 32 * bool(number)
+    ours = [each[-1].witnessed if each else 0 for each in (before, after)]
+    assert int(journal.witnessed() or b"0") in ours, "what witnesses signed is gone"
 
 
 @mock.patch.object(potluck_ledger.journal, "NOTED_EVERY", NOTED_EVERY)

@@ -47,6 +47,11 @@ def test_a_voucher_counted_beside_its_receipt_is_found(monkeypatch):
     assert "time is lost, or counted twice" in finds()
 
 
+def test_a_witness_that_signs_before_it_keeps_is_found(monkeypatch):
+    monkeypatch.setattr(Journal, "keep_cosigned", lambda journal, owner, sequence, head: None)
+    assert "a head that was cosigned is forgotten" in finds()
+
+
 def counted_twice(accounts, voucher):
     accounts.account(voucher.caller).given_us += voucher.lease_us
 
