@@ -65,12 +65,17 @@ class AppClient(Protocol):
         """End its calls of an app; returns how many."""
         ...
 
+    def cancel_call(self, call: str, failure: Failure) -> bool:
+        """End one of its calls; returns whether it is one of them."""
+        ...
+
 
 class Spawned(Protocol):
     """The spawned calls."""
 
     def open_apps(self) -> Iterable[str]: ...
     def cancel_app(self, app: str, reason: str) -> int: ...
+    def cancel_call(self, call: str, reason: str) -> bool: ...
 
 
 class Apps:
@@ -115,6 +120,8 @@ class Apps:
                 return await self._logs(question)
             case messages.StopApp():
                 return await self._stop(question)
+            case messages.EndCall():
+                return self._end_call(question)
             case messages.RollBack():
                 _check_words(question.author, "", "", question.strategy)
                 self._check_deployed(question.app)
@@ -253,6 +260,19 @@ class Apps:
         calls = self._spawned.cancel_app(app, reason)
         calls += sum(client.cancel_app(app, failure) for client in self._clients())
         return messages.AppStopped(question.question, calls, deployed)
+
+    def _end_call(self, question: messages.EndCall) -> control.Done:
+        call, reason = question.call, question.reason
+        failure = Failure.of(InputCancellation("The call was cancelled.", why=reason))
+        ended = self._spawned.cancel_call(call, reason) or any(
+            client.cancel_call(call, failure) for client in self._clients()
+        )
+        if not ended:
+            raise NotFoundError(
+                f"No open call {call[:NAME_MAX]} of a program, and no spawned one, is on this node.",
+                fix="See `potluck call list`; what a function called ends with the call that it works for.",
+            )
+        return control.Done(question.question)
 
     def _mark_stopped(self, app: str, failure: Failure) -> None:
         """A program that runs the app gets no further calls of it; one that found it by its name may find it again."""

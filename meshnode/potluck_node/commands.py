@@ -1,6 +1,6 @@
-"""Commands that the owner runs in the sandboxes of his own workers: `potluck container exec`.
+"""What the owner does with workers here: `potluck container exec|stop`.
 
-The command is forked by the sandbox's zygote, and so has the same limits, filter and namespaces as the workers. What it
+A command is forked by the sandbox's zygote, and so has the same limits, filter and namespaces as the workers. What it
 reads and writes goes past the node, through a connection to the client, of which the sandbox gets the other end.
 """
 
@@ -12,7 +12,9 @@ import socket
 import trio
 
 from potluck.errors import ConnectionError, NotFoundError, RefusedError
-from potluck.wire.apps import CommandEnded, RunCommand
+from potluck.wire.apps import CommandEnded, EndWork, RunCommand
+from potluck.wire.control import Done
+from potluck_node.core.provider_events import WorkEnded
 from potluck_node.provider import Provider
 
 # At once: terminals of one person.
@@ -31,9 +33,7 @@ class Commands:
         """Raises `potluck.errors.Error`; cancelled, the command is killed."""
         found = self._provider.sandbox_of(question.worker) if self._provider else None
         if found is None:
-            raise NotFoundError(
-                f"No worker named {question.worker} is on this node.", fix="See `potluck container list`."
-            )
+            raise _no_worker(question.worker)
         caller, zygote = found
         if caller != self._peer:
             raise RefusedError(f"{question.worker} works for somebody else.", why="what it holds is not yours to see")
@@ -47,6 +47,22 @@ class Commands:
         finally:
             self._running -= 1
         return CommandEnded(question.question, status)
+
+    def end(self, question: EndWork) -> Done:
+        """End what others have run there. Raises `NotFoundError`, `RefusedError`."""
+        workers = self._provider.core.workers() if self._provider else iter(())
+        caller = next((caller for worker, _, caller, *_ in workers if worker == question.worker), None)
+        if caller is None or self._provider is None:
+            raise _no_worker(question.worker)
+        if caller == self._peer:
+            fix = "End the call: potluck call cancel; or its app: potluck app stop."
+            raise RefusedError(f"{question.worker} works for you.", fix=fix)
+        self._provider.submit(WorkEnded(question.worker))
+        return Done(question.question)
+
+
+def _no_worker(name: str) -> NotFoundError:
+    return NotFoundError(f"No worker named {name} is on this node.", fix="See `potluck container list`.")
 
 
 async def _connect(path: str) -> socket.socket:

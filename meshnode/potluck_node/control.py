@@ -269,14 +269,19 @@ class _Client:
         return [function.app for function in self._functions.values()]
 
     def cancel_app(self, app: str, failure: Failure) -> int:
-        calls = [(name, call) for name, call in self._open.items() if self._functions[call].app == app]
-        for name, call in calls:
-            for index in sorted(self._ahead[call]):
-                self._post(control.CallOutcome(call, index, failure=failure))
-            self._stopped[call] = failure
-            self._forget(name)
-            self._desk.caller.submit(ev.CallCancelled(name, failure.why))
-        return len(calls)
+        calls = [name for name, call in self._open.items() if self._functions[call].app == app]
+        return sum(self.cancel_call(name, failure) for name in calls)
+
+    def cancel_call(self, name: str, failure: Failure) -> bool:
+        call = self._open.get(name)
+        if call is None:
+            return False
+        for index in sorted(self._ahead[call]):
+            self._post(control.CallOutcome(call, index, failure=failure))
+        self._stopped[call] = failure
+        self._forget(name)
+        self._desk.caller.submit(ev.CallCancelled(name, failure.why))
+        return True
 
     def _want(self, app: str, name: str) -> None:
         self._post(WantFunction(app, name))

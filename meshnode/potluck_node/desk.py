@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 from potluck import wire
 from potluck.wire import control
 from potluck.wire.accounts import QuotaQuestion
-from potluck.wire.apps import AppQuestion, RunCommand
+from potluck.wire.apps import AppQuestion, EndWork, RunCommand, WorkerQuestion
 from potluck.wire.audit import AuditQuestion
 from potluck.wire.bench import RunBench
 from potluck.wire.doctor import AskReach
@@ -58,7 +58,7 @@ class Progress(Protocol):
 # What the node's desk answers itself.
 ForDesk = (
     AppQuestion
-    | RunCommand
+    | WorkerQuestion
     | TokenQuestion
     | QuotaQuestion
     | RunBench
@@ -93,4 +93,6 @@ async def answer(node: Node, question: ForDesk, client: AppClient) -> wire.Messa
         return await node.bench.answer(question)
     if isinstance(question, RunCommand):
         return await node.commands.run(question)
+    if isinstance(question, EndWork):
+        return node.commands.end(question)
     return await node.apps.answer(question, client)

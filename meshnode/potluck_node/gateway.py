@@ -298,6 +298,12 @@ class Gateway:
     def open_apps(self) -> list[str]:
         return [visit.function.app for visit in self._visits.values()]
 
+    def cancel_call(self, call: str, failure: Failure) -> bool:
+        visit = self._visits.get(call)
+        if visit:
+            visit.stop(failure)
+        return visit is not None
+
     def cancel_app(self, app: str, failure: Failure) -> int:
         visits = [visit for visit in self._visits.values() if visit.function.app == app]
         for visit in visits:

@@ -107,9 +107,7 @@ class Provider:
                 await self._nursery.start(self.neighbours.serve)
             task_status.started()
 
-    def submit(
-        self, event: ev.Paused | ev.GraceBegan | ev.GraceSpared | ev.Resumed | ev.NeighboursSeen | ev.GpusBlocked
-    ) -> None:
+    def submit(self, event: ev.FromOwner) -> None:
         self._engine.submit(event)
         self.on_owner(event)
 

@@ -240,6 +240,13 @@ class SpawnedCalls:
             self._cancel(call, reason)
         return len(calls)
 
+    def cancel_call(self, call: str, reason: str) -> bool:
+        """End one that runs; returns whether it did."""
+        runs = call in self._fed
+        if runs:
+            self._cancel(call, reason)
+        return runs
+
     def _tell(self, call: str) -> None:
         event = self._changed.pop(call, None)
         if event is not None:

@@ -6,12 +6,13 @@ import threading
 
 import pytest
 from tests.e2e import sample
-from tests.e2e.mesh import wait_until
+from tests.e2e.mesh import run_cli, wait_until
 
 import potluck
 from potluck.errors import (
     ExecutionError,
     FunctionTimeoutError,
+    InputCancellation,
     NoPeerError,
     PythonVersionError,
     ResourceExceededError,
@@ -200,3 +201,25 @@ def test_both_sides_sign_and_their_journals_agree(trio_of_nodes):
     for _, entries in settled():
         assert all(entry.countersigned for entry in entries)
         assert all(entry.receipt.busy_us <= entry.receipt.lease_us for entry in entries)
+
+
+@pytest.mark.usefixtures("running")
+def test_an_owner_ends_what_others_run_and_a_caller_one_call_of_several(trio_of_nodes):
+    caller, *providers = trio_of_nodes.nodes
+    kept, ended = sample.sleep.spawn(1.5), sample.sleep.spawn(600.0)
+    (name,) = [each.call for each in caller.status().calls if each.call == ended.object_id]
+
+    def running(node):
+        return [each.worker for each in node.status().workers if each.state == "running"]
+
+    wait_until(lambda: sum(len(running(node)) for node in providers) == 2, "both at work")
+    assert "is cancelled" in run_cli(caller, "call", "cancel", name).stdout
+    with pytest.raises(InputCancellation):
+        ended.get(timeout=10)
+    wait_until(lambda: sum(len(running(node)) for node in providers) == 1, "the end of one")
+    (busy,) = [node for node in providers if running(node)]
+    assert "runs elsewhere" in run_cli(busy, "container", "stop", running(busy)[0]).stdout
+    (other,) = [node for node in providers if node is not busy]
+    wait_until(lambda: running(other), "its going on elsewhere")
+    assert kept.get(timeout=60) == 1.5
+    assert not running(busy)

@@ -15,7 +15,7 @@ from tests.conformance.check_apps import Played
 from tests.conformance.check_schedules import PlayedCalls
 
 from potluck.errors import InvalidError, NotFoundError
-from potluck.wire import Failure, FunctionSpec, Scaling
+from potluck.wire import Failure, FunctionSpec, Scaling, control
 from potluck.wire import apps as messages
 from potluck.wire.lease import InputLog
 from potluck.wire.worker import LOG_BYTES_MAX
@@ -48,7 +48,7 @@ class Somebody:
 
     def __init__(self, pid: int = 1, calls: Iterable[str] = ()) -> None:
         self.apps = ClientApps(pid)
-        self.calls = list(calls)
+        self.calls, self.call = list(calls), ""
         self.ended: list[Failure | str] = []
 
     def open_apps(self) -> list[str]:
@@ -58,6 +58,10 @@ class Somebody:
         count = self.calls.count(app)
         self.ended += [why] * count
         return count
+
+    def cancel_call(self, call: str, why: Failure | str) -> bool:
+        self.ended += [why] * (call == self.call)
+        return call == self.call
 
 
 class Desk:
@@ -180,6 +184,18 @@ async def test_there_is_an_end_to_apps(desk: Desk) -> None:
 
 
 # Stopping
+
+
+async def test_one_call_is_cancelled_whoever_made_it(desk: Desk) -> None:
+    program = Somebody(1)
+    desk.clients, program.call, desk.spawned.call = [Somebody(2), program], "1.7", "fc-1"
+    for call in ("1.7", "fc-1"):
+        assert await desk.ask(messages.EndCall(1, call, "enough")) == control.Done(1)
+    assert desk.spawned.ended == ["enough"]
+    assert [(each.kind, each.why) for each in program.ended if isinstance(each, Failure)] == [("cancelled", "enough")]
+    with pytest.raises(NotFoundError, match=r"No open call 1\.8") as caught:
+        await desk.ask(messages.EndCall(1, "1.8", "enough"))
+    assert "call list" in caught.value.fix
 
 
 async def test_stopping_ends_everybodys_calls_and_marks_the_programs_that_run_it(desk: Desk) -> None:

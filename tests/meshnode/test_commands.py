@@ -5,14 +5,17 @@ from __future__ import annotations
 import socket
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import trio
 import trio.lowlevel
 
 from potluck.errors import ConnectionError, NotFoundError, RefusedError, SandboxError
-from potluck.wire.apps import CommandEnded, RunCommand
+from potluck.wire.apps import CommandEnded, EndWork, RunCommand
+from potluck.wire.control import Done
 from potluck_node.commands import COMMANDS_MAX, Commands
+from potluck_node.core.provider_events import WorkEnded
 
 
 class Sandbox:
@@ -35,6 +38,12 @@ class Sandbox:
 class Provider:
     def __init__(self, sandbox: Sandbox) -> None:
         self.workers = {"ann-1": ("me", sandbox), "ann-2": ("somebody", sandbox)}
+        self.told: list[object] = []
+        workers = [(name, "f", who, "idle", 0) for name, (who, _) in self.workers.items()]
+        self.core = SimpleNamespace(workers=lambda: iter(workers))
+
+    def submit(self, event: object) -> None:
+        self.told.append(event)
 
     def sandbox_of(self, worker: str) -> tuple[str, Sandbox] | None:
         return self.workers.get(worker)
@@ -107,3 +116,16 @@ async def test_there_is_an_end_to_commands_and_room_again(
     assert len(set(sandbox.running)) == COMMANDS_MAX
     sandbox.ending.set()
     assert await commands.run(asked(listener)) == CommandEnded(7, 3)
+
+
+def test_the_owner_ends_what_others_run_and_own_work_by_its_call(sandbox: Sandbox) -> None:
+    provider = Provider(sandbox)
+    commands = Commands(provider, "me")  # type: ignore[arg-type]
+    assert commands.end(EndWork(3, "ann-2")) == Done(3)
+    assert provider.told == [WorkEnded("ann-2")]
+    with pytest.raises(RefusedError, match="works for you") as caught:
+        commands.end(EndWork(3, "ann-1"))
+    assert "potluck call cancel" in caught.value.fix
+    for each in (commands, Commands(None, "me")):
+        with pytest.raises(NotFoundError, match="No worker named eve"):
+            each.end(EndWork(3, "eve"))

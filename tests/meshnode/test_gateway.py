@@ -265,6 +265,7 @@ async def test_an_app_that_is_stopped_takes_its_requests_along():
         nursery.start_soon(one)
         await until(gateway.open_apps)
         assert gateway.cancel_app("other", Failure("cancelled", "x")) == 0
+        assert not gateway.cancel_call("other", Failure("cancelled", "x"))
         assert gateway.cancel_app("app", Failure("cancelled", "x")) == 1
         await until(lambda: answers)
         assert b"HTTP/1.1 503" in answers[0]

@@ -9,7 +9,7 @@ from tests.tui.desk import a_call, a_status, a_worker
 from tests.tui.screen import on_screen, shown, until, until_shown
 
 from potluck.errors import InvalidError
-from potluck.wire.apps import AskAppLogs, LogLine, StopApp
+from potluck.wire.apps import AskAppLogs, EndCall, LogLine, StopApp
 from potluck_tui.dialogs import Confirm
 from potluck_tui.logs import LINES_MAX, STRANGER_LINE_MAX, Tail
 
@@ -99,6 +99,20 @@ def test_its_app_is_stopped_after_a_question(path, answer, stopped):
         await until(pilot, lambda: len(desk.asked) > before + 3, "some questions")
         assert [each.app for each in desk.asked if isinstance(each, StopApp)] == stopped
         assert [each.message for each in app._notifications] == ["2 calls ended."] * len(stopped)
+
+    on_screen(path, check, TWO)
+
+
+def test_it_is_cancelled_alone_after_a_question(path):
+    async def check(app, pilot, desk):
+        await pilot.press("2")
+        await until_shown(pilot, "placed", "› train")
+        await pilot.press("l")
+        assert "Cancel this call of train? " in str(app.screen.query_one("Static").render())
+        await pilot.press("y")
+        await until(pilot, lambda: any(isinstance(each, EndCall) for each in desk.asked), "its end")
+        assert [each.call for each in desk.asked if isinstance(each, EndCall)] == [TWO.calls[0].call]
+        assert [each.message for each in app._notifications] == ["Done."]
 
     on_screen(path, check, TWO)
 

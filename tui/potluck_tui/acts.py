@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from potluck import wire
 from potluck.wire import control
-from potluck.wire.apps import AppStopped, StopApp
+from potluck.wire.apps import AppStopped, EndCall, StopApp
 from potluck.wire.pins import OWNER, PinImage
 from potluck_tui.disk import ID_DIGITS, size
 from potluck_tui.pages import Known
@@ -54,6 +54,18 @@ def _stop(status: control.Status, _known: Known, chosen: str) -> Callable[[int],
 def _stopped(answer: wire.Message) -> str:
     assert isinstance(answer, AppStopped)
     return f"{counted(answer.calls, 'call')} ended{', deployment removed' * answer.deployed}."
+
+
+def _cancel_question(status: control.Status, _known: Known, chosen: str) -> str:
+    found = next((call for call in status.calls if call.call == chosen), None)
+    if found is None:
+        return "This call has ended."
+    left = counted(found.waiting, "input")
+    return f"Cancel this call of {plain(found.function)}? {left} would not run; other calls of its app go on."
+
+
+def _cancel(_status: control.Status, _known: Known, chosen: str) -> Callable[[int], wire.Message]:
+    return lambda number: EndCall(number, chosen, "cancelled in the terminal")
 
 
 def _delete_question(_status: control.Status, known: Known, chosen: str) -> str:
@@ -110,6 +122,10 @@ ACTS = (
     Act(
         "stop_app", "calling", "x", "Stop app", "End the calls of the chosen call's app; asks first", "app stop",
         _stop_question, _stop, AppStopped, _stopped,
+    ),
+    Act(
+        "cancel_call", "calling", "l", "Cancel", "End the chosen call alone; asks first", "call cancel",
+        _cancel_question, _cancel, control.Done, _done,
     ),
     Act(
         "delete_image", "images", "d", "Delete", "Remove the chosen image; asks first", "image rm",

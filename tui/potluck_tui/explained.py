@@ -48,8 +48,8 @@ FIGURES = {
   over the last few seconds, and what the call waits for.
 
   [b]↑[/b] and [b]↓[/b] choose one, and below is what it prints, as it comes
-  ([b]potluck app logs[/b]). [b]x[/b] stops its app, after a question
-  ([b]potluck app stop[/b]).
+  ([b]potluck app logs[/b]). [b]l[/b] cancels it, [b]x[/b] stops its app, each after
+  a question ([b]potluck call cancel[/b], [b]potluck app stop[/b]).
 
 [b]Who runs them[/b]
   For each call and each peer that is known: what it runs of the

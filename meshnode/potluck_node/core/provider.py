@@ -28,6 +28,7 @@ from potluck_node.core.dealing import places
 from potluck_node.core.gpu_room import GpuRoom
 from potluck_node.core.meter import LeaseMeter, payload_digest
 from potluck_node.core.pools import Capacity, Item, Lease, Pool, Worker
+from potluck_node.core.sending import SendingAway
 from potluck_node.core.staff import IDLE_US, RESUME_US, Staff, overdue_us
 from potluck_node.core.vouching import Vouching
 from potluck_node.core.yielding import Yielding, as_done, died
@@ -56,6 +57,7 @@ class ProviderCore:
             us, self._gpus, self._staff, self._leases, self._act, self._leave, self._abort, self._rescale
         )
         self.asks = Asks(node, capacity, self._staff, self.gpus)
+        self._sending = SendingAway(node, us, self._pools, self._leave, self._staff.end)
         self.wake_us: int | None = None
         self._handlers: dict[type, Callable[..., None]] = {
             ev.LeaseAsked: self._lease_asked,
@@ -86,6 +88,7 @@ class ProviderCore:
             ev.NeighboursSeen: self._neighbours_seen,
             ev.GpuSampled: self._gpu_sampled,
             ev.LimitBroken: self._limit_broken,
+            ev.WorkEnded: self._sending.on_ended,
             ev.Tick: self._tick,
         }
 
@@ -139,6 +142,7 @@ class ProviderCore:
     def _lease_asked(self, event: ev.LeaseAsked, now_us: int) -> None:
         request = event.request
         refusal = self.asks.refuse(event.caller, request, self._yielding.stops(event.caller), now_us)
+        refusal = refusal or self._sending.refuse(event.caller, request.function, now_us)
         if refusal:
             self._act(ev.Post(event.lease, refusal))
             self._act(ev.Hangup(event.lease))

@@ -105,6 +105,13 @@ class LimitBroken:
 
 
 @dataclass(frozen=True, slots=True)
+class WorkEnded:
+    """The owner ends what a worker's function does here for its caller."""
+
+    worker: str
+
+
+@dataclass(frozen=True, slots=True)
 class InputCame:
     lease: str
     message: Input
@@ -266,6 +273,7 @@ Event = (
     | NeighboursSeen
     | GpuSampled
     | LimitBroken
+    | WorkEnded
     | InputCame
     | PieceCame
     | PiecesTaken
@@ -285,6 +293,10 @@ Event = (
     | Resumed
     | Tick
 )
+
+
+# What comes neither from a lease nor from a pool.
+FromOwner = Paused | GraceBegan | GraceSpared | Resumed | NeighboursSeen | GpusBlocked | WorkEnded
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""`potluck container list|logs|exec`: the workers on this node, whoever uses them."""
+"""`potluck container list|logs|exec|stop`: the workers on this node, whoever uses them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from potluck.cli.connect import ask_status, client
 from potluck.cli.show import ago, as_json, print_json, print_table
 from potluck.errors import NotFoundError, RefusedError
 from potluck.wire import control
-from potluck.wire.apps import CommandEnded, RunCommand
+from potluck.wire.apps import CommandEnded, EndWork, RunCommand
 
 
 @click.group()
@@ -80,6 +80,21 @@ def execute(worker: str, command: tuple[str, ...]) -> None:
     with tempfile.TemporaryDirectory(prefix="potluck-") as folder:
         status = _execute(worker, command, f"{folder}/channel")
     raise SystemExit(status if status >= 0 else 128 - status)
+
+
+@container.command("stop")
+@click.argument("worker", shell_complete=complete_worker)
+def stop(worker: str) -> None:
+    """End what the function of WORKER does here for its caller, somebody else.
+
+    It runs elsewhere, and is not taken again for ten minutes. Nothing is held against anybody.
+    """
+    connection = client()
+    try:
+        connection.ask(lambda number: EndWork(number, worker), control.Done)
+    finally:
+        connection.close()
+    click.echo("Ended: it runs elsewhere, and comes back in ten minutes at the earliest.")
 
 
 def _execute(worker: str, command: tuple[str, ...], path: str) -> int:

@@ -16,6 +16,7 @@ from potluck.version import __version__
 COMMANDS = {
     "app": "potluck.cli.apps.app",
     "bench": "potluck.cli.bench.bench",
+    "call": "potluck.cli.calls.call",
     "completion": "potluck.cli.completion.completion",
     "config": "potluck.cli.node.config",
     "container": "potluck.cli.containers.container",

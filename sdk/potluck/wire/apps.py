@@ -171,6 +171,17 @@ class RunCommand(Message, frozen=True):
     columns: int = 0
 
 
+class EndWork(Message, frozen=True):
+    """End what the function of a worker on this node does for its caller, somebody else: it runs elsewhere, and is not
+    taken again for a while. Answered by `Done`."""
+
+    question: int
+    worker: str
+
+
+WorkerQuestion = RunCommand | EndWork
+
+
 class CommandEnded(Message, frozen=True):
     """`status` is the exit status, or minus the signal that ended the command."""
 
@@ -288,6 +299,15 @@ class AppLogs(Message, frozen=True):
     live: bool = False
 
 
+class EndCall(Message, frozen=True):
+    """End one call, of a program or spawned, by the name that `Status.calls` has: inputs that have no outcome get one
+    that says `reason`. Answered by `Done`."""
+
+    question: int
+    call: str
+    reason: str
+
+
 class AppStopped(Message, frozen=True):
     """How many calls were ended, and whether a deployment was forgotten."""
 
@@ -304,6 +324,7 @@ AppQuestion = (
     | AskApps
     | AskAppLogs
     | StopApp
+    | EndCall
     | RollBack
     | AskHistory
     | AskSchedules

@@ -9,7 +9,7 @@ from __future__ import annotations
 import msgspec
 
 from potluck.wire.accounts import QuotaQuestion, QuotaReply
-from potluck.wire.apps import AppQuestion, AppReply, RunCommand, WantFunction
+from potluck.wire.apps import AppQuestion, AppReply, WantFunction, WorkerQuestion
 from potluck.wire.audit import AuditQuestion, AuditReply
 from potluck.wire.bench import BenchDone, RunBench
 from potluck.wire.common import Failure, FunctionSpec, Limit, Message, RemoteException, Scaling
@@ -452,7 +452,7 @@ ToNode = (
     | SetScaling
     | KeepFunction
     | AppQuestion
-    | RunCommand
+    | WorkerQuestion
     | SecretQuestion
     | AskState
     | LeaveState
