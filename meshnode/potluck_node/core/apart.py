@@ -39,11 +39,12 @@ class Apart:
 
     def may(self, number: int, name: str) -> bool:
         """Whether a lease may have an input: of a replica, when its peer has and had no other of the same."""
-        item = self._inputs.get(number)
+        item, lease = self._inputs.get(number), self._hiring.leases[name]
+        if item and not lease.takes(len(item.payload)):
+            return False
         case = item.case if item else None
         if case is None:
             return True
-        lease = self._hiring.leases[name]
         return self._may_peer(case, lease.peer) and not (case.numbers - {number}) & lease.inputs.keys()
 
     def _may_peer(self, case: Case, peer: str) -> bool:
@@ -65,12 +66,18 @@ class Apart:
             else:
                 kept.append(number)
         function.queue.extendleft(reversed(kept))
+        leases = [lease for lease in self._hiring.of(function) if lease.slots]
+        sizes = (len(self._inputs[number].payload) for number in kept)
+        function.too_large = max((size for size in sizes if not any(each.takes(size) for each in leases)), default=0)
 
     def _room(self, name: str) -> bool:
         return self._hiring.leases[name].room() > 0
 
     def _best(self, image: str, number: int, free: set[str]) -> str:
         case, leases = self._inputs[number].case, self._hiring.leases
+        free = {name for name in free if leases[name].takes(len(self._inputs[number].payload))}
+        if not free:
+            return ""
         if case is None or case.is_fresh:
             return min(sorted(free), key=lambda name: len(leases[name].inputs) / leases[name].slots)
         fitting = [name for name in sorted(free) if self.may(number, name) and self._fits_model(case, name)]
@@ -151,7 +158,8 @@ class Apart:
         leases = self._hiring.of(function)
         for case in cases:
             held = {lease.peer for lease in leases if case.numbers & lease.inputs.keys()}
-            if held or any(self._may_peer(case, peer) for peer in could):
+            away = {lease.peer for lease in leases if not lease.takes(len(case.payload))}
+            if held or any(self._may_peer(case, peer) for peer in could if peer not in away):
                 case.stuck_us = 0
             elif not case.stuck_us:
                 case.stuck_us = now_us

@@ -373,7 +373,7 @@ class Hiring:
         self._looks.pop(function.name, None)
         if function.queue or len(function.leases) < 2:
             return
-        found, look_us = moves(function, self.leases, now_us, self._movable(function), self._hedgeable, self._may_have)
+        found, look_us = moves(function, self.leases, now_us, self._movable(function), self._hedgeable, self.apart.may)
         for move in found:
             if move.drop:
                 self.leases[move.drop].inputs.pop(move.input)
@@ -381,10 +381,6 @@ class Hiring:
             self.send(move.to, move.input, now_us)
         if look_us is not None:
             self._looks[function.name] = look_us
-
-    def _may_have(self, number: int, name: str) -> bool:
-        item = self._inputs.get(number)
-        return self.apart.may(number, name) and (item is None or self.leases[name].takes(len(item.payload)))
 
     def _movable(self, function: Function) -> Container[int]:
         """Inputs that may go elsewhere: none that waits for its worker."""

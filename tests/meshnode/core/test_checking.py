@@ -57,6 +57,8 @@ class Mesh(Caller):
         self.judge = None
         self.silent = set()
         self.refusing = set()
+        # Bytes that get to peers behind relays.
+        self.carries = {}
         self.on_send = lambda action: None
 
     def lease_of(self, number):
@@ -80,7 +82,7 @@ class Mesh(Caller):
             if action.peer in self.refusing:
                 owes = Failure.of(RefusedError("It owes."))
                 return self.send(ev.LeaseDenied(action.lease, "quota", owes, 1_000_000))
-            return self.send(ev.LeaseAccepted(action.lease, 2))
+            return self.send(ev.LeaseAccepted(action.lease, 2, self.carries.get(action.peer)))
         if isinstance(action, ev.SendInput):
             peer = self.who[action.lease]
             self.runs[peer] += 1
@@ -400,3 +402,26 @@ def test_no_lie_of_fewer_than_the_quorum_is_delivered_and_every_call_ends(data):
             assert vote.verdict != "wrong" or mesh.behaviour[vote.peer] is not honest
     assert not any(lease[3] for lease in mesh.core.leases()), "nothing is left running"
     assert all(not function.cases for function in mesh.core._functions.values())
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_replicas_that_are_too_large_for_a_relay_go_to_others(seed):
+    mesh = Mesh(THREE, rule=TWO_OF_THREE, seed=seed)
+    mesh.carries = {"bob": 0}
+    mesh.open(5)
+    mesh.pass_time(5_000_000)
+    assert len(mesh.delivered) == 5
+    assert mesh.runs == Counter(ann=5, cas=5)
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize(
+    ("away", "kind"), [({"ann": 0, "bob": 0}, "verification"), ({"ann": 0, "bob": 0, "cas": 0}, "no-peer")]
+)
+def test_replicas_that_get_to_too_few_are_not_waited_for(seed, away, kind):
+    mesh = Mesh(THREE, rule=TWO_OF_THREE, seed=seed)
+    mesh.carries = away
+    mesh.open(2)
+    mesh.pass_time(2 * NOBODY_ELSE_US)
+    assert [each.failure.kind for each in mesh.delivered.values()] == [kind] * 2
+    assert mesh.ended == {"c"}
