@@ -69,14 +69,20 @@ class GivingUp:
 
     def unreached(self, function: Function, lease: Lease, why: str, now_us: int) -> None:
         """A lease was lost before it was granted: fail what waits once that goes for all who could run it."""
-        function.unreached.setdefault(lease.peer, (now_us, why))
-        if any(self._may_answer(function, each) for each in self._hiring.of(function)):
+        if any(each.peer == lease.peer and each.slots for each in self._hiring.leases.values()):
+            # Another function's workers are there: it is reached, and has too many streams open, or much to do.
+            function.unreached.pop(lease.peer, None)
             return
         fitting = self._fitting(function, self._hiring.offers(now_us))
-        tried = {peer: since for peer, (since, _) in function.unreached.items()}
-        if not fitting or any(offer.peer not in tried for offer in fitting):
+        known = function.unreached | {lease.peer: function.unreached.get(lease.peer, (now_us, why))}
+        # Who was away meanwhile begins anew.
+        function.unreached = {each.peer: known[each.peer] for each in fitting if each.peer in known}
+        if any(self._may_answer(function, each) for each in self._hiring.of(function)):
             return
-        if min(tried[offer.peer] for offer in fitting) + UNREACHED_US <= now_us:
+        if not fitting or len(function.unreached) < len(fitting):
+            return
+        # The one that was lost last may be starting again.
+        if max(since_us for since_us, _ in function.unreached.values()) + UNREACHED_US <= now_us:
             self.fail_all(function, Failure.of(unreachable(function, fitting)), now_us)
 
     def _look_at_large(self, function: Function, now_us: int) -> None:

@@ -1,4 +1,5 @@
 import pytest
+from msgspec.structs import replace
 from tests.meshnode.core.test_calls import BUSY, Caller
 from tests.meshnode.core.worlds import offer
 
@@ -69,6 +70,38 @@ def test_a_peer_that_answers_in_between_is_waited_for():
         caller.wait(limits.BUSY_RETRY_US)
         caller.send(ev.LeaseDenied(caller.only(ev.OpenLease).lease, "busy", BUSY))
         caller.wait(limits.BUSY_RETRY_US)
+
+
+def test_a_machine_that_worked_has_half_a_minute_to_come_back_though_others_never_answered():
+    caller = Caller("ann", "bob")
+    caller.call()
+    worked = caller.only(ev.OpenLease)
+    caller.wait(hiring.SLOW_US)
+    (other,) = {"ann", "bob"} - {worked.peer}
+    caller.send(ev.LeaseAccepted(worked.lease, 1))
+    sent = caller.only(ev.SendInput)
+    caller.send(ev.InputBegan(worked.lease, sent.input, "w"))
+    for name, peer, _, _ in list(caller.core.leases()):
+        if peer == other:
+            caller.send(ev.LeaseLost(name, "connection refused"))
+    caller.wait(10 * UNREACHED_US)
+    caller.renew()
+    caller.send(ev.LeaseLost(worked.lease, "unplugged"))
+    lost_us = caller.now_us
+    seen, ended_us = lose_all(caller, 2 * UNREACHED_US)
+    assert [each.failure.kind for each in seen if isinstance(each, ev.Deliver)] == ["no-peer"]
+    assert ended_us - lost_us >= UNREACHED_US
+
+
+def test_who_works_for_another_function_is_reached():
+    """So many streams with a peer may be open, and no more."""
+    caller = Caller("ann")
+    caller.lease()
+    caller.send(ev.CallOpened("d", replace(caller.function, qualname="other")))
+    caller.send(ev.InputAdded("d", 0, b"x"))
+    seen, _ = lose_all(caller, 3 * UNREACHED_US)
+    assert len(seen) > 20
+    assert not [each for each in seen if isinstance(each, ev.Deliver)]
 
 
 @pytest.mark.parametrize("state", ["open", "paused"])
