@@ -420,6 +420,8 @@ class Provider:
         if hold is None:
             why = desk.why_never(requests) or desk.why_not_now(requests)
             raise RefusedError(f"No GPU is to be had here for {' or '.join(requests)}.", why=why)
+        if self.gpus:
+            self.gpus.hurry()
         try:
             uuids = tuple(gpu.uuid for gpu in hold.gpus)
             yield replace(self._bind(uuids), gpus=frozenset(uuids))

@@ -118,7 +118,7 @@ def test_what_no_image_needs_is_cleared_after_a_question(path):
         assert app.check_action("act", ("delete_image",)) is None
         titles = {each.title for each in app.get_system_commands(app.screen)}
         assert {"Clear", "Look again"} <= titles
-        assert not {"Delete", "Stop app"} & titles
+        assert not {"Del", "Pin", "Stop app"} & titles
         await pilot.press("c")
         assert "(1.0 GiB)" in str(app.screen.query_one("Static").render())
         await pilot.press("y")

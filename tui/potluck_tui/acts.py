@@ -128,7 +128,7 @@ ACTS = (
         _cancel_question, _cancel, control.Done, _done,
     ),
     Act(
-        "delete_image", "images", "d", "Delete", "Remove the chosen image; asks first", "image rm",
+        "delete_image", "images", "d", "Del", "Remove the chosen image; asks first", "image rm",
         _delete_question, _delete, control.ImagesPruned, _pruned,
     ),
     Act(
