@@ -24,7 +24,7 @@ NAMED_MAX = 3
 
 
 class GivingUp:
-    """`fail` gives an input its outcome."""
+    """`deliver` gives an input its outcome."""
 
     def __init__(
         self, book: OfferBook, hiring: Hiring, inputs: dict[int, Input], act: Callable[[ev.Action], None],
