@@ -29,6 +29,8 @@ CHUNKS_PROTOCOL = "/potluck/chunks/1"
 REQUESTS_MAX = 512
 # Chunks that arrived and wait to be checked and stored: 64 MiB at the very most.
 ARRIVED_MAX = (64 << 20) // CHUNK_BYTES_MAX
+# Peers that one pull asks at the same time: twice as many as the DHT names at once.
+SOURCES_MAX = 40
 TICK_S = 1.0
 # With no peer left that has what is missing, how long to wait for one to come back.
 STUCK_TIMEOUT_S = 10.0
@@ -150,8 +152,8 @@ class Puller:
             self._nursery.cancel_scope.cancel()
 
     def join(self, peer: str) -> None:
-        """Also ask this peer."""
-        if self._nursery and peer not in self._known:
+        """Also ask this peer, unless there are enough."""
+        if self._nursery and peer not in self._known and len(self._known) < SOURCES_MAX:
             self._known.add(peer)
             self._nursery.start_soon(self._converse, peer)
 

@@ -32,7 +32,7 @@ from potluck_images.sync import (
 from potluck_netsim.network import SMALL, End, Network
 from potluck_netsim.node import Node
 from potluck_netsim.world import Fact
-from potluck_node.chunks import STUCK_TIMEOUT_S, TICK_S
+from potluck_node.chunks import SOURCES_MAX, STUCK_TIMEOUT_S, TICK_S
 from potluck_node.discovery import SEARCH_FIRST_S
 from potluck_node.fetch import SEARCH_S
 
@@ -40,7 +40,7 @@ TICK_US, SEARCH_US, STUCK_US = int(TICK_S * 1e6), int(SEARCH_S * 1e6), int(STUCK
 ANNOUNCE_US = int(SEARCH_FIRST_S * 1e6)
 # A lease whose image could not be fetched is tried again.
 AGAIN_US = 2_000_000
-# So many does the DHT name (`Transport.find_providers`).
+# So many does the DHT name, others each time (`Transport.find_providers`).
 FOUND = 20
 JUNK = pack(b"junk").frame
 
@@ -228,11 +228,13 @@ class Pull:
         """Whose offers say that they have it, and whom the DHT names."""
         node, picture, now_us = self._node, self._node.picture, self._world.now_us
         heard = [peer for peer in picture.offered if not node.network.blocked(peer, node.peer, now_us)]
-        named = [peer for peer in picture.announced if peer != node.peer][:FOUND]
+        named = [peer for peer in picture.announced if peer != node.peer]
+        if len(named) > FOUND:
+            named = node.world.dice.sample(named, FOUND)
         return [peer for peer in dict.fromkeys([*heard, *named]) if peer != node.peer]
 
     def _join(self, peer: str) -> None:
-        if peer not in self._known:
+        if peer not in self._known and len(self._known) < SOURCES_MAX:
             self._known.add(peer)
             end = self._node.network.open(self._node, peer, (Pull, Uplink), partial(self._opened, peer))
             end.on_end = lambda why: self._closed(peer)

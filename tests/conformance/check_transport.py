@@ -320,6 +320,21 @@ async def check_providers(world: World) -> None:
         await stream.aclose()
 
 
+async def check_some_providers(world: World) -> None:
+    """Of more than are wanted, others are named each time: none is asked by everybody."""
+    async with world() as (a, b, c):
+        seen: set[str] = set()
+        with trio.fail_after(SETTLE_S):
+            while seen != {a.peer, b.peer}:
+                await a.provide("image/some")
+                await b.provide("image/some")
+                for _ in range(10):
+                    found = await c.find_providers("image/some", 1)
+                    assert len(found) <= 1
+                    seen.update(found)
+                await trio.sleep(0.5)
+
+
 CHECKS = (
     check_echo,
     check_many_streams,
@@ -335,4 +350,5 @@ CHECKS = (
     check_topic,
     check_record,
     check_providers,
+    check_some_providers,
 )

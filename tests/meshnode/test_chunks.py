@@ -15,6 +15,7 @@ from potluck_images.memory import MemoryStore
 from potluck_images.pack import pack
 from potluck_images.pull import ImagePull, missing_chunks
 from potluck_images.tree import Text, Tree
+from potluck_node import chunks
 from potluck_node.chunks import CHUNKS_PROTOCOL, Puller, Throttle, serve_chunks
 from potluck_node.link import StreamLink
 from potluck_node.transport.memory import MemoryNetwork, MemoryTransport
@@ -86,6 +87,19 @@ async def test_an_image_comes_whole_from_two_peers():
     store, image_id = image()
     async with peers(a=honest(store), b=honest(store)) as (_, me):
         await pull(me, image_id, "ab")
+
+
+async def test_no_more_peers_are_asked_than_a_pull_can_use(monkeypatch):
+    monkeypatch.setattr(chunks, "SOURCES_MAX", 1)
+    store, image_id = image()
+    asked = []
+
+    async def other(stream):
+        asked.append(stream)
+
+    async with peers(a=honest(store), b=other) as (_, me):
+        await pull(me, image_id, "ab")
+    assert not asked
 
 
 async def test_bad_chunks_are_refused_and_fetched_elsewhere(caplog):

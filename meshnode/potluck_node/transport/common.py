@@ -93,3 +93,8 @@ async def keep_connected(transport: Transport, address: str) -> None:
             failures += 1
             log.info("bootstrap peer %s, attempt %d: %s", address, failures, error)
             await trio.sleep(backoff_s(failures, random.random()))
+
+
+def some(found: list[str], count: int) -> tuple[str, ...]:
+    """All, or so many of them by chance: the first ones alone would be asked by everybody."""
+    return tuple(found if len(found) <= count else random.sample(found, count))

@@ -182,5 +182,6 @@ class Transport(Protocol):
         ...
 
     async def find_providers(self, key: str, count: int = 20) -> tuple[str, ...]:
-        """Peers that announced `key`. Their addresses are learned on the way."""
+        """Peers that announced `key`: all, or `count` of them, others each time. Their addresses are learned on the
+        way."""
         ...

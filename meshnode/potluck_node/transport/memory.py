@@ -13,6 +13,7 @@ from potluck_node.transport.common import (
     TopicInbox,
     keep_connected,
     run_handler,
+    some,
 )
 from potluck_node.transport.interface import (
     CONNECT_TIMEOUT_S,
@@ -291,6 +292,6 @@ class MemoryTransport:
     async def find_providers(self, key: str, count: int = 20) -> tuple[str, ...]:
         await trio.lowlevel.checkpoint()
         found = [node.peer for node in self._network.reachable(self._peer) if key in node.provided]
-        others = [peer for peer in found if peer != self._peer][:count]
+        others = some([peer for peer in found if peer != self._peer], count)
         self._known.update(others)
-        return tuple(others)
+        return others

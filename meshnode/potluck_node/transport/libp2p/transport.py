@@ -21,6 +21,7 @@ from potluck_node.transport.common import (
     TopicInbox,
     keep_connected,
     run_handler,
+    some,
 )
 from potluck_node.transport.framed import FramedStream, Pipe
 from potluck_node.transport.interface import (
@@ -351,7 +352,7 @@ class Libp2pTransport:
         found.pop(self.peer, None)
         for peer, addresses in found.items():
             self._need_live().dialer.hint(peer, addresses)
-        return tuple(found)[:count]
+        return some(list(found), count)
 
     def _need_live(self) -> _Live:
         if self._live is None:
