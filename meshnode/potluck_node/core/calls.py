@@ -25,7 +25,7 @@ from potluck_node.core.keeping import Keeping
 from potluck_node.core.levels import TRUSTED, Standing
 from potluck_node.core.offers import OfferBook
 from potluck_node.core.placement import Dice
-from potluck_node.core.stalls import put_off_us, ran_out
+from potluck_node.core.stalls import ran_out
 from potluck_node.core.streams import Streams
 from potluck_node.core.trust import only_data
 from potluck_node.core.views import Views
@@ -291,6 +291,8 @@ class CallCore(Views):
             self._hiring.worked(lease)
         item = self._inputs.get(done.input)
         late = self._hiring.stalls.ended(lease, self._whole(item), done, function.spec)
+        if item and done.failure is None and not done.lost:
+            self._overtaken(function, item.number, sent.sent_us)
         if item:
             data = function.spec.web or self._standing(lease.peer).code
             done = done if data else only_data(done, lease.peer)
@@ -298,19 +300,26 @@ class CallCore(Views):
                 self.checking.answered(function, item, lease, event.lease, done, now_us)
             else:
                 self._settle(function, item, done, now_us)
-        self._put_off(late, put_off_us(function.spec), now_us)
+        self._put_off(late, function.spec, now_us)
         self._hiring.watch(lease.peer)
         self._hiring.pump(function, now_us)
+
+    def _overtaken(self, function: Function, number: int, sent_us: int) -> None:
+        """An input was answered where it was sent at `sent_us`: those that have it for longer were too slow."""
+        for lease in self._hiring.of(function):
+            if number in lease.inputs and lease.inputs[number].sent_us < sent_us:
+                self._hiring.stalls.overtaken(lease.peer)
+                self._hiring.watch(lease.peer)
 
     def _whole(self, item: Input | None) -> Input | None:
         """An input, or what stands for all its replicas."""
         return self._inputs.get(item.case.number) if item and item.case else item
 
-    def _put_off(self, peers: list[str], for_us: int, now_us: int) -> None:
-        """Avoid those at which inputs run out of time that others answer; who answered none of several has no more of
-        them."""
+    def _put_off(self, peers: list[str], spec: FunctionSpec, now_us: int) -> None:
+        """Avoid those at which inputs run out of time while others answer; to who answers none of several, nothing is
+        left."""
         for peer in peers:
-            self._hiring.strike(peer, now_us, for_us)
+            self._hiring.strike(peer, now_us, self._hiring.stalls.put_off_us(peer, spec))
             if self._hiring.stalls.is_silent(peer):
                 held = [number for lease in self._leases.values() if lease.peer == peer for number in lease.inputs]
                 for item in [self._whole(self._inputs.get(number)) for number in held]:

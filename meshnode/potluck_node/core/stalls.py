@@ -14,11 +14,12 @@ from potluck.wire import FunctionSpec
 from potluck.wire.lease import InputDone
 from potluck_node.core.demand import Input, Lease
 
-# So many inputs in a row that ran out: of an honest machine where one in ten does, one put off in a thousand.
+# So many inputs in a row that ran out, and nothing is left to a peer: of honest ones where one input in ten does, that
+# happens once in a thousand times.
 SILENT_MAX = 3
-# It is put off for so many timeouts: then at most a fifth of its time is paid for nothing. Not for longer than an hour,
-# since machines are mended.
-PUT_OFF_FACTOR, PUT_OFF_MAX_US = 4, 3_600_000_000
+# It is avoided for so many timeouts, twice as long the next two times: of its time, a fifth at first and a seventeenth
+# later is paid for nothing. Not for longer than an hour, since machines are mended.
+PUT_OFF_FACTOR, PUT_OFF_DOUBLED, PUT_OFF_MAX_US = 4, 2, 3_600_000_000
 # Peers and functions of which something is remembered.
 PEERS_MAX, FUNCTIONS_MAX = 10_000, 1024
 
@@ -39,11 +40,6 @@ def ran_out(done: InputDone, spec: FunctionSpec) -> bool:
     return done.failure.kind == "timeout" or 2 * done.run_us >= spec.timeout_us
 
 
-def put_off_us(spec: FunctionSpec) -> int:
-    """How long a peer is avoided at which inputs of the function run out of time that others answer."""
-    return min(PUT_OFF_FACTOR * spec.timeout_us, PUT_OFF_MAX_US)
-
-
 class Stalls:
     def __init__(self) -> None:
         self._silent: OrderedDict[str, int] = OrderedDict()
@@ -58,12 +54,17 @@ class Stalls:
         return peer not in self._silent and not any(peer in known.open for known in self._functions.values())
 
     def is_silent(self, peer: str) -> bool:
-        """Whether so many in a row did that it is to be put off."""
+        """Whether so many in a row did that nothing is left to it."""
         return self._silent.get(peer, 0) >= SILENT_MAX
 
     def avoids(self, function: str, peer: str) -> bool:
         """Whether the function is better left to those who answer it."""
-        return self.is_silent(peer) and self._answered_by_others(function, peer)
+        return self.is_doubtful(peer) and self._answered_by_others(function, peer)
+
+    def put_off_us(self, peer: str, spec: FunctionSpec) -> int:
+        """For how long, since an input of this function ran out there."""
+        doubled = min(max(0, self._silent.get(peer, 0) - 1), PUT_OFF_DOUBLED)
+        return min(PUT_OFF_FACTOR * spec.timeout_us << doubled, PUT_OFF_MAX_US)
 
     def answered_by(self, function: str) -> tuple[str, ...]:
         """The last two peers that answered the function."""
@@ -78,13 +79,18 @@ class Stalls:
             return []
         return self._answered(lease.function, lease.peer, item)
 
+    def overtaken(self, peer: str) -> None:
+        """An input that had been there for long was answered elsewhere, where it was sent later."""
+        self._counted({peer: 1})
+
     def _ran_out(self, function: str, peer: str, item: Input | None) -> list[str]:
         others = [each for each in item.ran_out if each != peer] if item else []
         if item:
             item.ran_out = (*others, peer)
         if others:
-            for each in (*others, peer):
-                self._silent.pop(each, None)
+            self._silent = OrderedDict(
+                (each, times - (each in others)) for each, times in self._silent.items() if times > (each in others)
+            )
             return []
         if self._answered_by_others(function, peer):
             return self._counted({peer: 1})
@@ -100,17 +106,16 @@ class Stalls:
         late = self._counted(known.open)
         known.open.clear()
         # The very input that ran out there was answered here.
-        proven = [each for each in (item.ran_out if item else ()) if each != peer]
-        self._counted(dict.fromkeys(proven, 1))
-        return list(dict.fromkeys([*late, *proven]))
+        proven = {each: 1 for each in (item.ran_out if item else ()) if each not in (peer, *late)}
+        return [*late, *self._counted(proven)]
 
     def _counted(self, times: dict[str, int]) -> list[str]:
-        """Those for whom it is enough now."""
+        """Returns who they are."""
         for peer, more in times.items():
             self._silent[peer] = self._silent.pop(peer, 0) + more
         while len(self._silent) > PEERS_MAX:
             self._silent.popitem(last=False)
-        return [peer for peer in times if self.is_silent(peer)]
+        return list(times)
 
     def _answered_by_others(self, function: str, peer: str) -> bool:
         known = self._functions.get(function)

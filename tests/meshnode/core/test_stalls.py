@@ -13,7 +13,7 @@ from potluck.wire.lease import InputDone
 from potluck_node.core import events as ev
 from potluck_node.core import stalls
 from potluck_node.core.demand import Input, Lease
-from potluck_node.core.stalls import PUT_OFF_FACTOR, PUT_OFF_MAX_US, SILENT_MAX, Stalls, put_off_us, ran_out
+from potluck_node.core.stalls import PUT_OFF_DOUBLED, PUT_OFF_FACTOR, PUT_OFF_MAX_US, SILENT_MAX, Stalls, ran_out
 
 TIMEOUT_US = 30_000_000
 FUNCTION = spec(timeout_us=TIMEOUT_US)
@@ -37,14 +37,15 @@ def item():
     return Input(1, "c", 0, b"")
 
 
-def test_several_in_a_row_that_others_answer_are_enough():
+def test_one_that_others_answer_is_doubtful_and_several_in_a_row_are_silent():
     known = Watched()
     known.answers("bob")
-    for _ in range(SILENT_MAX - 1):
-        assert known.stalls("eve") == []
-        assert known.is_doubtful("eve")
     assert not known.avoids("f", "eve")
-    assert known.stalls("eve") == ["eve"]
+    for _ in range(SILENT_MAX - 1):
+        assert known.stalls("eve") == ["eve"]
+        assert (known.is_doubtful("eve"), known.is_silent("eve")) == (True, False)
+    known.stalls("eve")
+    assert known.is_silent("eve")
     assert known.avoids("f", "eve")
     # Of another function nobody knows that anybody answers it.
     assert not known.avoids("g", "eve")
@@ -66,7 +67,8 @@ def test_an_answer_clears_a_peer():
     known.stalls("eve")
     known.answers("eve")
     assert known.has_answered("eve")
-    assert known.stalls("eve") == []
+    known.stalls("eve")
+    assert not known.is_silent("eve")
 
 
 def test_the_same_input_answered_elsewhere_is_enough():
@@ -81,8 +83,13 @@ def test_an_input_that_runs_out_everywhere_blames_nobody():
     known.answers("max")
     for peer in ("eve", "bob"):
         known.stalls(peer, one)
-    assert not known.is_doubtful("eve")
+        assert known.is_doubtful("eve") is (peer == "eve")
     assert not known.is_doubtful("bob")
+    # What counts otherwise, goes on to count.
+    known.stalls("eve")
+    known.stalls("eve", two := item())
+    known.stalls("bob", two)
+    assert known.is_doubtful("eve")
     # Two that do so together are found out by a third.
     assert known.answers("ann", one) == ["eve", "bob"]
 
@@ -101,7 +108,7 @@ def test_nobody_is_silent_who_answered_within_the_last_few(ends):
         since[peer] = 0 if answers else since[peer] + 1
         late = known.answers(peer) if answers else known.stalls(peer)
         assert peer not in late or not answers
-        assert all(since[each] >= SILENT_MAX for each in late)
+        assert not any(known.is_silent(each) and since[each] < SILENT_MAX for each in "abc")
 
 
 def test_what_is_remembered_is_bounded(monkeypatch):
@@ -133,8 +140,13 @@ def test_what_is_taken_for_running_out(done, is_out):
 
 
 def test_who_is_put_off_is_asked_again_within_an_hour():
-    assert put_off_us(FUNCTION) == PUT_OFF_FACTOR * TIMEOUT_US
-    assert put_off_us(replace(FUNCTION, timeout_us=86_400_000_000)) == PUT_OFF_MAX_US
+    known = Watched()
+    known.answers("bob")
+    known.stalls("eve")
+    assert known.put_off_us("eve", FUNCTION) == PUT_OFF_FACTOR * TIMEOUT_US
+    known.stalls("eve")
+    assert known.put_off_us("eve", FUNCTION) == 2 * PUT_OFF_FACTOR * TIMEOUT_US
+    assert known.put_off_us("eve", replace(FUNCTION, timeout_us=86_400_000_000)) == PUT_OFF_MAX_US
 
 
 # In the call core
@@ -189,7 +201,7 @@ def test_who_is_silent_loses_its_leases_and_its_inputs_run_elsewhere():
     assert caller.core.input_of(sent[3].input)
     assert not [each for each in caller.all(ev.OpenLease) if each.peer == "eve"]
     # Not for good.
-    wakes(caller, PUT_OFF_FACTOR * TIMEOUT_US + 2_000_000)
+    wakes(caller, (PUT_OFF_FACTOR * TIMEOUT_US << PUT_OFF_DOUBLED) + 2_000_000)
     assert [peer for _, peer, _, _ in caller.core.leases() if peer == "eve"]
 
 
@@ -205,6 +217,23 @@ def test_a_function_that_is_too_slow_everywhere_runs_everywhere():
     caller.wait(10_000)
     again = caller.all(ev.SendInput)
     assert {leases[each.lease] for each in again} == {"ann", "bob"}
+
+
+def test_who_has_an_input_for_long_that_a_later_one_answers_is_doubtful_until_it_answers():
+    caller = callers("ann", "bob")
+    caller.call(6)
+    slow, quick = caller.all(ev.OpenLease)
+    (held,) = [each for each in caller.send(ev.LeaseAccepted(slow.lease, 1)) if isinstance(each, ev.SendInput)]
+    caller.send(ev.InputBegan(slow.lease, held.input, "w"))
+    todo = [each for each in caller.send(ev.LeaseAccepted(quick.lease, 1)) if isinstance(each, ev.SendInput)]
+    while todo and todo[0].input != held.input:
+        caller.send(ev.InputBegan(quick.lease, todo[0].input, "w"))
+        caller.finish(quick.lease, todo.pop(0))
+        todo += [each for each in (*caller.actions, *caller.wait(1_000_000)) if isinstance(each, ev.SendInput)]
+    assert not caller.core._hiring.stalls.is_doubtful(slow.peer)
+    caller.finish(quick.lease, todo[0])
+    assert caller.core._hiring.stalls.is_doubtful(slow.peer)
+    assert not caller.core._hiring.bans.left_us(slow.peer, caller.now_us)
 
 
 def test_a_receipt_for_what_ran_out_says_nothing_good():
