@@ -26,9 +26,9 @@ SILENCE_US_MAX = 10_000_000
 # Once nothing is left to ask, an idle peer takes over chunks that another has owed for this long.
 TAKE_OVER_AFTER_US = 2_000_000
 
-# A peer that lacked chunks and has nothing else to do is asked for them again after this long, while others still send:
-# it may be fetching the same image, and be further by now.
-LACKS_FOR_US = 5_000_000
+# A peer that lacked chunks and owes nothing is asked for them again after this long, while others still send: it may be
+# fetching the same image, and be further by now.
+LACKS_FOR_US = 1_000_000
 
 # The log of rare chunks is made anew when it is so many times as long as it need be.
 _LOG_FACTOR, _LOG_MIN = 4, 1024
@@ -277,8 +277,7 @@ class ChunkSync:
 
     def _ask_again(self) -> None:
         for peer in self._peers.values():
-            idle = not peer.owes and not peer.late
-            if idle and peer.lacks and self._now_us - peer.heard_us > LACKS_FOR_US:
+            if not peer.owes and peer.lacks and self._now_us - peer.heard_us > LACKS_FOR_US:
                 peer.lacks.clear()
                 peer.looked = 0
 

@@ -155,7 +155,7 @@ def test_a_peer_that_lacked_chunks_is_asked_again_after_a_while_as_long_as_anoth
             lacked.append(name)
             asks += sync.handle(Missing("poor", name))
     assert set(lacked) == set(NAMES[: 5 * WINDOW_START]) - set(slow.digests)
-    assert sync.handle(Tick(TAKE_OVER_AFTER_US)) == []
+    assert sync.handle(Tick(LACKS_FOR_US // 2)) == []
     (again,) = sync.handle(Tick(LACKS_FOR_US + 1))
     assert again.peer == "poor"
     assert set(again.digests) <= set(lacked)
