@@ -101,7 +101,11 @@ class Machine:
         if action.gpus:
             self._gpus[pool, worker] = action.gpus
             self._gpus_changed()
-        self._later(self._world.around(FORK_US), partial(self._spawned, pool, worker))
+        self._later(self.fork_us(), partial(self._spawned, pool, worker))
+
+    def fork_us(self) -> int:
+        """How long a worker takes to start."""
+        return self._world.around(FORK_US)
 
     def _spawned(self, pool: str, worker: str) -> None:
         if not self._alive(pool, worker):

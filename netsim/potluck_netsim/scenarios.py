@@ -61,12 +61,13 @@ class Lab:
     signed = True
     # What is called, by name; else everything, also what cannot run.
     functions: tuple[str, ...] = ()
+    make_network: type[Network] = Network
 
     def __init__(self, options: Options, write: Trace = None) -> None:
         self.world = World(options.seed, write, max(LINES_MIN, min(LINES_KEPT, LINES_KEPT * OBSERVED // options.nodes)))
         self.faults = options.faults or self.faults_of(options.seed)
         self.tally = Tally()
-        self.network = Network(self.world, self.faults, self.signed)
+        self.network = self.make_network(self.world, self.faults, self.signed)
         self.nodes = [self._node(number) for number in range(options.nodes)]
         self.world.checkers = [*self._checkers(), self.tally]
         self.ends_us = START_US + int(options.minutes * MINUTE_US)

@@ -31,10 +31,12 @@ def test_seeds_of_the_simulator_make_no_difference_to_users(seed):
     assert list(disagreements(plan, simulated.run(plan), simulated.run(plan, seed), CLOSE)) == []
 
 
-def test_a_wider_mesh_agrees_too():
-    plan = read(PLANS / "small.toml").widened(12)
+@pytest.mark.parametrize(("name", "nodes"), [("small", 13), ("cut", 32)])
+def test_a_wider_mesh_agrees_too(name, nodes):
+    plan = read(PLANS / f"{name}.toml")
+    plan = plan.widened(nodes - sum(not node.lends for node in plan.nodes))
     outcomes = simulated.run(plan), joined.run(plan)
-    assert [outcome.nodes for outcome in outcomes] == [13, 13]
+    assert [outcome.nodes for outcome in outcomes] == [nodes, nodes]
     assert list(disagreements(plan, *outcomes, CLOSE)) == [], table([*outcomes])
 
 

@@ -103,12 +103,14 @@ def receipts(journal: Iterable[Record], owner: str) -> tuple[int, int, int]:
 
 @dataclass(frozen=True)
 class Bounds:
-    """How far two tiers may be apart: a time by a part of it and seconds; counts by some."""
+    """How far two tiers may be apart: a time by a part of it and seconds; counts by some, of leases by one in `one_in`
+    where those are more: whom dice choose may be asked in vain."""
 
     factor: float
     slack_s: float
     runs: int = 2
     leases: int = 2
+    one_in: int = 16
 
 
 # On virtual time all that differs is the order of equal moments, and where dice choose a lender.
@@ -125,7 +127,7 @@ def disagreements(plan: Plan, one: Outcome, other: Outcome, bounds: Bounds) -> I
         yield from _apart(f"{ours.name}: {one.tier} and {other.tier}", ours, theirs, bounds)
     for name, most in (("leases", bounds.leases), ("receipts", bounds.leases)):
         both = getattr(one, name), getattr(other, name)
-        if abs(both[0] - both[1]) > most:
+        if abs(both[0] - both[1]) > max(most, max(both) // bounds.one_in):
             yield f"{name}: {one.tier} has {both[0]}, {other.tier} {both[1]}"
 
 

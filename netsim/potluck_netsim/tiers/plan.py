@@ -64,10 +64,13 @@ class Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return next(call for call in self.calls if call.name == name)
 
     def widened(self, lenders: int) -> Plan:
-        """The same with so many lenders: those named first, then ones that nothing befalls."""
-        more = max(0, lenders - sum(node.lends for node in self.nodes))
+        """The same with so many lenders, those named first, then ones that nothing befalls; and with as much more to
+        do, or all would be over before anything befalls anybody."""
+        had = sum(node.lends for node in self.nodes)
+        more = max(0, lenders - had)
         extra = tuple(Machine(f"more{number}") for number in range(more))
-        return msgspec.structs.replace(self, nodes=self.nodes + extra)
+        calls = tuple(msgspec.structs.replace(call, inputs=call.inputs * (had + more) // had) for call in self.calls)
+        return msgspec.structs.replace(self, nodes=self.nodes + extra, calls=calls)
 
 
 def read(path: Path) -> Plan:

@@ -11,8 +11,9 @@ from potluck.wire import FunctionSpec
 from potluck_netsim import facts
 from potluck_netsim.faults import none
 from potluck_netsim.interface import SimNode
+from potluck_netsim.machine import FORK_US
 from potluck_netsim.machine import Machine as SimMachine
-from potluck_netsim.network import End
+from potluck_netsim.network import End, Network
 from potluck_netsim.node import Node
 from potluck_netsim.provider import SimProvider
 from potluck_netsim.scenarios import Lab, Options
@@ -49,8 +50,18 @@ class PlannedMachine(SimMachine):
                 self._watch.ran(call_of(each))
         super().run(action)
 
+    def fork_us(self) -> int:
+        return FORK_US
+
     def needed_us(self, function: FunctionSpec, payload: bytes) -> int:
         return int(self._plan.call(call_of(payload)).run_s * SECOND_US)
+
+
+class PlannedNetwork(Network):
+    """Every message takes as long as the plan says: where many machines work, the last one of them counts."""
+
+    def latency_us(self, one: str, other: str) -> int:
+        return self.base_us(one, other)
 
 
 def _node_of(plan: Plan, watch: Watch) -> type[Node]:
@@ -88,6 +99,8 @@ class _Seen(Checker):
 
 class PlanLab(Lab):
     """Machines and times are the plan's; the seed decides the rest, such as who has which key."""
+
+    make_network = PlannedNetwork
 
     def __init__(self, plan: Plan, seed: int) -> None:
         self.plan, self.watch = plan, Watch(plan)
