@@ -320,6 +320,7 @@ class CallCore(Views):
         left."""
         for peer in peers:
             self._hiring.strike(peer, now_us, self._hiring.stalls.put_off_us(peer, spec))
+            self._hiring.watch(peer)
             if self._hiring.stalls.is_silent(peer):
                 held = [number for lease in self._leases.values() if lease.peer == peer for number in lease.inputs]
                 for item in [self._whole(self._inputs.get(number)) for number in held]:

@@ -191,6 +191,20 @@ def test_one_that_ran_out_leaves_a_single_input_at_a_time():
     assert not [each for each in caller.all(ev.SendInput) if each.lease == lease]
 
 
+def test_one_that_ran_out_before_somebody_else_answered_leaves_a_single_input_too():
+    caller = callers("ann", "bob")
+    caller.call(60)
+    slow, quick = caller.all(ev.OpenLease)
+    held = [each for each in caller.send(ev.LeaseAccepted(slow.lease, 4)) if isinstance(each, ev.SendInput)]
+    todo = [each for each in caller.send(ev.LeaseAccepted(quick.lease, 4)) if isinstance(each, ev.SendInput)]
+    runs_out(caller, slow.lease, held[0])
+    assert not caller.core._leases[slow.lease].doubtful
+    caller.finish(quick.lease, todo[0])
+    assert caller.core._leases[slow.lease].doubtful
+    caller.finish(slow.lease, held[1])
+    assert not caller.core._leases[slow.lease].doubtful
+
+
 def test_who_is_silent_loses_its_leases_and_its_inputs_run_elsewhere():
     caller = callers("bob")
     lease, _, sent = with_eve(caller, 60)
