@@ -20,6 +20,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import traceback
 from collections.abc import Mapping
 from io import FileIO
@@ -30,6 +31,8 @@ from typing import Any
 REQUEST_BYTES = 1 << 20
 # Read by the system's loader when a program starts, and never again: as for the fake GPU driver.
 LIBRARIES = "LD_LIBRARY_PATH"
+# Tests start nodes from threads, too, and an answer does not say to what it is one.
+_asking = threading.Lock()
 
 
 class Forked:
@@ -69,15 +72,16 @@ def fork(module: str, arguments: list[str], env: Mapping[str, str], log: Path, n
 
     `network` is the path of a network namespace, or nothing for this process's own.
     """
-    server = _server()
     stdout, child_stdout = os.pipe()
     status, child_status = os.pipe()
     with log.open("ab") as stderr:
         request = {"module": module, "arguments": arguments, "env": dict(env), "cwd": os.getcwd(), "network": network}
-        socket.send_fds(server, [json.dumps(request).encode()], [child_stdout, stderr.fileno(), child_status])
+        with _asking:
+            socket.send_fds(_server(), [json.dumps(request).encode()], [child_stdout, stderr.fileno(), child_status])
+            pid = int(_server().recv(32))
     os.close(child_stdout)
     os.close(child_status)
-    return Forked(int(server.recv(32)), stdout, status)
+    return Forked(pid, stdout, status)
 
 
 @functools.cache

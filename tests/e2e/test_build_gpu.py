@@ -75,8 +75,9 @@ def test_a_second_node_of_the_machine_leaves_a_gpu_to_the_first(nodes, machine, 
     thread.start()
     wait_until(lambda: "leased" in {gpu.state for gpu in ann.status().gpus}, "the step")
     eve = mesh.node("eve", "--device-root", str(machine.root), env=machine.env)
-    assert sorted(gpu.state for gpu in eve.status().gpus) == ["free", "leased by another node of its machine"]
-    assert [each.code for each in eve.status().policy] == ["gpu-neighbour"]
+    states = ["free", "leased by another node of its machine"]
+    wait_until(lambda: sorted(gpu.state for gpu in eve.status().gpus) == states, "leaving it to the first")
+    wait_until(lambda: [each.code for each in eve.status().policy] == ["gpu-neighbour"], "saying so")
     client = ann.client()
     client.ask(lambda number: control.Pause(number, "a film", now=True), control.Done)
     client.ask(control.Resume, control.Done)

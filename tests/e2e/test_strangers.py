@@ -91,13 +91,14 @@ def check_what_outlives_a_restart(open_mesh, caller):
 
 def test_who_bills_too_much_gets_no_signature(open_mesh, caller):
     greedy = open_mesh.nodes[4].status().peer
-    with sample.app.run(show_progress=False):
 
-        def refused():
-            list(sample.square.map(range(8)))
-            return peers(caller)["eve"]["wrong"]
+    def refused():
+        # With the app all leases end, and their receipts are written.
+        with sample.app.run(show_progress=False):
+            list(sample.square.map(range(16)))
+        return peers(caller)["eve"]["wrong"]
 
-        wait_until(refused, "refusing a receipt")
+    wait_until(refused, "refusing a receipt")
     assert peers(caller)["eve"]["score"] < peers(caller)["ann"]["score"]
     entries = [entry.content for entry in verify(*caller.journal())]
     assert not any(isinstance(each, Receipt) and each.provider == greedy for each in entries)
