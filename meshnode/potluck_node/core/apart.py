@@ -45,9 +45,9 @@ class Apart:
         case = item.case if item else None
         if case is None:
             return True
-        return self._may_peer(case, lease.peer) and not (case.numbers - {number}) & lease.inputs.keys()
+        return self.may_peer(case, lease.peer) and not (case.numbers - {number}) & lease.inputs.keys()
 
-    def _may_peer(self, case: Case, peer: str) -> bool:
+    def may_peer(self, case: Case, peer: str) -> bool:
         if case.is_canary and (self._hiring.standing(peer).code or self.has_had(peer, case.payload)):
             return False
         return not case.has_answered(peer)
@@ -142,7 +142,7 @@ class Apart:
 
     def fitting(self, case: Case, candidates: list[Candidate]) -> list[Candidate]:
         """Of peers that may be asked, those for a replica; of other networks than the rest, if there are such."""
-        fitting = [each for each in candidates if self._may_peer(case, each.offer.peer)]
+        fitting = [each for each in candidates if self.may_peer(case, each.offer.peer)]
         near = self._networks_of(case)
         return [each for each in fitting if not near & networks(each.offer)] or fitting
 
@@ -159,7 +159,7 @@ class Apart:
         for case in cases:
             held = {lease.peer for lease in leases if case.numbers & lease.inputs.keys()}
             away = {lease.peer for lease in leases if not lease.takes(len(case.payload))}
-            if held or any(self._may_peer(case, peer) for peer in could if peer not in away):
+            if held or any(self.may_peer(case, peer) for peer in could if peer not in away):
                 case.stuck_us = 0
             elif not case.stuck_us:
                 case.stuck_us = now_us

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Container, Iterator
+from functools import partial
 
 from potluck.wire.offer import Offer
 from potluck_node.core import events as ev
@@ -20,7 +21,7 @@ from potluck_node.core.explain import asking, state, would
 from potluck_node.core.homes import Homes
 from potluck_node.core.levels import TRUSTED, Standing
 from potluck_node.core.offers import OfferBook
-from potluck_node.core.placement import Candidate, Dice, choose, slots
+from potluck_node.core.placement import Candidate, Dice, choose, misfit, slots
 from potluck_node.core.quotas import what_runs
 from potluck_node.core.reputation import Reputation
 from potluck_node.core.stalls import Stalls
@@ -300,8 +301,10 @@ class Hiring:
             if every and function.leases:
                 # More of the same would not help.
                 return
+        avoided = self._avoided(function, now_us, lambda peer: True)
         while self._short(function, now_us):
-            chosen = choose(self._candidates(function, now_us), function.name, function.spec, self._dice, self.secrets)
+            candidates = [each for each in self._candidates(function, now_us) if each.offer.peer not in avoided]
+            chosen = choose(candidates, function.name, function.spec, self._dice, self.secrets)
             if chosen is None:
                 break
             self._open(function, chosen.offer, now_us)
@@ -313,7 +316,8 @@ class Hiring:
         """Ask a peer that has not had an input yet."""
         candidates = self._candidates(function, now_us)
         for case in cases if candidates else ():
-            fitting = self.apart.fitting(case, candidates)
+            avoided = self._avoided(function, now_us, partial(self.apart.may_peer, case))
+            fitting = self.apart.fitting(case, [each for each in candidates if each.offer.peer not in avoided])
             chosen = choose(fitting, function.name, function.spec, self._dice, self.secrets)
             if chosen:
                 self._open(function, chosen.offer, now_us)
@@ -359,8 +363,21 @@ class Hiring:
             if offer.peer not in leased
             and offer.peer not in function.verdicts
             and function.not_before.get(offer.peer, (0, ""))[0] <= now_us
-            and not (self.stalls.avoids(function.name, offer.peer) and self.bans.left_us(offer.peer, now_us))
         ]
+
+    def _avoided(self, function: Function, now_us: int, may: Callable[[str], bool]) -> set[str]:
+        """Who is left alone since inputs run out of time there, as long as there is somebody else who may have what
+        waits."""
+        if not self.stalls.doubts:
+            return set()
+        offers = [offer for offer in self.offers(now_us) if may(offer.peer)]
+        found = {
+            offer.peer
+            for offer in offers
+            if self.stalls.avoids(function.name, offer.peer) and self.bans.left_us(offer.peer, now_us)
+        }
+        others = (offer for offer in offers if offer.peer not in found)
+        return found if found and any(not misfit(each, function.spec, self.secrets) for each in others) else set()
 
     def _doubt(self, peer: str, now_us: int) -> int:
         """Who may run code here is known for good by the owner's word."""

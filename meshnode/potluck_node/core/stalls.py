@@ -45,6 +45,11 @@ class Stalls:
         self._silent: OrderedDict[str, int] = OrderedDict()
         self._functions: OrderedDict[str, _Known] = OrderedDict()
 
+    @property
+    def doubts(self) -> bool:
+        """Whether there is doubt about anybody."""
+        return bool(self._silent)
+
     def is_doubtful(self, peer: str) -> bool:
         """Whether the last input ran out there: a second one at a time would be too many."""
         return peer in self._silent

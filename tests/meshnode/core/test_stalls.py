@@ -13,6 +13,7 @@ from potluck.wire.lease import InputDone
 from potluck_node.core import events as ev
 from potluck_node.core import stalls
 from potluck_node.core.demand import Input, Lease
+from potluck_node.core.offers import OFFER_LIFE_US
 from potluck_node.core.stalls import PUT_OFF_DOUBLED, PUT_OFF_FACTOR, PUT_OFF_MAX_US, SILENT_MAX, Stalls, ran_out
 
 TIMEOUT_US = 30_000_000
@@ -217,6 +218,19 @@ def test_who_is_silent_loses_its_leases_and_its_inputs_run_elsewhere():
     # Not for good.
     wakes(caller, (PUT_OFF_FACTOR * TIMEOUT_US << PUT_OFF_DOUBLED) + 2_000_000)
     assert [peer for _, peer, _, _ in caller.core.leases() if peer == "eve"]
+
+
+def test_who_is_put_off_is_asked_when_there_is_nobody_else():
+    caller = callers("bob")
+    lease, _, sent = with_eve(caller, 60)
+    for each in sent[:SILENT_MAX]:
+        caller.finish(lease, each, failure=LATE, run_us=TIMEOUT_US)
+    assert caller.core._hiring.bans.left_us("eve", caller.now_us) > OFFER_LIFE_US
+    caller.peers.remove("bob")
+    (other,) = [name for name, peer, _, _ in caller.core.leases() if peer == "bob"]
+    caller.send(ev.LeaseLost(other, "unplugged"))
+    wakes(caller, OFFER_LIFE_US + 2_000_000)
+    assert "eve" in [peer for _, peer, _, _ in caller.core.leases()]
 
 
 def test_a_function_that_is_too_slow_everywhere_runs_everywhere():
