@@ -301,8 +301,8 @@ class Hiring:
             if every and function.leases:
                 # More of the same would not help.
                 return
-        avoided = self._avoided(function, now_us, lambda peer: True)
         while self._short(function, now_us):
+            avoided = self._avoided(function, now_us, lambda peer: True)
             candidates = [each for each in self._candidates(function, now_us) if each.offer.peer not in avoided]
             chosen = choose(candidates, function.name, function.spec, self._dice, self.secrets)
             if chosen is None:

@@ -97,8 +97,8 @@ def slots(offer: Offer, resources: Resources) -> int:
 @dataclass(frozen=True)
 class Candidate:
     """An offer with what we know of the peer ourselves: it is `recent` when it was among the last to run this function;
-    `doubt` is 0 for
-    one whose results held, 1 when nothing is known, 2 for one that was wrong lately (`core.reputation`)."""
+    `doubt` is 0 for one whose results held, 1 when nothing is known, 2 for one that was wrong lately
+    (`core.reputation`)."""
 
     offer: Offer
     rtt_us: int = 0
